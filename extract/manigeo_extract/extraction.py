@@ -1,0 +1,143 @@
+"""From a network and its examples to ``acts.h5``: which examples, which layers, how many bytes, and the writing of them."""
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Int64
+from tqdm import tqdm
+
+from manigeo.activations import StoredLayer, create_activations
+from manigeo.errors import UsageError
+from manigeo.manifolds import KINDS, kind_examples
+from manigeo_extract.data import DataSet
+from manigeo_extract.layers import Layer, list_layers, select_layers
+from manigeo_extract.recording import recording
+
+
+@dataclass(frozen=True)
+class ExtractionPlan:
+    """What an extraction will write: rows of the example table, grouped by true class, and layers."""
+
+    rows: Int64[np.ndarray, " n"]
+    examples: pd.DataFrame
+    layers: tuple[Layer, ...]
+
+    @property
+    def n_bytes(self) -> int:
+        """Size before compression."""
+        return 4 * len(self.rows) * sum(layer.n_features for layer in self.layers)
+
+
+def plan_extraction(
+    model: torch.nn.Module,
+    data: DataSet,
+    examples: pd.DataFrame,
+    *,
+    layers: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    per_class: int = 50,
+    seed: int = 0,
+) -> ExtractionPlan:
+    """Choose layers by glob, and examples: up to ``per_class`` of every class of every kind.
+
+    Permuted and restored group the same images by different labels, so both draw, and the file holds the union.
+    """
+    rows = _choose_rows(examples, per_class, seed)
+    selected = select_layers(list_layers(model, data.inputs(rows[:2])), layers, exclude)
+    return ExtractionPlan(rows, examples.iloc[rows].reset_index(drop=True), tuple(selected))
+
+
+def _choose_rows(examples: pd.DataFrame, per_class: int, seed: int) -> np.ndarray:
+    if per_class < 2:
+        raise UsageError(f"a manifold needs 2 examples per class or more, got --per-class {per_class}")
+    chosen = np.unique(np.concatenate(list(_kind_rows(examples, per_class, seed))))
+    true_label = examples["true_label"].to_numpy()[chosen]
+    return chosen[np.argsort(true_label, kind="stable")]
+
+
+def _kind_rows(examples: pd.DataFrame, per_class: int, seed: int) -> Iterator[np.ndarray]:
+    for kind in KINDS:
+        rows, labels = kind_examples(examples, kind)
+        for label in np.unique(labels):
+            rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(KINDS.index(kind), int(label))))
+            yield rng.permutation(rows[labels == label])[:per_class]
+
+
+def extract_activations(
+    model: torch.nn.Module,
+    data: DataSet,
+    plan: ExtractionPlan,
+    path: str | os.PathLike[str],
+    provenance: Mapping[str, Any],
+    *,
+    batch_size: int = 256,
+    device: str = "cpu",
+    force: bool = False,
+    progress: bool = False,
+) -> None:
+    """Run the planned examples through the network, in eval mode and full float32 precision, and stream to ``path``.
+
+    Activations differ by about 1e-6 with the batch size, which the provenance therefore holds.
+
+    Raises :class:`~manigeo.errors.UsageError` where ``path`` exists (unless ``force``), or does not fit on its disk.
+    """
+    _check_space(Path(path), plan.n_bytes)
+    model = model.to(device)
+    stored = [_stored(layer) for layer in plan.layers]
+    starts = range(0, len(plan.rows), batch_size)
+    bar = tqdm(starts, desc="extract", unit="batch", disable=None if progress else True)
+    provenance = {**provenance, "batch_size": batch_size, **_numerics(device)}
+    with (
+        _full_precision(),
+        create_activations(path, plan.examples, data.class_names, stored, provenance, force=force) as writer,
+        recording(model, plan.layers) as forward,
+    ):
+        for start in bar:
+            batch = forward(data.inputs(plan.rows[start : start + batch_size]))
+            writer.append({name: values.numpy() for name, values in batch.items()})
+
+
+def _check_space(path: Path, n_bytes: int) -> None:
+    if not path.parent.is_dir():
+        raise UsageError(f"the folder {path.parent} does not exist; make it first")
+    free = shutil.disk_usage(path.parent).free
+    if n_bytes > free:
+        raise UsageError(
+            f"{path} may need {n_bytes / 1e9:.1f} GB before compression, {free / 1e9:.1f} GB are free: "
+            "take fewer layers (--layers) or examples (--per-class)"
+        )
+
+
+def _stored(layer: Layer) -> StoredLayer:
+    return StoredLayer(
+        name=layer.name,
+        order=layer.order,
+        module_class=layer.module_class,
+        call_index=layer.call_index,
+        feature_shape=layer.feature_shape,
+        readout="flatten",
+        projection=None,
+        aliases=layer.aliases,
+    )
+
+
+def _numerics(device: str) -> dict[str, Any]:
+    return {"torch": str(torch.__version__), "device": device, "tf32": False}
+
+
+class _full_precision:
+    """TF32 off inside the block: it rounds products to ten bits, which shows in small singular values."""
+
+    def __enter__(self) -> None:
+        self._before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+
+    def __exit__(self, *_: object) -> None:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = self._before

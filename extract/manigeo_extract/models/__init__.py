@@ -1,0 +1,86 @@
+"""Small reference networks for images of 8 to 64 pixels, and the door to the user's own.
+
+Every built-in takes ``input_shape`` (channels, height, width), ``n_classes`` and options of its own, and draws its
+weights from torch's global generator: seed it first. ``layer.reset_parameters()`` draws a layer again from the same
+distribution.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from manigeo.errors import UsageError
+from manigeo_extract.models.alexnet import alexnet
+from manigeo_extract.models.cnn import cnn
+from manigeo_extract.models.densenet import densenet
+from manigeo_extract.models.mlp import mlp
+from manigeo_extract.models.resnet import resnet18
+from manigeo_extract.models.vgg import vgg11, vgg16
+from manigeo_extract.resolve import near_names, resolve
+
+__all__ = ["MODELS", "alexnet", "build_model", "cnn", "densenet", "mlp", "resnet18", "vgg11", "vgg16"]
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "mlp": mlp,
+    "cnn": cnn,
+    "vgg11": vgg11,
+    "vgg16": vgg16,
+    "resnet18": resnet18,
+    "alexnet": alexnet,
+    "densenet": densenet,
+}
+
+
+def build_model(arch: str, args: Mapping[str, Any]) -> nn.Module:
+    """The network that ``arch`` names, built with ``args``.
+
+    ``arch`` is a key of :data:`MODELS`, or ``package.module:factory`` or ``path/to/file.py:factory`` for the user's
+    own network. Raises :class:`~manigeo.errors.UsageError` on an unknown name, on options the factory does not take,
+    and when no ``torch.nn.Module`` comes out.
+
+    >>> build_model("mlp", {"input_shape": (1, 2, 2), "n_classes": 3, "depth": 0}).logits
+    Linear(in_features=4, out_features=3, bias=True)
+    """
+    if ":" in arch:
+        factory = _own_factory(arch)
+        model = factory(**_accepted(arch, factory, args))
+    else:
+        model = _built_in(arch, args)
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"{arch!r} must return a torch.nn.Module, got {type(model).__name__}")
+    return model
+
+
+def _built_in(arch: str, args: Mapping[str, Any]) -> nn.Module:
+    if arch not in MODELS:
+        raise UsageError(f"unknown model {arch!r}{near_names(arch, MODELS)} (your own: package.module:factory)")
+    accepted = _accepted(arch, MODELS[arch], args)
+    try:
+        return MODELS[arch](**accepted)
+    except (TypeError, ValueError, RuntimeError) as error:
+        options = ", ".join(f"{name}={value!r}" for name, value in args.items())
+        raise UsageError(f"cannot build {arch}({options}): {error}") from error
+
+
+def _own_factory(arch: str) -> Callable[..., Any]:
+    factory = resolve(arch)
+    if not callable(factory) or isinstance(factory, nn.Module):
+        raise UsageError(
+            f"{arch!r} must be a function or class that returns a torch.nn.Module, got {type(factory).__name__}"
+        )
+    return factory
+
+
+def _accepted(arch: str, factory: Callable[..., Any], args: Mapping[str, Any]) -> dict[str, Any]:
+    """``args``, once it is sure that the factory takes them."""
+    signature = inspect.signature(factory)
+    try:
+        signature.bind(**args)
+    except TypeError as error:
+        options = ", ".join(str(p.replace(annotation=p.empty)) for p in signature.parameters.values())
+        raise UsageError(f"model {arch!r}: {error}; it takes {options or 'no options'}") from error
+    return dict(args)

@@ -1,0 +1,48 @@
+"""AlexNet for small images: five convolutions, three fully connected layers.
+
+Krizhevsky, Sutskever, Hinton (2012), ImageNet classification with deep convolutional neural networks, NeurIPS; channels
+in the proportions of the one-column network of Krizhevsky (2014), arXiv:1404.5997. A first kernel of 5 x 5 at stride 1
+and pooling over 2 x 2 suit 32 x 32 pixels; no local response normalisation; dropout only if asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from manigeo_extract.models.units import Linear, check_positive, conv_unit, dropout_unit, halved, named
+
+_CONVOLUTIONS = (
+    (1, 5, True),
+    (3, 5, True),
+    (6, 3, False),
+    (4, 3, False),
+    (4, 3, True),
+)  # channels/width, kernel, pooled
+_FULL = 16  # units of a fully connected layer, divided by the width
+
+
+def alexnet(*, input_shape: Sequence[int], n_classes: int, width: int = 64, dropout: float = 0.0) -> nn.Sequential:
+    """``conv1`` ... ``conv5``, ``fc6``, ``fc7``, ``logits``; dropout in front of both fully connected layers.
+
+    A map of one pixel is not pooled any more.
+    """
+    check_positive(width=width, n_classes=n_classes)
+    channels, height, breadth = input_shape
+    size = (height, breadth)
+    layers: dict[str, nn.Module | None] = {}
+    for i, (multiple, kernel, pooled) in enumerate(_CONVOLUTIONS, start=1):
+        layers[f"conv{i}"] = conv_unit(channels, multiple * width, kernel, batch_norm=False)
+        channels = multiple * width
+        if pooled and (smaller := halved(size)):
+            layers[f"pool{i}"], size = nn.MaxPool2d(2), smaller
+    fc6 = _full(channels * size[0] * size[1], _FULL * width, dropout)
+    fc7 = _full(_FULL * width, _FULL * width, dropout)
+    return named(
+        {**layers, "flatten": nn.Flatten(), "fc6": fc6, "fc7": fc7, "logits": Linear(_FULL * width, n_classes)}
+    )
+
+
+def _full(size_in: int, size: int, dropout: float) -> nn.Sequential:
+    return named({"dropout": dropout_unit(dropout), "linear": Linear(size_in, size), "relu": nn.ReLU()})

@@ -1,0 +1,48 @@
+"""Fully connected network: hidden layers of one width, ReLU, linear read-out.
+
+Rosenblatt (1961), Principles of Neurodynamics; started as in He et al. (2015), ICCV.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import nn
+
+from manigeo_extract.models.units import Linear, check_positive, dropout_unit, named
+
+
+def mlp(
+    *,
+    input_shape: Sequence[int],
+    n_classes: int,
+    depth: int = 6,
+    width: int = 512,
+    batch_norm: bool = False,
+    dropout: float = 0.0,
+) -> nn.Sequential:
+    """``depth`` hidden layers ``h1``, ``h2``, ... (linear, norm, ReLU, dropout), then ``logits``.
+
+    ``depth=0`` is the linear classifier.
+
+    >>> [name for name, _ in mlp(input_shape=(1, 8, 8), n_classes=10, depth=2).named_children()]
+    ['flatten', 'h1', 'h2', 'logits']
+    """
+    check_positive(width=width, n_classes=n_classes)
+    sizes = [math.prod(input_shape), *[width] * depth]
+    hidden = {
+        f"h{i}": _hidden(sizes[i - 1], width, batch_norm=batch_norm, dropout=dropout) for i in range(1, depth + 1)
+    }
+    return named({"flatten": nn.Flatten(), **hidden, "logits": Linear(sizes[-1], n_classes)})
+
+
+def _hidden(size_in: int, size: int, *, batch_norm: bool, dropout: float) -> nn.Sequential:
+    return named(
+        {
+            "linear": Linear(size_in, size),
+            "norm": nn.BatchNorm1d(size) if batch_norm else None,
+            "relu": nn.ReLU(),
+            "dropout": dropout_unit(dropout),
+        }
+    )

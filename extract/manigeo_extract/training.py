@@ -1,0 +1,330 @@
+"""Training on partly permuted labels until they are memorized, and scoring the four kinds (Stephenson et al. 2021).
+
+A run interrupted anywhere continues as if it had not been: all randomness of an epoch is drawn from (seed, epoch), and
+the state after every epoch is on disk. On the CPU that holds bit for bit; on a GPU as far as its kernels repeat
+themselves.
+"""
+
+import hashlib
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from manigeo.errors import InputError, ManigeoError, UsageError
+from manigeo_extract.checkpoints import Checkpoint, plain, read_safely, restore_model, state_copy, to_bytes, write_whole
+from manigeo_extract.data import DataSet
+from manigeo_extract.evaluation import MEMORIZATION_GATE, HasInputs, Scores, evaluate, memorized
+from manigeo_extract.recorder import Recorder
+from manigeo_extract.resolve import near_names
+
+__all__ = ["MEMORIZATION_GATE", "Recorder", "TrainingPlan", "augmented", "evaluate", "memorized", "train"]
+
+IN_MEMORY = 2**30  # bytes up to which all inputs are prepared once and held on the device
+RESUME_FORMAT = "manigeo-resume"
+
+Progress = Callable[[int, float, Scores], None]
+
+
+# ---------------------------------------------------------------------------------------------------------- the plan
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": lambda weights, plan: torch.optim.SGD(
+        weights, lr=plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay
+    ),
+    "adam": lambda weights, plan: torch.optim.Adam(weights, lr=plan.lr, weight_decay=plan.weight_decay),
+}
+SCHEDULES: dict[str, Callable[..., float]] = {
+    "constant": lambda plan, done: 1.0,
+    "cosine": lambda plan, done: (1 + math.cos(math.pi * done / plan.epochs)) / 2,
+    "step": lambda plan, done: plan.gamma ** sum(m <= done for m in plan.milestones),
+}
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    r"""How to train. ``optimizer`` is "sgd" or "adam" (which has no use for ``momentum``).
+
+    With :math:`e` epochs done of :math:`E`, ``schedule`` multiplies the learning rate by 1 ("constant"),
+    :math:`(1 + \cos \pi e / E)/2` ("cosine"), or ``gamma`` to the number of ``milestones`` up to :math:`e` ("step").
+    ``augment`` crops at random from images padded by 4 pixels and mirrors half of them; it keeps a network from
+    memorizing, and is off by default. Checkpoints are kept of the initial, best and last epoch and of
+    ``checkpoint_epochs`` (numbers, or "all").
+
+    Raises :class:`~manigeo.errors.UsageError` for a value out of its range.
+    """
+
+    epochs: int = 40
+    batch_size: int = 64
+    optimizer: str = "sgd"
+    lr: float = 0.02
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    schedule: str = "cosine"
+    milestones: tuple[int, ...] = ()
+    gamma: float = 0.1
+    augment: bool = False
+    seed: int = 0
+    checkpoint_epochs: tuple[int, ...] | str = ()
+
+    def __post_init__(self) -> None:
+        _check_name("optimizer", self.optimizer, OPTIMIZERS)
+        _check_name("schedule", self.schedule, SCHEDULES)
+        _check_range("epochs", self.epochs, self.epochs >= 1, "1 or more")
+        _check_range("batch_size", self.batch_size, self.batch_size >= 1, "1 or more")
+        _check_range("lr", self.lr, 0 < self.lr < math.inf, "above 0")
+        _check_range("momentum", self.momentum, 0 <= self.momentum < 1, "from 0 to below 1")
+        _check_range("weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "0 or more")
+        _check_range("gamma", self.gamma, 0 < self.gamma <= 1, "above 0, up to 1")
+        _check_range("seed", self.seed, self.seed >= 0, "0 or more")
+        has_steps = bool(self.milestones) == (self.schedule == "step")
+        _check_range("milestones", self.milestones, has_steps, 'given with schedule="step", and only there')
+        chosen = self.checkpoint_epochs
+        valid = chosen == "all" if isinstance(chosen, str) else all(0 <= e <= self.epochs for e in chosen)
+        _check_range("checkpoint_epochs", chosen, valid, f'"all" or numbers from 0 to {self.epochs}')
+
+    def learning_rate(self, epoch: int) -> float:
+        """Learning rate in ``epoch`` (from 1 on)."""
+        return self.lr * SCHEDULES[self.schedule](self, epoch - 1)
+
+
+def _check_name(field: str, name: str, known: Mapping[str, Any]) -> None:
+    if name not in known:
+        raise UsageError(f"no {field} {name!r}{near_names(name, known)}")
+
+
+def _check_range(field: str, value: object, valid: bool, expected: str) -> None:
+    if not valid:
+        raise UsageError(f"{field} must be {expected}, got {value!r}")
+
+
+# ------------------------------------------------------------------------------------------------------------ training
+def train(
+    model: torch.nn.Module,
+    data: DataSet,
+    examples: pd.DataFrame,
+    plan: TrainingPlan,
+    directory: str | os.PathLike[str],
+    *,
+    arch: str | None = None,
+    arch_args: Mapping[str, Any] | None = None,
+    permutation: Any = None,
+    device: str | torch.device = "cpu",
+    progress: Progress | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> Scores:
+    """Train ``model`` on ``train_label`` of the example table; returns the scores of the last epoch.
+
+    Writes the folder that :mod:`manigeo_extract.recorder` describes. ``arch``, ``arch_args`` and ``permutation`` say
+    what the model and the labels are; they go into the checkpoints. ``progress`` is called with epoch, training loss
+    and scores when an epoch is on disk; without it a bar is shown, on a terminal only. With ``resume`` a run continues
+    after its last whole epoch, and one that has none starts.
+
+    Raises :class:`~manigeo.errors.UsageError` when the folder holds another run, or one with other settings, and
+    :class:`~manigeo.errors.ManigeoError` when the loss is no longer finite; what was written until then stays.
+    """
+    rows = np.flatnonzero(examples["split"].to_numpy() == "train")
+    _check_range("examples", len(rows), len(rows) > 0, "a table with training examples")
+    recorder = Recorder(
+        directory,
+        arch=arch,
+        arch_args=arch_args,
+        data=data.spec,
+        data_args=data.args,
+        data_fingerprint=data.fingerprint,
+        permutation=permutation,
+        seed=plan.seed,
+        epochs=plan.checkpoint_epochs,
+        notes={"plan": plan},
+        resume=resume,
+        overwrite=overwrite,
+    )
+    model.to(device)
+    optimizer = OPTIMIZERS[plan.optimizer](model.parameters(), plan)
+    settings = {**recorder.settings, "plan": plain(plan), "labels": hashlib.sha256(_as_csv(examples)).hexdigest()}
+    done, scores = _resumed(recorder, settings, model, optimizer) if resume else (-1, {})
+    if done < 0:
+        write_whole(recorder.directory / "labels.csv", _as_csv(examples))
+    source = _held(data, len(examples), device)
+    labels = torch.as_tensor(examples["train_label"].to_numpy()[rows], device=device)
+    with _reported(progress, plan, done) as report:
+        for epoch in range(done + 1, plan.epochs + 1):  # epoch 0 scores and records the initial network
+            loss = _train_epoch(model, optimizer, source, rows, labels, plan, epoch) if epoch else 0.0
+            scores = evaluate(model, source, examples, device)
+            _check_finite(epoch, loss, scores, plan)
+            recorder.step(model, epoch, scores)
+            write_whole(recorder.resume_path, _state(settings, model, optimizer, epoch, scores))
+            report(epoch, loss, scores)
+    return scores
+
+
+def augmented(
+    images: Float[Tensor, "n channels height width"],
+    generator: torch.Generator,
+    pad: int = 4,
+) -> Float[Tensor, "n channels height width"]:
+    """Each image shifted by up to ``pad`` pixels either way (the margin is 0, the mean colour), and mirrored or not."""
+    n, _, height, width = images.shape
+    top, left = torch.randint(2 * pad + 1, (2, n, 1), generator=generator)
+    mirrored = torch.rand((n, 1), generator=generator) < 0.5
+    y, x = top + torch.arange(height), left + torch.arange(width)
+    x = torch.where(mirrored, x.flip(1), x)
+    n_, y_, x_ = (i.to(images.device) for i in (torch.arange(n)[:, None, None], y[:, :, None], x[:, None, :]))
+    return F.pad(images, (pad,) * 4)[n_, :, y_, x_].permute(0, 3, 1, 2)  # indexing puts the channels last
+
+
+def _train_epoch(
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    source: HasInputs,
+    rows: Int[np.ndarray, " n"],
+    labels: Int[Tensor, " n"],
+    plan: TrainingPlan,
+    epoch: int,
+) -> float:
+    """One pass over the training examples in random order; the mean loss on the way."""
+    model.train()
+    for group in optimizer.param_groups:
+        group["lr"] = plan.learning_rate(epoch)
+    n_batches = math.ceil(len(rows) / plan.batch_size)
+    total = torch.zeros((), device=labels.device)
+    with _seeded(plan.seed, epoch, labels.device) as generator:
+        order = torch.randperm(len(rows), generator=generator)
+        # equal batches: a last one of a single example would be too small for batch norm
+        for batch in order.tensor_split(n_batches):
+            images = source.inputs(rows[batch.numpy()]).to(labels.device)
+            images = augmented(images, generator) if plan.augment else images
+            loss = F.cross_entropy(model(images), labels[batch.to(labels.device)])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.detach() * len(batch)
+    return float(total) / len(rows)
+
+
+@contextmanager
+def _seeded(seed: int, epoch: int, device: torch.device) -> Iterator[torch.Generator]:
+    """A generator, and torch's global one for dropout, that know (seed, epoch) and nothing of what came before."""
+    order, layers = np.random.SeedSequence((seed, epoch)).generate_state(2, np.uint64)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(int(layers))
+        yield torch.Generator().manual_seed(int(order))
+
+
+@dataclass(frozen=True)
+class _Held:
+    """All inputs, prepared once, on the device."""
+
+    X: Tensor
+
+    def inputs(self, rows: Any) -> Tensor:
+        return self.X[torch.as_tensor(rows, device=self.X.device)]
+
+
+def _held(data: DataSet, n: int, device: str | torch.device) -> HasInputs:
+    if 4 * n * math.prod(data.input_shape) > IN_MEMORY:
+        return data
+    chunks = np.array_split(np.arange(n), math.ceil(n / 1024))
+    return _Held(torch.cat([data.inputs(chunk) for chunk in chunks]).to(device))
+
+
+def _check_finite(epoch: int, loss: float, scores: Scores, plan: TrainingPlan) -> None:
+    if not all(map(math.isfinite, [loss, *(kind["loss"] for kind in scores.values())])):
+        raise ManigeoError(
+            f"the loss is not finite after epoch {epoch} of {plan.epochs}; what was recorded before is kept; "
+            f"try a learning rate below {plan.lr:g}"
+        )
+
+
+# ------------------------------------------------------------------------------------------------------------ resuming
+def _state(
+    settings: Mapping[str, Any],
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    epoch: int,
+    scores: Scores,
+) -> bytes:
+    """What the next epoch depends on. The learning rate and the random numbers follow from the epoch."""
+    return to_bytes(
+        {
+            "format": RESUME_FORMAT,
+            "format_version": 1,
+            "settings": dict(settings),
+            "epoch": epoch,
+            "model_state": state_copy(model),
+            "optimizer_state": optimizer.state_dict(),
+            "scores": scores,
+        }
+    )
+
+
+def _resumed(
+    recorder: Recorder,
+    settings: Mapping[str, Any],
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+) -> tuple[int, Scores]:
+    """The last whole epoch (-1: none) and its scores, with model and optimizer as they were then."""
+    path = recorder.resume_path
+    if not path.exists():
+        return -1, {}
+    state, sha256 = read_safely(path)
+    if not isinstance(state, dict) or state.get("format") != RESUME_FORMAT:
+        raise InputError(f"{path}: is not the state of a run; restore it, or train into another folder")
+    _check_same(path, state["settings"], settings)
+    restore_model(Checkpoint(state["model_state"], sha256, str(path)), model)
+    optimizer.load_state_dict(state["optimizer_state"])
+    if state["epoch"] not in set(recorder.table["epoch"]):
+        raise InputError(
+            f"{recorder.metrics_path}: lacks epoch {state['epoch']}; restore it, or train into another folder"
+        )
+    return state["epoch"], state["scores"]
+
+
+def _check_same(path: os.PathLike[str], before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    before, now = _flat(before), _flat(now)
+    names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    if names:
+        changes = ", ".join(f"{name} (was {before.get(name)!r}, is {now.get(name)!r})" for name in names)
+        raise UsageError(f"{path}: a run with other settings: {changes}; give the same, or train into another folder")
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings under names with dots."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
+
+
+def _as_csv(examples: pd.DataFrame) -> bytes:
+    return examples.to_csv(index=False).encode()
+
+
+@contextmanager
+def _reported(progress: Progress | None, plan: TrainingPlan, done: int) -> Iterator[Progress]:
+    """The caller's own report of progress, or one line on a terminal."""
+    if progress is not None:
+        yield progress
+        return
+    with tqdm(total=plan.epochs, initial=max(done, 0), unit="epoch", disable=None, file=sys.stderr) as bar:
+
+        def report(epoch: int, loss: float, scores: Scores) -> None:
+            shown = {
+                kind: f"{values['accuracy']:.3f}" for kind, values in scores.items() if kind in ("permuted", "test")
+            }
+            bar.set_postfix(loss=f"{loss:.4f}", **shown)
+            bar.update(min(epoch, 1))
+
+        yield report

@@ -1,0 +1,14 @@
+from . import errors as errors
+from .activations import create_activations as create_activations
+from .activations import open_activations as open_activations
+from .capacity import theory as theory
+from .capacity.geometry import frame_geometry as frame_geometry
+from .capacity.mean_field import manifold_capacity as manifold_capacity
+from .layerwise import capacity_table as capacity_table
+from .layerwise import plan_capacity as plan_capacity
+from .manifolds import KINDS as KINDS
+from .plots import plot_geometry as plot_geometry
+from .results import read_results as read_results
+from .results import write_results as write_results
+
+__version__: str

@@ -1,0 +1,3 @@
+from manigeo.cli.main import main
+
+main()

@@ -1,0 +1,309 @@
+"""``acts.h5``: the contract between a live network and the analysis (format version 1).
+
+::
+
+    /                 attrs: format, format_version, complete, created, manigeo_version, fingerprint, provenance=<JSON>
+    /examples/        index, split, true_label, train_label, permuted     one row per example, grouped by true class
+    /classes          names
+    /layers/<name>    (n_examples, n_features); chunks of whole rows, about 1 MiB; gzip-1 + shuffle, checksummed
+                      attrs: order, module_class, call_index, feature_shape, readout, projection=<JSON or null>, aliases
+
+Images are stored once: the four kinds of :mod:`manigeo.manifolds` are views of the rows by label and mask. A file is
+written to ``<path>.partial``, flushed after every batch, and appears under its name when it is whole. A reader refuses
+another format version, an incomplete file and a fingerprint that does not match, and says what it found.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+
+from manigeo import __version__
+from manigeo.errors import InputError, UsageError
+from manigeo.manifolds import KINDS, kind_examples, sample_rows
+
+FORMAT = "manigeo-activations"
+FORMAT_VERSION = 1
+EXAMPLE_COLUMNS = ("index", "split", "true_label", "train_label", "permuted")
+_CHUNK_BYTES = 1 << 20
+# Where a file lies and how it was asked for does not change what is in it.
+_NOT_IDENTITY = ("argv", "model")
+
+
+@dataclass(frozen=True)
+class StoredLayer:
+    """A layer of the file: its place in the order of execution and what a row of it is."""
+
+    name: str
+    order: int
+    module_class: str
+    call_index: int
+    feature_shape: tuple[int, ...]
+    readout: str
+    projection: Mapping[str, Any] | None
+    aliases: tuple[str, ...]
+
+    @property
+    def n_features(self) -> int:
+        return int(np.prod(self.feature_shape, dtype=np.int64))
+
+
+def _fingerprint(file: h5py.File) -> str:
+    """SHA-256 over everything that identifies the activations: provenance, examples, classes, layers."""
+    provenance = json.loads(file.attrs["provenance"])
+    layers = {
+        name: {key: _plain(value) for key, value in sorted(dataset.attrs.items())} | {"shape": list(dataset.shape)}
+        for name, dataset in _layer_datasets(file)
+    }
+    identity = {key: value for key, value in provenance.items() if key not in _NOT_IDENTITY}
+    digest = hashlib.sha256(json.dumps([identity, layers], sort_keys=True).encode())
+    for column in EXAMPLE_COLUMNS:
+        values = file["examples"][column]
+        digest.update(np.ascontiguousarray(values.asstr()[:].astype("U") if column == "split" else values[:]).tobytes())
+    digest.update(json.dumps(list(file["classes"].asstr()[:])).encode())
+    return digest.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+
+
+def _layer_datasets(file: h5py.File) -> list[tuple[str, h5py.Dataset]]:
+    found: list[tuple[str, h5py.Dataset]] = []
+    file["layers"].visititems(lambda name, node: found.append((name, node)) if isinstance(node, h5py.Dataset) else None)
+    return sorted(found, key=lambda item: int(item[1].attrs["order"]))
+
+
+# ---------------------------------------------------------------------------------------------------------- writing
+class ActivationWriter:
+    """Appends batches of rows, the same rows for every layer; made by :func:`create_activations`."""
+
+    def __init__(self, file: h5py.File, layers: Sequence[StoredLayer], n_examples: int, dtype: str):
+        self._file = file
+        self._datasets = {layer.name: _create_layer(file, layer, n_examples, dtype) for layer in layers}
+        self._n_examples = n_examples
+        self.n_done = 0
+
+    def append(self, batch: Mapping[str, np.ndarray]) -> None:
+        """Write one batch, ``{layer: (rows, ...)}``, behind the last one, and flush it to disk."""
+        if batch.keys() != self._datasets.keys():
+            raise ValueError(f"a batch holds {sorted(self._datasets)}, got {sorted(batch)}")
+        (n,) = {len(values) for values in batch.values()}
+        for name, values in batch.items():
+            self._datasets[name][self.n_done : self.n_done + n] = values.reshape(n, -1)
+        self._file.flush()  # without it a killed writer leaves a file that nothing can read
+        self.n_done += n
+
+    def finish(self) -> None:
+        if self.n_done != self._n_examples:
+            raise ValueError(f"{self.n_done} of {self._n_examples} examples were written")
+        self._file.attrs["fingerprint"] = _fingerprint(self._file)
+        self._file.attrs["complete"] = True
+
+
+def _create_layer(file: h5py.File, layer: StoredLayer, n_examples: int, dtype: str) -> h5py.Dataset:
+    row_bytes = max(1, layer.n_features * np.dtype(dtype).itemsize)
+    dataset = file["layers"].create_dataset(
+        layer.name,
+        shape=(n_examples, layer.n_features),
+        dtype=dtype,
+        chunks=(int(np.clip(_CHUNK_BYTES // row_bytes, 1, n_examples)), layer.n_features),
+        compression="gzip",
+        compression_opts=1,
+        shuffle=True,
+        fletcher32=True,  # a flipped bit becomes an error, not a number
+    )
+    dataset.attrs["order"] = layer.order
+    dataset.attrs["module_class"] = layer.module_class
+    dataset.attrs["call_index"] = layer.call_index
+    dataset.attrs["feature_shape"] = np.array(layer.feature_shape, dtype=np.int64)
+    dataset.attrs["readout"] = layer.readout
+    dataset.attrs["projection"] = json.dumps(layer.projection)
+    dataset.attrs["aliases"] = json.dumps(layer.aliases)
+    return dataset
+
+
+@contextmanager
+def create_activations(
+    path: str | os.PathLike[str],
+    examples: pd.DataFrame,
+    class_names: Sequence[str],
+    layers: Sequence[StoredLayer],
+    provenance: Mapping[str, Any],
+    *,
+    dtype: str = "float32",
+    force: bool = False,
+) -> Iterator[ActivationWriter]:
+    """Write an activation file; it appears under ``path`` only if the block ends and every row was written.
+
+    ``examples`` are sorted by true class already, in the order in which batches will come. On an error, or an interrupt,
+    nothing is left behind.
+
+    Raises :class:`~manigeo.errors.UsageError` where ``path`` exists and ``force`` is not given.
+    """
+    path = Path(path)
+    if path.exists() and not force:
+        raise UsageError(f"{path} exists: give another --out, or --force to overwrite it")
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with h5py.File(partial, "w", track_order=True) as file:
+            _write_header(file, examples, class_names, provenance)
+            writer = ActivationWriter(file, layers, len(examples), dtype)
+            yield writer
+            writer.finish()
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _write_header(
+    file: h5py.File, examples: pd.DataFrame, class_names: Sequence[str], provenance: Mapping[str, Any]
+) -> None:
+    file.attrs["format"] = FORMAT
+    file.attrs["format_version"] = FORMAT_VERSION
+    file.attrs["complete"] = False
+    file.attrs["created"] = datetime.now(UTC).isoformat(timespec="seconds")
+    file.attrs["manigeo_version"] = __version__
+    file.attrs["provenance"] = json.dumps(provenance, sort_keys=True)
+    group = file.create_group("examples")
+    for column in EXAMPLE_COLUMNS:
+        values = examples[column].to_numpy()
+        group.create_dataset(column, data=values.astype(h5py.string_dtype()) if column == "split" else values)
+    file.create_dataset("classes", data=np.array(class_names, dtype=object), dtype=h5py.string_dtype())
+    file.create_group("layers", track_order=True)
+
+
+# ---------------------------------------------------------------------------------------------------------- reading
+class Activations:
+    """An open activation file; made by :func:`open_activations`.
+
+    ``layers`` in the order of execution, ``kinds`` that have examples, ``examples`` (the table), ``class_names``,
+    ``provenance``, ``fingerprint``.
+    """
+
+    def __init__(self, file: h5py.File):
+        self._file = file
+        self.path = Path(file.filename)
+        self.provenance: dict[str, Any] = json.loads(file.attrs["provenance"])
+        self.fingerprint = str(file.attrs["fingerprint"])
+        self.created = str(file.attrs["created"])
+        self.manigeo_version = str(file.attrs["manigeo_version"])
+        self.class_names: tuple[str, ...] = tuple(file["classes"].asstr()[:])
+        group = file["examples"]
+        columns = {c: group[c].asstr()[:] if c == "split" else group[c][:] for c in EXAMPLE_COLUMNS}
+        self.examples = pd.DataFrame(columns)
+        self._layers = {name: _stored_layer(name, dataset) for name, dataset in _layer_datasets(file)}
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return tuple(self._layers)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        return tuple(kind for kind in KINDS if len(kind_examples(self.examples, kind)[0]))
+
+    def layer(self, name: str) -> StoredLayer:
+        """What is stored of a layer; :class:`~manigeo.errors.UsageError` for a name that the file does not have."""
+        if name not in self._layers:
+            raise UsageError(f"{self.path} has no layer {name!r}; it has {', '.join(self.layers)}")
+        return self._layers[name]
+
+    def rows(self, layer: str, rows: np.ndarray) -> np.ndarray:
+        """Activations (rows, features) of the given examples.
+
+        Raises :class:`~manigeo.errors.InputError` where they are NaN or infinite, or the file is damaged.
+        """
+        self.layer(layer)
+        dataset = self._file["layers"][layer]
+        out = np.empty((len(rows), dataset.shape[1]), dtype=dataset.dtype)
+        order = np.argsort(rows, kind="stable")
+        step = dataset.chunks[0] * max(1, (32 << 20) // max(1, dataset.chunks[0] * dataset.shape[1] * 4))
+        try:
+            for start in range(
+                0, dataset.shape[0], step
+            ):  # whole chunks: a point selection decompresses one many times
+                low, high = np.searchsorted(rows, [start, start + step], sorter=order)
+                if high > low:
+                    wanted = order[low:high]
+                    out[wanted] = dataset[start : start + step][rows[wanted] - start]
+        except OSError as error:
+            raise InputError(f"{self.path}: layer {layer!r} cannot be read ({error}); extract it again") from error
+        if not np.isfinite(out).all():
+            raise InputError(
+                f"{self.path}: layer {layer!r} holds NaN or infinite activations; check the network's inputs"
+            )
+        return out
+
+    def manifolds(self, layer: str, kind: str, per_class: int | None = None, seed: int = 0) -> list[np.ndarray]:
+        """The point clouds of a layer, one (points, features) array a class: all points, or ``per_class`` sampled.
+
+        The same ``seed`` takes the same examples in every layer. Raises ``ValueError`` for an unknown kind or more points
+        than a class has.
+        """
+        sampled = sample_rows(self.examples, kind, per_class, seed)
+        values = self.rows(layer, np.concatenate(list(sampled.values())))
+        return np.split(values, np.cumsum([len(rows) for rows in sampled.values()])[:-1])
+
+
+def _stored_layer(name: str, dataset: h5py.Dataset) -> StoredLayer:
+    attrs = dataset.attrs
+    return StoredLayer(
+        name=name,
+        order=int(attrs["order"]),
+        module_class=str(attrs["module_class"]),
+        call_index=int(attrs["call_index"]),
+        feature_shape=tuple(int(n) for n in attrs["feature_shape"]),
+        readout=str(attrs["readout"]),
+        projection=json.loads(attrs["projection"]),
+        aliases=tuple(json.loads(attrs["aliases"])),
+    )
+
+
+@contextmanager
+def open_activations(path: str | os.PathLike[str]) -> Iterator[Activations]:
+    """Open an activation file for reading.
+
+    Raises :class:`~manigeo.errors.InputError` where it is missing, no HDF5 file, of another format or version, incomplete,
+    or does not match its fingerprint.
+    """
+    path = Path(path)
+    if not path.is_file():
+        partial = path.with_name(path.name + ".partial")
+        hint = f"{partial} is an unfinished extraction" if partial.exists() else "write it with manigeo extract"
+        raise InputError(f"{path} does not exist; {hint}")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise InputError(f"{path} cannot be opened as HDF5 ({error}); extract it again") from error
+    with file:
+        try:
+            _check_header(path, file)
+            activations = Activations(file)
+        except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, OSError) as error:
+            raise InputError(f"{path} is damaged: {error}; extract it again") from error
+        yield activations
+
+
+def _check_header(path: Path, file: h5py.File) -> None:
+    found = file.attrs.get("format")
+    if found != FORMAT:
+        raise InputError(f"{path} is not an activation file: format {FORMAT!r} was expected, found {found!r}")
+    found_version = file.attrs.get("format_version")
+    if found_version != FORMAT_VERSION:
+        raise InputError(f"{path} has format version {found_version}, this program reads version {FORMAT_VERSION}")
+    if not file.attrs.get("complete", False):
+        raise InputError(f"{path} is incomplete: its extraction did not end; extract it again")
+    expected, actual = str(file.attrs.get("fingerprint")), _fingerprint(file)
+    if expected != actual:
+        raise InputError(
+            f"{path} was changed after it was written: fingerprint {actual[:12]} does not match the stored {expected[:12]}"
+        )

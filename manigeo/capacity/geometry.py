@@ -1,0 +1,140 @@
+r"""From anchor points to capacity, radius and dimension of one manifold, with their errors.
+
+Chung, Lee & Sompolinsky (2018), Phys. Rev. X 8, 031003; conventions as in the authors' package of Stephenson et al.
+(2021). With anchors :math:`\tilde s` of the draws :math:`t`, and hats on the normalised parts without the centre:
+
+.. math::
+    1/\alpha_M = \langle [t \cdot \tilde s + \kappa]_+^2 / |\tilde s|^2 \rangle, \quad
+    R_M^2 = \langle |\tilde s - \langle\tilde s\rangle|^2 \rangle, \quad
+    D_M = D\, \langle \hat t \cdot \hat s \rangle^2, \quad
+    D_{M,prx} = \langle (t \cdot \hat s)^2 \rangle .
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from manigeo.capacity.anchors import solve_anchors
+from manigeo.manifolds import span_coordinates
+
+
+@dataclass(frozen=True)
+class FrameGeometry:
+    """Geometry of one manifold seen from its centre, each number with its standard error over draws.
+
+    ``capacity`` and ``dimension``, ``dimension_prx`` have no unit, ``radius`` is in centre norms. ``rank`` is the
+    dimension of the points' span; ``interior_fraction`` the share of draws that need no anchor; ``residual`` the largest
+    relative KKT residual of a draw, so that anyone can see whether the draws were solved.
+    """
+
+    capacity: float
+    radius: float
+    dimension: float
+    dimension_prx: float
+    capacity_stderr: float
+    radius_stderr: float
+    dimension_stderr: float
+    dimension_prx_stderr: float
+    interior_fraction: float
+    rank: int
+    n_draws: int
+    residual: float
+
+
+def frame_geometry(
+    points: Float[np.ndarray, "points dim"],
+    kappa: float = 0.0,
+    n_draws: int = 300,
+    *,
+    rng: np.random.Generator | None = None,
+    draws: Float[np.ndarray, "draws dim_plus_1"] | None = None,
+    dimension: str = "rank",
+) -> FrameGeometry:
+    r"""Capacity, radius and dimension of the manifold of ``points``, by ``n_draws`` Gaussian draws.
+
+    ``points`` (M, D) are given around the manifold's centre, in units of the centre norm: :math:`(X - x_0)/|x_0|`.
+    ``draws`` (n_draws, D + 1), with the last column along the centre, replaces random draws: the same draws give the same
+    numbers in any program. ``dimension`` says which D multiplies :math:`\langle\hat t\cdot\hat s\rangle^2`: the ``"rank"``
+    of the points (padding with null directions then changes nothing) or ``"ambient"``, the number of columns, as the
+    authors' package has it.
+
+    A single point has the perceptron's capacity (2 at margin 0), radius 0 and dimension 0. The relative standard error of
+    the capacity is at most :math:`2\sqrt{\alpha/n_t}`, and is returned.
+
+    Raises ``ValueError`` on points that are not finite or draws of another shape.
+
+    >>> g = frame_geometry(np.array([[1.0], [-1.0]]), n_draws=4000, rng=np.random.default_rng(0))
+    >>> abs(g.capacity - 1.0) < 4 * g.capacity_stderr  # a segment of radius 1
+    True
+    """
+    points = np.asarray(points, dtype=np.float64)
+    _check_request(points, draws, dimension)
+    if dimension == "rank":
+        span = span_coordinates(points)
+        t = None if draws is None else _draws_in_span(points, span, draws)
+    else:
+        span, t = points, draws
+    if t is None:
+        t = (rng or np.random.default_rng()).standard_normal((n_draws, span.shape[1] + 1))
+    return _geometry(
+        span, t, kappa, rank=span_coordinates(points).shape[1] if dimension == "ambient" else span.shape[1]
+    )
+
+
+def _check_request(points: np.ndarray, draws: np.ndarray | None, dimension: str) -> None:
+    if dimension not in ("rank", "ambient"):
+        raise ValueError(f'dimension must be "rank" or "ambient", got {dimension!r}')
+    if len(points) == 0 or not np.isfinite(points).all():
+        raise ValueError("points must be finite, at least one row")
+    if draws is not None and draws.shape[1] != points.shape[1] + 1:
+        raise ValueError(
+            f"draws need {points.shape[1] + 1} columns (the points' and the centre's), got {draws.shape[1]}"
+        )
+
+
+def _draws_in_span(points: np.ndarray, span: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """Draws of the full space, in the coordinates of the span: span = points @ basis with an orthonormal basis."""
+    basis = points.T @ (span / np.square(span).sum(axis=0))
+    return np.column_stack([draws[:, :-1] @ basis, draws[:, -1]])
+
+
+def _geometry(points: np.ndarray, t: np.ndarray, kappa: float, rank: int) -> FrameGeometry:
+    solved = solve_anchors(points, t, kappa)
+    anchors = solved.weights @ points  # the centre's coordinate of every anchor is 1
+    gap = np.maximum((t[:, :-1] * anchors).sum(axis=1) + t[:, -1] + kappa, 0.0)
+    inverse_capacity = gap**2 / (np.square(anchors).sum(axis=1) + 1.0)
+    inverse_capacity[solved.interior] = 0.0
+    squared_radius = np.square(anchors - anchors.mean(axis=0)).sum(axis=1)
+    projection = (t[:, :-1] * _normalised(anchors)).sum(axis=1)
+    cosine = (_normalised(t[:, :-1]) * _normalised(anchors)).sum(axis=1)
+
+    (inverse, inverse_err), (r2, r2_err), (d_prx, d_prx_err), (c, c_err) = (
+        _mean_and_stderr(x) for x in (inverse_capacity, squared_radius, projection**2, cosine)
+    )
+    return FrameGeometry(
+        capacity=1.0 / inverse if inverse > 0 else np.inf,
+        radius=np.sqrt(r2),
+        dimension=points.shape[1] * c**2,
+        dimension_prx=d_prx,
+        # delta method: the error of f(x) is |f'(x)| times that of x
+        capacity_stderr=inverse_err / inverse**2 if inverse > 0 else np.nan,
+        radius_stderr=r2_err / (2 * np.sqrt(r2)) if r2 > 0 else 0.0,
+        dimension_stderr=points.shape[1] * 2 * abs(c) * c_err,
+        dimension_prx_stderr=d_prx_err,
+        interior_fraction=float(solved.interior.mean()),
+        rank=rank,
+        n_draws=len(t),
+        residual=float(solved.residual.max(initial=0.0)),
+    )
+
+
+def _normalised(rows: np.ndarray) -> np.ndarray:
+    """Rows of length one; a zero row (a point, a draw in zero dimensions) stays zero."""
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
+
+
+def _mean_and_stderr(samples: np.ndarray) -> tuple[float, float]:
+    stderr = samples.std(ddof=1) / np.sqrt(len(samples)) if len(samples) > 1 else np.nan
+    return float(samples.mean()), float(stderr)

@@ -1,0 +1,138 @@
+"""``manigeo capacity`` and ``manigeo info``: from activations to numbers."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from manigeo.cli import options
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from manigeo.layerwise import CapacityPlan
+
+acts_argument = click.argument("acts", type=click.Path(path_type=Path, dir_okay=False))
+
+
+@click.command("capacity")
+@acts_argument
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Results: .csv, .json or .parquet.  [default: ACTS with .capacity.csv]",
+)
+@click.option("--layers", multiple=True, metavar="GLOB", help="Layers to analyse; may be repeated. Default: all.")
+@click.option(
+    "--kinds",
+    multiple=True,
+    type=click.Choice(["unpermuted", "permuted", "restored", "test"]),
+    help="Kinds of examples; may be repeated. Default: all.",
+)
+@click.option(
+    "--per-class",
+    type=click.IntRange(min=2),
+    help="Points per manifold.  [default: the most that every kind has for every class, up to 50]",
+)
+@click.option("--draws", default=300, show_default=True, type=click.IntRange(min=2), help="Gaussian draws a manifold.")
+@click.option("--kappa", default=0.0, show_default=True, help="Margin.")
+@click.option(
+    "--centers",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "reference", "keep"]),
+    help="Which shared directions of the class centres are removed.",
+)
+@options.jobs_option
+@options.seed_option
+@options.json_option
+@options.dry_run_option
+@options.force_option
+@options.config_option
+def capacity_command(
+    acts: Path, out: Path | None, layers: tuple[str, ...], kinds: tuple[str, ...], per_class: int | None, draws: int,
+    kappa: float, centers: str, jobs: int, seed: int, as_json: bool, dry_run: bool, force: bool,
+) -> None:  # fmt: skip
+    """Mean-field manifold capacity, radius and dimension of every layer and kind in ACTS."""
+    from manigeo.layerwise import capacity_table, plan_capacity
+    from manigeo.results import check_results_path, write_results
+
+    plan = plan_capacity(
+        acts, layers=layers, kinds=kinds, per_class=per_class, kappa=kappa, n_draws=draws, centers=centers, seed=seed
+    )
+    click.echo(describe_plan(plan), err=as_json)
+    if dry_run:
+        return
+    out = check_results_path(out or acts.with_suffix(".capacity.csv"), force)
+    table = capacity_table(plan, n_jobs=jobs, progress=True)
+    write_results(table, out, force)
+    click.echo(table.to_json(orient="records") if as_json else geometry_report(table))
+    click.echo(f"wrote {out}; next: manigeo plot {out}", err=as_json)
+
+
+def describe_plan(plan: "CapacityPlan") -> str:
+    """What is compared, and at which size."""
+    size, settings = plan.size, plan.settings
+    lines = [
+        f"{len(plan.layers)} layers x {len(size.kinds)} kinds: {settings.n_classes} classes x {settings.per_class} examples, "
+        f"{settings.n_draws} draws; the floor of capacity is 2/M = {2 / settings.per_class:.3f}"
+    ]
+    if size.limited_by:
+        lines.append(f"M = {size.per_class} is what class {size.limited_by[1]} has of {size.limited_by[0]} examples")
+    for kind, classes in size.excluded.items():
+        lines.append(f"{kind} is left out: fewer than 2 examples in class {', '.join(map(str, classes))}")
+    if settings.n_classes < 30:
+        lines.append(f"P = {settings.n_classes} classes is small for mean field: read the curves, not the third digit")
+    return "\n".join(lines)
+
+
+def geometry_report(table: "pd.DataFrame") -> str:
+    """The aggregates as text: a block a measure, a line a layer, a column a kind, value +- standard error."""
+    aggregates = table[table["manifold"] == ""]
+    blocks = []
+    for metric, digits in (("capacity", 3), ("radius", 2), ("dimension", 1), ("center_correlation", 3)):
+        part = aggregates[aggregates["metric"] == metric]
+        cells = part.assign(cell=[_cell(v, e, digits) for v, e in zip(part["value"], part["stderr"], strict=True)])
+        wide = cells.pivot(index=["depth", "layer"], columns="kind", values="cell").reset_index("depth", drop=True)
+        kinds = [kind for kind in ("unpermuted", "permuted", "restored", "test") if kind in wide]
+        wide = wide[kinds].rename_axis(index=None, columns=metric.replace("center_", "centre "))
+        blocks.append(wide.to_string())
+    flags = sorted(
+        {f"{kind}: {flag}" for kind, flag in zip(aggregates["kind"], aggregates["flag"], strict=True) if flag}
+    )
+    return "\n\n".join(blocks + (["flags: " + "; ".join(flags)] if flags else []))
+
+
+def _cell(value: float, error: float, digits: int) -> str:
+    return f"{value:.{digits}f} ± {error:.{digits}f}" if value == value else "-"
+
+
+@click.command("info")
+@acts_argument
+@options.json_option
+def info_command(acts: Path, as_json: bool) -> None:
+    """Say what is in ACTS: model, data, examples, layers."""
+    import json
+
+    from manigeo.activations import open_activations
+    from manigeo.manifolds import kind_examples
+
+    with open_activations(acts) as file:
+        kinds = {kind: len(kind_examples(file.examples, kind)[0]) for kind in file.kinds}
+        layers = [(name, "x".join(map(str, file.layer(name).feature_shape))) for name in file.layers]
+        content = {
+            "path": str(acts), "created": file.created, "manigeo_version": file.manigeo_version,
+            "fingerprint": file.fingerprint, "classes": len(file.class_names), "examples": kinds,
+            "layers": dict(layers), "provenance": file.provenance,
+        }  # fmt: skip
+    if as_json:
+        click.echo(json.dumps(content))
+        return
+    origin = content["provenance"]
+    click.echo(
+        f"{acts}: {len(layers)} layers, {content['classes']} classes, made {content['created']}\n"
+        f"model    {origin.get('arch')} {origin.get('checkpoint')} epoch {origin.get('epoch')}\n"
+        f"data     {origin.get('data')} permutation {origin.get('permutation')}\n"
+        f"examples {', '.join(f'{kind} {n}' for kind, n in kinds.items())}\n"
+        f"layers   {', '.join(f'{name} ({shape})' for name, shape in layers)}"
+    )

@@ -1,0 +1,92 @@
+"""``manigeo``: the group of commands, and how errors end one."""
+
+import importlib
+import sys
+import traceback
+
+import click
+
+from manigeo import __version__
+from manigeo.errors import ManigeoError
+
+# name -> (module under manigeo.cli, attribute, one line of help): the module is imported when its command runs
+COMMANDS = {
+    "train": ("training", "train_command", "Train a network on partly permuted labels."),
+    "layers": ("extraction", "layers_command", "List the layers of a model, with shapes and sizes."),
+    "extract": ("extraction", "extract_command", "Write the activations of a model's layers to acts.h5."),
+    "info": ("geometry", "info_command", "Say what is in an activation file."),
+    "capacity": ("geometry", "capacity_command", "Mean-field capacity, radius and dimension of every layer and kind."),
+    "plot": ("pictures", "plot_command", "Draw capacity, radius, dimension and centre correlation against depth."),
+    "demo": ("demo", "demo_command", "Train, extract, analyse and draw, from nothing, in a few minutes."),
+}
+
+
+class LazyGroup(click.Group):
+    """Lists commands without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(f"manigeo.cli.{module}"), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        from difflib import get_close_matches
+
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            near = get_close_matches(args[0], COMMANDS)
+            hint = f"did you mean {', '.join(near)}?" if near else "see manigeo --help"
+            raise click.UsageError(f"there is no command {args[0]!r}; {hint}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, "--version", message="manigeo %(version)s")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """Where in a deep network does memorization happen?
+
+    \b
+    In two lines, for a checkpoint of manigeo train:
+      manigeo extract --model run/checkpoints/last.pt
+      manigeo capacity acts.h5
+    And from nothing, with a figure:
+      manigeo demo
+    """
+
+
+def main() -> None:
+    """Run a command; a user's mistake is one line on stderr and an exit code, see :mod:`manigeo.errors`."""
+    debug = "--debug" in sys.argv
+    try:
+        result = cli.main(standalone_mode=False)
+        code = result if isinstance(result, int) else 0
+    except ManigeoError as error:
+        code = _complain(str(error), error.exit_code, debug)
+    except click.ClickException as error:
+        code = _complain(error.format_message(), error.exit_code, debug)
+    except (KeyboardInterrupt, click.Abort):
+        code = _complain("interrupted", 130, debug=False)
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read the output has gone
+        code = 0
+    except Exception as error:
+        code = _complain(f"unexpected {type(error).__name__}: {error} (manigeo --debug shows where)", 1, debug)
+    sys.exit(code)
+
+
+def _complain(message: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    click.echo(f"manigeo: {' '.join(message.split())}", err=True)
+    return code

@@ -1,0 +1,94 @@
+"""Options that several commands share."""
+
+import json
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def pair(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
+    """``key=value`` options as a dict; values are JSON where they can be read so (6, 0.5, true, [1, 2]), else text."""
+    pairs = {}
+    for text in values:
+        key, equals, value = text.partition("=")
+        if not (key and equals):
+            raise click.BadParameter(f"expected KEY=VALUE, got {text!r}", ctx, param)
+        pairs[key] = _value(value)
+    return pairs
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
+    if path is None:
+        return
+    try:
+        settings = tomllib.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise click.BadParameter(f"{path} is not a TOML file: {error}", ctx, param) from error
+    settings = {key.replace("-", "_"): value for key, value in settings.items()}
+    known = {p.name for p in ctx.command.params}
+    unknown = sorted(set(settings) - {name for name in known if name})
+    if unknown:
+        raise click.BadParameter(f"{path} sets {', '.join(unknown)}, which this command does not have", ctx, param)
+    for p in ctx.command.params:  # tables stand for repeated KEY=VALUE options
+        if p.name in settings and isinstance(settings[p.name], dict):
+            settings[p.name] = [f"{key}={json.dumps(value)}" for key, value in settings[p.name].items()]
+    ctx.default_map = {**(ctx.default_map or {}), **settings}
+
+
+config_option = click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    is_eager=True,
+    expose_value=False,
+    callback=_read_config,
+    help="TOML file with this command's options; the command line wins.",
+)
+seed_option = click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
+force_option = click.option("--force", is_flag=True, help="Overwrite what exists.")
+dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+device_option = click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps ...")
+jobs_option = click.option("--jobs", default=1, show_default=True, help="Processes; -1 for one a core.")
+json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdout instead of a table.")
+
+
+def data_options(f: F) -> F:
+    """What data, and which labels of it are permuted."""
+    for option in reversed(
+        [
+            click.option("--data", help="glyphs, digits, idx:DIR, cifar10:DIR, cifar100:DIR, npz:PATH, folder:PATH, "
+                         "package.module:factory or file.py:factory."),
+            click.option("--data-arg", "data_args", multiple=True, callback=pair, metavar="KEY=VALUE",
+                         help="An option of the data set, e.g. per_class=80; may be repeated."),
+            click.option("--permute", type=float, help="Fraction of the training labels to permute."),
+            click.option("--convention", help="permutation (default), uniform or derangement."),
+            click.option("--permute-seed", type=click.IntRange(min=0), help="Seed of the permutation (default 0)."),
+        ]
+    ):  # fmt: skip
+        f = option(f)
+    return f
+
+
+def arch_options(f: F) -> F:
+    """What network."""
+    for option in reversed(
+        [
+            click.option("--arch", help="mlp, cnn, vgg11, vgg16, resnet18, alexnet, densenet, package.module:factory or "
+                         "file.py:factory."),
+            click.option("--arch-arg", "arch_args", multiple=True, callback=pair, metavar="KEY=VALUE",
+                         help="An option of the network, e.g. depth=6; may be repeated."),
+        ]
+    ):  # fmt: skip
+        f = option(f)
+    return f

@@ -1,0 +1,148 @@
+"""From a table of examples to manifolds: which example belongs to which point cloud, and how many of each to take.
+
+A manifold is the set of a layer's activations for one class: an array ``(points, features)``. Networks trained with
+permuted labels give every layer four families of manifolds (Stephenson et al. 2021), the *kinds*:
+
+=============  ============================  ====================================
+kind           images                        grouped, and scored, by
+=============  ============================  ====================================
+unpermuted     train, label not permuted     the label
+permuted       train, label permuted         the permuted label (trained on)
+restored       the same images as permuted   the true label
+test           held out, labels clean        the label
+=============  ============================  ====================================
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+
+KINDS = ("unpermuted", "permuted", "restored", "test")
+
+
+def kind_examples(examples: pd.DataFrame, kind: str) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+    """Rows of the example table that belong to ``kind``, and the label that groups each of them.
+
+    ``examples`` has a row per example and the columns ``split``, ``true_label``, ``train_label``, ``permuted``.
+
+    Raises ``ValueError`` for a kind that is not one of :data:`KINDS`.
+
+    >>> table = pd.DataFrame({"split": ["train", "train", "test"], "true_label": [0, 1, 1],
+    ...                       "train_label": [0, 0, 1], "permuted": [False, True, False]})
+    >>> [array.tolist() for array in kind_examples(table, "permuted")]
+    [[1], [0]]
+    >>> [array.tolist() for array in kind_examples(table, "restored")]
+    [[1], [1]]
+    """
+    train = examples["split"].to_numpy() == "train"
+    permuted = train & examples["permuted"].to_numpy(dtype=bool)
+    members = {
+        "unpermuted": train & ~permuted,
+        "permuted": permuted,
+        "restored": permuted,
+        "test": examples["split"].to_numpy() == "test",
+    }
+    if kind not in members:
+        raise ValueError(f"kind must be one of {KINDS}, got {kind!r}")
+    rows = np.flatnonzero(members[kind])
+    label = "train_label" if kind == "permuted" else "true_label"
+    return rows, examples[label].to_numpy(dtype=np.int64)[rows]
+
+
+@dataclass(frozen=True)
+class MatchedSize:
+    """How many classes P and points per class M every kind can offer: comparisons need equal P and M.
+
+    Capacity of a sampled manifold depends strongly on M (its floor is 2/M), so kinds are compared at one M: the largest
+    that all of them have, up to a cap. ``limited_by`` names the kind and class that set it (None: the cap did), and
+    ``excluded`` says of each kind that has a class with fewer than two examples which classes those are.
+    """
+
+    classes: tuple[int, ...]
+    per_class: int
+    limited_by: tuple[str, int] | None
+    excluded: Mapping[str, tuple[int, ...]]
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        return tuple(kind for kind in KINDS if kind not in self.excluded)
+
+
+def matched_size(examples: pd.DataFrame, kinds: Sequence[str] = KINDS, cap: int = 50) -> MatchedSize:
+    """The largest common number of examples per class over ``kinds``, up to ``cap``; kinds too small are left out."""
+    classes = np.unique(examples["true_label"])
+    smallest: dict[str, tuple[int, int]] = {}
+    excluded: dict[str, tuple[int, ...]] = {}
+    for kind in kinds:
+        _, labels = kind_examples(examples, kind)
+        counts = np.array([np.count_nonzero(labels == c) for c in classes])
+        if counts.min() < 2:
+            excluded[kind] = tuple(int(c) for c in classes[counts < 2])
+        else:
+            smallest[kind] = (int(counts.min()), int(classes[counts.argmin()]))
+    limit = min(smallest, key=lambda k: smallest[k][0], default=None)
+    if limit is None or smallest[limit][0] >= cap:
+        per_class, limited_by = cap, None
+    else:
+        per_class, limited_by = smallest[limit][0], (limit, smallest[limit][1])
+    return MatchedSize(tuple(int(c) for c in classes), per_class, limited_by, excluded)
+
+
+def sample_rows(
+    examples: pd.DataFrame,
+    kind: str,
+    per_class: int | None = None,
+    seed: int = 0,
+) -> dict[int, Int[np.ndarray, " m"]]:
+    """Rows of each class of a kind: all of them, or ``per_class`` drawn without replacement, in ascending order.
+
+    The draw of a class depends on ``seed``, the kind and the class alone, so that every layer, and every checkpoint,
+    is looked at through the same examples. Permuted and restored are drawn apart: they group the same images differently.
+
+    Raises ``ValueError`` when a class of the table has fewer than ``per_class`` examples of this kind.
+    """
+    rows, labels = kind_examples(examples, kind)
+    sampled = {}
+    for c in np.unique(examples["true_label"]):
+        members = rows[labels == c]
+        if per_class is not None:
+            if len(members) < per_class:
+                raise ValueError(f"class {c} has {len(members)} {kind} examples, fewer than per_class={per_class}")
+            rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(KINDS.index(kind), int(c))))
+            members = np.sort(rng.choice(members, size=per_class, replace=False))
+        sampled[int(c)] = members
+    return sampled
+
+
+def global_mean(manifolds: Sequence[np.ndarray]) -> Float[np.ndarray, " features"]:
+    """Mean over all samples of all manifolds (each sample weighs the same)."""
+    total = sum(len(X) for X in manifolds)
+    return np.sum([X.sum(axis=0, dtype=np.float64) for X in manifolds], axis=0) / total
+
+
+def class_means(manifolds: Sequence[np.ndarray]) -> Float[np.ndarray, "classes features"]:
+    """The centre of every manifold: the mean of its points."""
+    return np.stack([X.mean(axis=0, dtype=np.float64) for X in manifolds])
+
+
+# Squared singular values below this fraction of the largest are noise: float32 activations carry 1e-7 of each number,
+# so 1e-14 of its square, and sums over hundreds of features bring that to 1e-13 or less.
+RANK_RTOL = 1e-12
+
+
+def span_coordinates(points: Float[np.ndarray, "points dim"]) -> Float[np.ndarray, "points rank"]:
+    r"""The same points in an orthonormal basis of their span: equal inner products, as few columns as their rank.
+
+    .. math:: S S^\top = U \Lambda U^\top \;\Rightarrow\; S' = U \Lambda^{1/2}
+
+    >>> span_coordinates(np.array([[3.0, 4.0, 0.0], [-3.0, -4.0, 0.0]])).shape
+    (2, 1)
+    """
+    if points.size == 0:
+        return np.zeros((len(points), 0))
+    eigenvalues, U = np.linalg.eigh(points @ points.T)
+    keep = eigenvalues > RANK_RTOL * eigenvalues[-1]
+    return U[:, keep] * np.sqrt(eigenvalues[keep])

@@ -1,0 +1,123 @@
+"""The tidy results table: one row, one number, with everything needed to place it.
+
+Every analysis writes these columns, so that tables concatenate, join and plot without code. ``manifold`` is empty for the
+aggregate over manifolds; ``flag`` names why a value is NaN, or what an aggregate leaves out; ``settings`` is JSON; ``n``
+is how many things were averaged (manifolds for an aggregate, draws for one manifold).
+"""
+
+import glob
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from manigeo.errors import InputError, UsageError
+
+COLUMNS = (
+    "run",
+    "checkpoint",
+    "epoch",
+    "layer",
+    "depth",
+    "kind",
+    "manifold",
+    "metric",
+    "value",
+    "stderr",
+    "n",
+    "flag",
+    "settings",
+    "fingerprint",
+)
+_TEXT = ("run", "checkpoint", "layer", "kind", "manifold", "metric", "flag", "settings", "fingerprint")
+_NUMERIC = tuple(column for column in COLUMNS if column not in _TEXT)
+
+_WRITERS: dict[str, Callable[[pd.DataFrame, Path], object]] = {
+    ".csv": lambda table, path: table.to_csv(path, index=False),
+    ".json": lambda table, path: table.to_json(path, orient="records", indent=1),
+    ".parquet": lambda table, path: table.to_parquet(path, index=False),
+}
+_READERS: dict[str, Callable[[str], pd.DataFrame]] = {
+    # only an empty number is missing: a class may be called "NA"
+    ".csv": lambda path: pd.read_csv(
+        path, dtype=dict.fromkeys(_TEXT, str), keep_default_na=False, na_values={column: [""] for column in _NUMERIC}
+    ),
+    ".json": lambda path: pd.read_json(path, orient="records", dtype=dict.fromkeys(_TEXT, str), convert_dates=False),
+    ".parquet": lambda path: pd.read_parquet(path),
+}
+
+
+def as_table(rows: Sequence[dict[str, object]]) -> pd.DataFrame:
+    """Rows as a results table: all columns, in order, text columns empty where nothing was said."""
+    return _typed(pd.DataFrame(rows).reindex(columns=list(COLUMNS)))
+
+
+def _typed(table: pd.DataFrame) -> pd.DataFrame:
+    table = table.copy()
+    for column in COLUMNS:
+        if column in _TEXT:
+            table[column] = table[column].fillna("").astype(str)
+        else:
+            table[column] = pd.to_numeric(table[column])
+    return table
+
+
+def check_results_path(path: str | os.PathLike[str], force: bool = False) -> Path:
+    """The path, if a table can be written there; asked before the work begins.
+
+    Raises :class:`~manigeo.errors.UsageError` for an unknown suffix, a missing folder, or (unless ``force``) a file that
+    exists.
+    """
+    path = Path(path)
+    if path.suffix not in _WRITERS:
+        raise UsageError(f"results are written as {', '.join(_WRITERS)}; {path} is none of them")
+    if not path.parent.is_dir():
+        raise UsageError(f"the folder {path.parent} does not exist; make it first")
+    if path.exists() and not force:
+        raise UsageError(f"{path} exists: give another --out, or --force to overwrite it")
+    return path
+
+
+def write_results(table: pd.DataFrame, path: str | os.PathLike[str], force: bool = False) -> None:
+    """Write a results table as CSV, JSON or Parquet, by suffix; the file appears when it is whole."""
+    path = check_results_path(path, force)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        _WRITERS[path.suffix](table, partial)
+        os.replace(partial, path)
+    except ImportError as error:
+        raise UsageError("Parquet needs pyarrow: pip install 'manigeo[parquet]', or write .csv") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_results(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> pd.DataFrame:
+    """The results tables at ``paths`` (file names or globs), one below the other.
+
+    Raises :class:`~manigeo.errors.InputError` where nothing matches or a file is no results table.
+    """
+    patterns = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    files = [name for pattern in patterns for name in sorted(glob.glob(os.fspath(pattern))) or [os.fspath(pattern)]]
+    if not files:
+        raise InputError("no results were named")
+    return pd.concat([_read_one(name) for name in files], ignore_index=True)
+
+
+def _read_one(name: str) -> pd.DataFrame:
+    reader = _READERS.get(Path(name).suffix)
+    if reader is None:
+        raise InputError(f"{name}: results are {', '.join(_READERS)} files")
+    try:
+        table = reader(name)
+    except FileNotFoundError as error:
+        raise InputError(f"{name} does not exist; write it with manigeo capacity") from error
+    except (ValueError, OSError, UnicodeDecodeError, pd.errors.ParserError) as error:
+        raise InputError(f"{name} cannot be read as a results table: {error}") from error
+    missing = [column for column in COLUMNS if column not in table.columns]
+    if missing:
+        raise InputError(f"{name} is not a results table: it has no column {', '.join(missing)}")
+    try:
+        return _typed(table[list(COLUMNS)])
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{name} is not a results table: {error}") from error

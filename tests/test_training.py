@@ -1,0 +1,384 @@
+"""Training: it learns the permuted labels, and an interrupted run ends as if it had not been interrupted."""
+
+import io
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from manigeo.errors import InputError, ManigeoError, UsageError
+from manigeo_extract import training
+from manigeo_extract.checkpoints import load_checkpoint, plain
+from manigeo_extract.data import DataSet, Permutation, load_data, permute_labels
+from manigeo_extract.training import TrainingPlan, augmented, evaluate, memorized, train
+
+HALF = Permutation(0.5)
+PLANS = {
+    "sgd, momentum, cosine": TrainingPlan(epochs=5, batch_size=16, lr=0.05),
+    "adam, augmented": TrainingPlan(
+        epochs=5, batch_size=16, optimizer="adam", lr=0.01, schedule="constant", augment=True
+    ),
+    "sgd, steps": TrainingPlan(epochs=5, batch_size=16, schedule="step", milestones=(2, 3), weight_decay=0.01),
+}
+TEXTS = ("metrics.csv", "run.json", "labels.csv")
+BINARIES = ("resume.pt", "checkpoints/best.pt", "checkpoints/last.pt", "checkpoints/epoch-0000.pt")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """These networks are too small for two, least of all on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def data() -> DataSet:
+    return load_data("digits", {"per_class": 10})
+
+
+@pytest.fixture(scope="module")
+def examples(data: DataSet) -> pd.DataFrame:
+    return permute_labels(data, HALF)
+
+
+def network(seed: int = 0, width: int = 32) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(64, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Dropout(0.2), nn.Linear(width, 10)
+    )  # fmt: skip
+
+
+def quiet(epoch: int, loss: float, scores: training.Scores) -> None:
+    pass
+
+
+def interrupted_in(epoch: int, call: int, plan: TrainingPlan, error: BaseException) -> Callable[..., None]:
+    """A hook for the network: stop in a training batch of an epoch."""
+    batches = math.ceil(100 / plan.batch_size)
+    count = 0
+
+    def hook(model: nn.Module, *_: Any) -> None:
+        nonlocal count
+        count += model.training
+        if count == (epoch - 1) * batches + call:
+            raise error
+
+    return hook
+
+
+# ------------------------------------------------------------------------------------------------------------- the plan
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"optimizer": "sdg"}, "no optimizer 'sdg'; did you mean 'sgd'"),
+    ({"schedule": "cosin"}, "no schedule 'cosin'; did you mean 'cosine'"),
+    ({"epochs": 0}, "epochs must be 1 or more, got 0"),
+    ({"batch_size": 0}, "batch_size must be 1 or more"),
+    ({"lr": 0.0}, "lr must be above 0"),
+    ({"lr": math.nan}, "lr must be above 0"),
+    ({"momentum": 1.0}, "momentum must be from 0 to below 1"),
+    ({"weight_decay": -1.0}, "weight_decay must be 0 or more"),
+    ({"seed": -1}, "seed must be 0 or more"),
+    ({"milestones": (3,)}, "milestones must be given with schedule"),
+    ({"schedule": "step"}, "milestones must be given with schedule"),
+    ({"checkpoint_epochs": (41,)}, "checkpoint_epochs must be .* from 0 to 40, got"),
+    ({"checkpoint_epochs": "some"}, "checkpoint_epochs must be"),
+]
+
+
+@pytest.mark.parametrize(("options", "said"), WRONG)
+def test_a_plan_out_of_range_is_refused_with_the_range(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        TrainingPlan(**options)
+
+
+@pytest.mark.parametrize(
+    ("plan", "scheduler", "options"),
+    [
+        (TrainingPlan(epochs=7), "CosineAnnealingLR", {"T_max": 7}),
+        (TrainingPlan(epochs=7, schedule="step", milestones=(2, 5)), "MultiStepLR", {"milestones": [2, 5]}),
+        (TrainingPlan(epochs=7, schedule="constant"), "ConstantLR", {"factor": 1.0}),
+    ],
+)
+def test_learning_rates_are_those_of_torchs_schedulers(
+    plan: TrainingPlan, scheduler: str, options: dict[str, Any]
+) -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=plan.lr)
+    schedule = getattr(torch.optim.lr_scheduler, scheduler)(optimizer, **options)
+    for epoch in range(1, plan.epochs + 1):
+        assert plan.learning_rate(epoch) == pytest.approx(
+            schedule.get_last_lr()[0], rel=1e-12
+        )  # torch's is a recursion
+        optimizer.step()
+        schedule.step()
+
+
+# -------------------------------------------------------------------------------------------------------------- learning
+def test_permuted_labels_are_memorized(data: DataSet, examples: pd.DataFrame, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
+    plan = TrainingPlan(epochs=30, batch_size=16, lr=0.05)
+    scores = train(model, data, examples, plan, tmp_path, progress=quiet)
+    assert memorized(scores)
+    assert scores["restored"]["accuracy"] < 0.3  # a tenth of the permuted labels are the true ones by chance
+    assert scores == evaluate(model, data, examples)
+
+
+def test_a_run_leaves_its_settings_labels_metrics_and_checkpoints(
+    data: DataSet, examples: pd.DataFrame, tmp_path: Path
+) -> None:
+    plan = TrainingPlan(epochs=3, checkpoint_epochs=(2,), seed=4)
+    seen = []
+    train(
+        network(), data, examples, plan, tmp_path, arch="file.py:network", arch_args={"width": 32}, permutation=HALF,
+        progress=lambda epoch, loss, scores: seen.append(epoch),
+    )  # fmt: skip
+    assert seen == [0, 1, 2, 3]
+    assert {p.stem for p in (tmp_path / "checkpoints").iterdir()} == {"epoch-0000", "epoch-0002", "best", "last"}
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "labels.csv"), examples)
+    run = json.loads((tmp_path / "run.json").read_text())
+    assert (run["plan"]["lr"], run["plan"]["checkpoint_epochs"]) == (0.02, [2])
+    metrics = pd.read_csv(tmp_path / "metrics.csv")
+    assert set(metrics["kind"]) == {"unpermuted", "permuted", "restored", "test", "validation"}
+    assert sorted(set(metrics["epoch"])) == [0, 1, 2, 3]
+    last = load_checkpoint(tmp_path / "checkpoints" / "last.pt")
+    assert (last.epoch, last.arch, last.data, last.seed) == (3, "file.py:network", "digits", 4)
+    assert (last.data_args, last.data_fingerprint) == (data.args, data.fingerprint)
+    assert last.permutation == {"fraction": 0.5, "convention": "permutation", "seed": 0}
+    initial = load_checkpoint(tmp_path / "checkpoints" / "epoch-0000.pt").state_dict
+    assert all(torch.equal(value, initial[name]) for name, value in network().state_dict().items())
+
+
+def test_inputs_too_large_to_hold_are_prepared_batch_by_batch(
+    data: DataSet, examples: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = train(network(), data, examples, TrainingPlan(epochs=2), tmp_path / "held", progress=quiet)
+    monkeypatch.setattr(training, "IN_MEMORY", 0)
+    assert train(network(), data, examples, TrainingPlan(epochs=2), tmp_path / "lazy", progress=quiet) == held
+
+
+def test_no_batch_is_a_single_example(data: DataSet, examples: pd.DataFrame, tmp_path: Path) -> None:
+    sizes = []
+    model = network()
+    model.register_forward_hook(lambda m, x, out: sizes.append(len(out)) if m.training else None)
+    train(model, data, examples, TrainingPlan(epochs=1, batch_size=99), tmp_path, progress=quiet)
+    assert sizes == [50, 50]  # and not 99 and 1, which batch norm refuses
+
+
+def test_the_global_random_numbers_are_left_alone(data: DataSet, examples: pd.DataFrame, tmp_path: Path) -> None:
+    model = network()
+    before = torch.random.get_rng_state()
+    train(model, data, examples, TrainingPlan(epochs=1, augment=True), tmp_path, progress=quiet)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_the_seed_of_the_plan_decides_the_run(data: DataSet, examples: pd.DataFrame, tmp_path: Path) -> None:
+    losses = []
+    for name, seed, global_seed in (("a", 0, 1), ("b", 0, 2), ("c", 1, 1)):
+        model = network()
+        torch.manual_seed(global_seed)
+        scores = train(model, data, examples, TrainingPlan(epochs=1, seed=seed), tmp_path / name, progress=quiet)
+        losses.append(scores["permuted"]["loss"])
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_a_table_without_training_examples_is_refused(data: DataSet, examples: pd.DataFrame, tmp_path: Path) -> None:
+    held_out = examples.assign(split="test")
+    with pytest.raises(UsageError, match="examples must be a table with training examples"):
+        train(network(), data, held_out, TrainingPlan(), tmp_path)
+
+
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+def test_the_optimizer_follows_the_plan(
+    data: DataSet, examples: pd.DataFrame, tmp_path: Path, plan: TrainingPlan
+) -> None:
+    train(network(), data, examples, plan, tmp_path, progress=quiet)
+    (group,) = torch.load(tmp_path / "resume.pt", weights_only=True)["optimizer_state"]["param_groups"]
+    assert group["lr"] == plan.learning_rate(plan.epochs)
+    assert group["weight_decay"] == plan.weight_decay
+    assert group.get("momentum", 0.9) == plan.momentum
+
+
+# ----------------------------------------------------------------------------------------------------------- augmentation
+@pytest.mark.parametrize("augment", [False, True])
+def test_images_are_augmented_in_training_alone_and_when_asked(
+    data: DataSet, examples: pd.DataFrame, tmp_path: Path, augment: bool
+) -> None:
+    known = {image.tobytes() for image in data.inputs(np.arange(len(examples))).numpy()}
+    new = {True: 0, False: 0}  # images that the data set does not have, by the model's training flag
+    model = network()
+
+    def count(model: nn.Module, x: tuple[torch.Tensor], out: torch.Tensor) -> None:
+        new[model.training] += sum(image.tobytes() not in known for image in x[0].contiguous().numpy())
+
+    model.register_forward_hook(count)
+    train(model, data, examples, TrainingPlan(epochs=1, augment=augment), tmp_path, progress=quiet)
+    assert (new[True] > 50) == augment  # 1 in 162 stays as it was
+    assert new[False] == 0
+
+
+def test_an_augmented_image_is_a_shifted_crop_or_its_mirror_image() -> None:
+    images = torch.rand(40, 2, 5, 6) + 1
+    padded = nn.functional.pad(images, (4, 4, 4, 4))
+    seen = set()
+    for i, found in enumerate(augmented(images, torch.Generator().manual_seed(0))):
+        crops = {
+            (y, x, mirrored): crop.flip(2) if mirrored else crop
+            for y in range(9)
+            for x in range(9)
+            for mirrored in (False, True)
+            for crop in [padded[i, :, y : y + 5, x : x + 6]]
+        }
+        seen |= {place for place, crop in crops.items() if torch.equal(crop, found)}
+        assert any(torch.equal(crop, found) for crop in crops.values())
+    assert {mirrored for _, _, mirrored in seen} == {False, True}
+    assert len({place[:2] for place in seen}) > 20  # 40 of 81 places: 32 different ones on average
+
+
+# --------------------------------------------------------------------------------------------------------------- resuming
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("out of memory")], ids=["interrupt", "failure"])
+def test_an_interrupted_run_ends_bit_for_bit_as_if_it_had_not_been(
+    data: DataSet, examples: pd.DataFrame, tmp_path: Path, plan: TrainingPlan, error: BaseException
+) -> None:
+    def run(name: str, model: nn.Module, resume: bool = False) -> training.Scores:
+        return train(model, data, examples, plan, tmp_path / name, permutation=HALF, progress=quiet, resume=resume)
+
+    whole = network()
+    expected = run("whole", whole)
+    stopped = network()
+    stopped.register_forward_hook(interrupted_in(epoch=3, call=4, plan=plan, error=error))
+    with pytest.raises(type(error)):
+        run("parts", stopped)
+    assert load_checkpoint(tmp_path / "parts" / "checkpoints" / "last.pt").epoch == 2
+    torch.rand(17)  # other random numbers than in one go
+    resumed = network(seed=1)  # and other initial weights
+    assert run("parts", resumed, resume=True) == expected
+    assert all(torch.equal(value, whole.state_dict()[name]) for name, value in resumed.state_dict().items())
+    for name in TEXTS:
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    for name in BINARIES:
+        found, wanted = (plain(torch.load(tmp_path / run / name, weights_only=True)) for run in ("parts", "whole"))
+        assert found == wanted, name
+
+
+def test_what_was_recorded_beyond_the_resumed_epoch_is_dropped(
+    data: DataSet, examples: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(name: str, resume: bool = False) -> training.Scores:
+        return train(network(), data, examples, TrainingPlan(epochs=3), tmp_path / name, progress=quiet, resume=resume)
+
+    run("whole")
+    write = training.write_whole
+
+    def killed_before_the_state_of_epoch_2(path: Path, content: bytes) -> None:
+        if path.name == "resume.pt" and torch.load(io.BytesIO(content))["epoch"] == 2:
+            raise KeyboardInterrupt
+        write(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "write_whole", killed_before_the_state_of_epoch_2)
+        with pytest.raises(KeyboardInterrupt):
+            run("parts")
+    assert pd.read_csv(tmp_path / "parts" / "metrics.csv")["epoch"].max() == 2
+    run("parts", resume=True)
+    assert (tmp_path / "parts" / "metrics.csv").read_bytes() == (tmp_path / "whole" / "metrics.csv").read_bytes()
+
+
+def test_resuming_a_finished_run_only_tells_its_scores(data: DataSet, examples: pd.DataFrame, tmp_path: Path) -> None:
+    scores = train(network(), data, examples, TrainingPlan(epochs=1), tmp_path, progress=quiet)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")}
+    assert train(network(1), data, examples, TrainingPlan(epochs=1), tmp_path, progress=quiet, resume=True) == scores
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")} == before
+
+
+def test_resuming_where_nothing_is_starts(data: DataSet, examples: pd.DataFrame, tmp_path: Path) -> None:
+    scores = train(network(), data, examples, TrainingPlan(epochs=1), tmp_path / "a", progress=quiet)
+    assert (
+        train(network(), data, examples, TrainingPlan(epochs=1), tmp_path / "b", progress=quiet, resume=True) == scores
+    )
+
+
+def test_other_settings_are_named_when_resuming(data: DataSet, examples: pd.DataFrame, tmp_path: Path) -> None:
+    train(network(), data, examples, TrainingPlan(epochs=1), tmp_path, arch_args={"width": 32}, progress=quiet)
+    other = permute_labels(data, Permutation(0.5, seed=1))
+    said = r"arch_args.width \(was 32, is 33\), labels \(was .*\), plan.lr \(was 0.02, is 0.1\); give the same"
+    with pytest.raises(UsageError, match=said):
+        train(
+            network(), data, other, TrainingPlan(epochs=1, lr=0.1), tmp_path, arch_args={"width": 33}, resume=True
+        )  # fmt: skip
+
+
+def test_another_network_is_refused_when_resuming(data: DataSet, examples: pd.DataFrame, tmp_path: Path) -> None:
+    train(network(), data, examples, TrainingPlan(epochs=1), tmp_path, progress=quiet)
+    with pytest.raises(InputError, match=r"resume\.pt: does not fit the model"):
+        train(network(width=8), data, examples, TrainingPlan(epochs=1), tmp_path, resume=True)
+
+
+def test_a_run_without_its_metrics_is_not_resumed(data: DataSet, examples: pd.DataFrame, tmp_path: Path) -> None:
+    train(network(), data, examples, TrainingPlan(epochs=1), tmp_path, progress=quiet)
+    (tmp_path / "metrics.csv").unlink()
+    with pytest.raises(InputError, match=r"metrics\.csv: lacks epoch 1"):
+        train(network(), data, examples, TrainingPlan(epochs=1), tmp_path, resume=True)
+
+
+def test_a_folder_with_a_run_is_refused_unless_overwritten(
+    data: DataSet, examples: pd.DataFrame, tmp_path: Path
+) -> None:
+    scores = train(network(), data, examples, TrainingPlan(epochs=1), tmp_path, progress=quiet)
+    with pytest.raises(UsageError, match="holds a run already"):
+        train(network(), data, examples, TrainingPlan(epochs=1), tmp_path)
+    again = train(network(), data, examples, TrainingPlan(epochs=1), tmp_path, progress=quiet, overwrite=True)
+    assert again == scores
+
+
+# -------------------------------------------------------------------------------------------------- explosions, progress
+def test_a_loss_that_explodes_stops_the_run_and_keeps_what_there_is(
+    data: DataSet, examples: pd.DataFrame, tmp_path: Path
+) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    plan = TrainingPlan(epochs=4, batch_size=50, lr=1e18, schedule="constant")
+    with pytest.raises(ManigeoError, match=r"not finite after epoch 1 of 4; .* kept; try a learning rate below 1e\+18"):
+        train(model, data, examples, plan, tmp_path, progress=quiet)
+    last = load_checkpoint(tmp_path / "checkpoints" / "last.pt")
+    assert last.epoch == 0
+    assert all(torch.isfinite(value).all() for value in last.state_dict.values())
+    assert set(pd.read_csv(tmp_path / "metrics.csv")["epoch"]) == {0}
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_is_one_line_on_a_terminal_and_silent_elsewhere(
+    data: DataSet, examples: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    shown = Terminal() if terminal else io.StringIO()
+    monkeypatch.setattr(sys, "stderr", shown)
+    train(network(), data, examples, TrainingPlan(epochs=2), tmp_path)
+    text = shown.getvalue()
+    assert text.count("\n") == terminal
+    if terminal:
+        assert "2/2" in text
+        assert "loss=" in text
+        assert "permuted=" in text
+
+
+def test_batches_are_drawn_anew_in_every_epoch(data: DataSet, examples: pd.DataFrame, tmp_path: Path) -> None:
+    first: list[np.ndarray] = []
+    model = network()
+    model.register_forward_hook(lambda m, x, out: first.append(x[0].numpy()) if m.training else None)
+    train(model, data, examples, TrainingPlan(epochs=2, batch_size=100), tmp_path, progress=quiet)
+    assert not np.array_equal(first[0], first[1])
+    a, b = (np.sort(batch.reshape(100, -1), axis=0) for batch in first)
+    np.testing.assert_array_equal(a, b)  # all examples, once
