@@ -6,7 +6,7 @@ process, and a result depends neither on the number of workers nor on the other 
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from zlib import crc32
@@ -14,6 +14,7 @@ from zlib import crc32
 import joblib
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 from manigeo.activations import Activations, open_activations
 from manigeo.capacity.mean_field import MEASURES, ManifoldCapacity, manifold_capacity
@@ -98,7 +99,8 @@ def capacity_table(plan: CapacityPlan, *, n_jobs: int = 1, progress: bool = Fals
     """
     parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator")
     results = parallel(joblib.delayed(_capacity_of)(plan.path, *task, plan.settings) for task in plan.tasks)
-    found = dict(zip(plan.tasks, _with_bar(results, len(plan.tasks), progress), strict=True))
+    bar = tqdm(results, total=len(plan.tasks), desc="capacity", unit="layer x kind", disable=None if progress else True)
+    found = dict(zip(plan.tasks, bar, strict=True))
     rows: list[dict[str, object]] = []
     with open_activations(plan.path) as acts:
         for layer in plan.layers:
@@ -110,12 +112,6 @@ def capacity_table(plan: CapacityPlan, *, n_jobs: int = 1, progress: bool = Fals
                     flag = "fewer_than_2:" + ",".join(acts.class_names[c] for c in plan.size.excluded[kind][:5])
                     rows += [place | {"metric": name, "value": np.nan, "n": 0, "flag": flag} for name in MEASURES]
     return as_table(rows)
-
-
-def _with_bar(results: Iterable[ManifoldCapacity], total: int, progress: bool) -> Iterable[ManifoldCapacity]:
-    from tqdm import tqdm
-
-    return tqdm(results, total=total, desc="capacity", unit="layer x kind", disable=None if progress else True)
 
 
 def _capacity_of(path: str, layer: str, kind: str, settings: CapacitySettings) -> ManifoldCapacity:

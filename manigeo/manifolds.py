@@ -57,18 +57,15 @@ class MatchedSize:
     """How many classes P and points per class M every kind can offer: comparisons need equal P and M.
 
     Capacity of a sampled manifold depends strongly on M (its floor is 2/M), so kinds are compared at one M: the largest
-    that all of them have, up to a cap. ``limited_by`` names the kind and class that set it (None: the cap did), and
-    ``excluded`` says of each kind that has a class with fewer than two examples which classes those are.
+    that all of ``kinds`` have, up to a cap. ``limited_by`` names the kind and class that set it (None: the cap did), and
+    ``excluded`` says of each kind that has a class with fewer than two examples, and is left out, which classes those are.
     """
 
     classes: tuple[int, ...]
+    kinds: tuple[str, ...]
     per_class: int
     limited_by: tuple[str, int] | None
     excluded: Mapping[str, tuple[int, ...]]
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        return tuple(kind for kind in KINDS if kind not in self.excluded)
 
 
 def matched_size(examples: pd.DataFrame, kinds: Sequence[str] = KINDS, cap: int = 50) -> MatchedSize:
@@ -88,7 +85,7 @@ def matched_size(examples: pd.DataFrame, kinds: Sequence[str] = KINDS, cap: int 
         per_class, limited_by = cap, None
     else:
         per_class, limited_by = smallest[limit][0], (limit, smallest[limit][1])
-    return MatchedSize(tuple(int(c) for c in classes), per_class, limited_by, excluded)
+    return MatchedSize(tuple(int(c) for c in classes), tuple(smallest), per_class, limited_by, excluded)
 
 
 def sample_rows(

@@ -44,7 +44,7 @@ def plot_geometry(table: pd.DataFrame) -> Figure:
         axes = figure.subplots(len(PANELS), len(columns), sharex="col", sharey="row", squeeze=False)
         several_runs = len(set(table["run"])) > 1
         for ((run, epoch, checkpoint), part), column in zip(columns, axes.T, strict=True):
-            _draw_checkpoint(part, column)
+            _draw_checkpoint(part, list(column))
             column[0].set_title((f"{run}: " if several_runs else "") + _title(epoch, checkpoint))
         for label, ax in zip(PANELS.values(), axes[:, 0], strict=True):
             ax.set_ylabel(label)

@@ -6,6 +6,7 @@ is how many things were averaged (manifolds for an aggregate, draws for one mani
 """
 
 import glob
+import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,9 +34,15 @@ COLUMNS = (
 _TEXT = ("run", "checkpoint", "layer", "kind", "manifold", "metric", "flag", "settings", "fingerprint")
 _NUMERIC = tuple(column for column in COLUMNS if column not in _TEXT)
 
+
+def as_json(table: pd.DataFrame) -> str:
+    """The rows as a JSON array, numbers with all their digits, what is missing as null."""
+    return json.dumps(table.astype(object).where(table.notna(), None).to_dict("records"), indent=1)
+
+
 _WRITERS: dict[str, Callable[[pd.DataFrame, Path], object]] = {
     ".csv": lambda table, path: table.to_csv(path, index=False),
-    ".json": lambda table, path: table.to_json(path, orient="records", indent=1),
+    ".json": lambda table, path: path.write_text(as_json(table)),
     ".parquet": lambda table, path: table.to_parquet(path, index=False),
 }
 _READERS: dict[str, Callable[[str], pd.DataFrame]] = {
@@ -43,7 +50,7 @@ _READERS: dict[str, Callable[[str], pd.DataFrame]] = {
     ".csv": lambda path: pd.read_csv(
         path, dtype=dict.fromkeys(_TEXT, str), keep_default_na=False, na_values={column: [""] for column in _NUMERIC}
     ),
-    ".json": lambda path: pd.read_json(path, orient="records", dtype=dict.fromkeys(_TEXT, str), convert_dates=False),
+    ".json": lambda path: pd.DataFrame(json.loads(Path(path).read_text())),
     ".parquet": lambda path: pd.read_parquet(path),
 }
 
@@ -57,7 +64,7 @@ def _typed(table: pd.DataFrame) -> pd.DataFrame:
     table = table.copy()
     for column in COLUMNS:
         if column in _TEXT:
-            table[column] = table[column].fillna("").astype(str)
+            table[column] = table[column].astype(object).where(table[column].notna(), "").astype(str)
         else:
             table[column] = pd.to_numeric(table[column])
     return table

@@ -12,6 +12,8 @@ from manigeo.errors import ManigeoError, UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
+# The outputs of the hidden blocks, after the nonlinearity: what the next layer sees.
+LAYERS = ("--layers", "input", "--layers", "h?", "--layers", "logits")
 # Long enough to memorize half of the labels: 40 epochs of 8000 glyphs, 140 of 1100 digits.
 SETTINGS = {
     "glyphs": ("--arch-arg", "depth=6", "--arch-arg", "width=512", "--lr", "0.02", "--epochs", "40"),
@@ -25,7 +27,7 @@ SETTINGS = {
 @click.option(
     "--epochs", type=click.IntRange(min=1), help="Epochs of training.  [default: 40 for glyphs, 140 for digits]"
 )
-@options.jobs_option
+@click.option("--jobs", default=-1, show_default=True, help="Processes; -1 for one a core.")
 @options.seed_option
 @options.force_option
 def demo_command(data: str, out: Path | None, epochs: int | None, jobs: int, seed: int, force: bool) -> None:
@@ -44,7 +46,7 @@ def demo_command(data: str, out: Path | None, epochs: int | None, jobs: int, see
     _check_gate(out / "run" / "metrics.csv")
     for when in ("best", "last"):
         acts = out / f"{when}.h5"
-        _run("extract", "--model", out / "run" / "checkpoints" / f"{when}.pt", "--out", acts, *overwrite)
+        _run("extract", "--model", out / "run" / "checkpoints" / f"{when}.pt", *LAYERS, "--out", acts, *overwrite)
         _run("capacity", acts, "--seed", seed, "--jobs", jobs, *overwrite)
     tables = [out / f"{when}.capacity.csv" for when in ("best", "last")]
     _run("plot", *tables, "--out", out / "geometry.png", *overwrite)
@@ -93,18 +95,20 @@ def describe_memorization(table: "pd.DataFrame") -> str:
     best, end = (value("capacity", "restored", when, last) for when in ("best", "last"))
     n_classes = int(table["n"].max())
     lines = [
-        f"What this shows. At the last epoch, from {first} to {last}, permuted examples go from capacity {change('capacity')},",
-        f"radius {change('radius')} and dimension {change('dimension')}: a rise is memorization becoming separable.",
-        f"At the best epoch, before memorization, their capacity goes from {change('capacity', checkpoint='best')}.",
-        f"Restored, the same images by their true labels, have capacity {best:.3g} at {last} at the best epoch, {end:.3g} at the last.",
-        "",
-        "What it does not show. It is one run with one seed, and errors are those of classes and draws alone. Geometry says",
-        "where permuted examples come apart, not which layers the memorization needs: that takes interventions. Studies",
-        "disagree on the layers (Stephenson et al. 2021, Maini et al. 2023), and the picture depends on data and network.",
+        "What this shows:",
+        f"- At the last epoch, from {first} to {last}, permuted examples go from capacity {change('capacity')},",
+        f"  radius {change('radius')}, dimension {change('dimension')}: they become separable on the way.",
+        f"- At the best epoch, before memorization, their capacity goes from {change('capacity', checkpoint='best')}.",
+        f"- Restored (the same images by their true labels) have capacity {best:.3g} at {last} at the best epoch,",
+        f"  {end:.3g} at the last: what memorization costs.",
+        "What it does not show:",
+        "- It is one run with one seed; errors are those of classes and draws alone.",
+        "- Geometry says where permuted examples come apart, not which layers the memorization needs: that takes",
+        "  interventions. Studies disagree on the layers (Stephenson et al. 2021, Maini et al. 2023).",
     ]
     if n_classes < 30:
         lines.append(
-            f"P = {n_classes} classes is small for mean field, which is exact for many: read trends, not values."
+            f"- P = {n_classes} classes is small for mean field, which is exact for many: read trends, not values."
         )
     return "\n".join(lines)
 

@@ -55,7 +55,7 @@ def capacity_command(
 ) -> None:  # fmt: skip
     """Mean-field manifold capacity, radius and dimension of every layer and kind in ACTS."""
     from manigeo.layerwise import capacity_table, plan_capacity
-    from manigeo.results import check_results_path, write_results
+    from manigeo.results import as_json, check_results_path, write_results
 
     plan = plan_capacity(
         acts, layers=layers, kinds=kinds, per_class=per_class, kappa=kappa, n_draws=draws, centers=centers, seed=seed
@@ -66,7 +66,7 @@ def capacity_command(
     out = check_results_path(out or acts.with_suffix(".capacity.csv"), force)
     table = capacity_table(plan, n_jobs=jobs, progress=True)
     write_results(table, out, force)
-    click.echo(table.to_json(orient="records") if as_json else geometry_report(table))
+    click.echo(as_json(table) if as_json else geometry_report(table))
     click.echo(f"wrote {out}; next: manigeo plot {out}", err=as_json)
 
 
@@ -74,8 +74,8 @@ def describe_plan(plan: "CapacityPlan") -> str:
     """What is compared, and at which size."""
     size, settings = plan.size, plan.settings
     lines = [
-        f"{len(plan.layers)} layers x {len(size.kinds)} kinds: {settings.n_classes} classes x {settings.per_class} examples, "
-        f"{settings.n_draws} draws; the floor of capacity is 2/M = {2 / settings.per_class:.3f}"
+        f"{len(plan.layers)} layers x {len(size.kinds)} kinds, P = {settings.n_classes} classes x M = {settings.per_class} "
+        f"examples, {settings.n_draws} draws; the floor of capacity is 2/M = {2 / settings.per_class:.3f}"
     ]
     if size.limited_by:
         lines.append(f"M = {size.per_class} is what class {size.limited_by[1]} has of {size.limited_by[0]} examples")
@@ -125,10 +125,10 @@ def info_command(acts: Path, as_json: bool) -> None:
             "fingerprint": file.fingerprint, "classes": len(file.class_names), "examples": kinds,
             "layers": dict(layers), "provenance": file.provenance,
         }  # fmt: skip
+        origin = file.provenance
     if as_json:
         click.echo(json.dumps(content))
         return
-    origin = content["provenance"]
     click.echo(
         f"{acts}: {len(layers)} layers, {content['classes']} classes, made {content['created']}\n"
         f"model    {origin.get('arch')} {origin.get('checkpoint')} epoch {origin.get('epoch')}\n"

@@ -1,0 +1,247 @@
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from manigeo import create_activations, open_activations
+from manigeo.activations import StoredLayer
+from manigeo.errors import InputError, UsageError
+from manigeo.manifolds import KINDS, kind_examples
+from tests.test_manifolds import example_table
+
+CLASSES = ("zero", "one", "two")
+
+
+def grouped_examples():
+    return example_table().sort_values("true_label", kind="stable").reset_index(drop=True)
+
+
+def stored(name: str, order: int, shape: tuple[int, ...]) -> StoredLayer:
+    return StoredLayer(name, order, "Linear", 0, shape, "flatten", None, ())
+
+
+LAYERS = [stored("input", 0, (1, 2, 3)), stored("features.0", 1, (4,)), stored("a/b", 2, (5,))]
+
+
+def values(name: str, n: int, width: int) -> np.ndarray:
+    return np.random.default_rng(len(name)).standard_normal((n, width)).astype(np.float32)
+
+
+def write(path: Path, *, force: bool = False, batch: int = 7, **changes) -> dict[str, np.ndarray]:
+    examples = grouped_examples()
+    content = {layer.name: values(layer.name, len(examples), layer.n_features) for layer in LAYERS} | changes
+    with create_activations(path, examples, CLASSES, LAYERS, {"epoch": 3, "argv": ["x"]}, force=force) as writer:
+        for start in range(0, len(examples), batch):
+            writer.append({name: X[start : start + batch] for name, X in content.items()})
+    return content
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Iterator[Path]:
+    write(tmp_path / "acts.h5")
+    yield tmp_path / "acts.h5"
+
+
+def test_what_was_written_is_read(path):
+    content = write(path, force=True)
+    with open_activations(path) as acts:
+        assert acts.layers == ("input", "features.0", "a/b")
+        assert acts.kinds == KINDS
+        assert acts.class_names == CLASSES
+        assert acts.provenance["epoch"] == 3
+        assert acts.layer("input").feature_shape == (1, 2, 3)
+        assert acts.examples.equals(grouped_examples())
+        for name, X in content.items():
+            np.testing.assert_array_equal(acts.rows(name, np.arange(len(X))), X)
+
+
+def test_manifolds_are_the_rows_of_each_class_under_the_kinds_label(path):
+    content = write(path, force=True)
+    with open_activations(path) as acts:
+        for kind in KINDS:
+            rows, labels = kind_examples(acts.examples, kind)
+            clouds = acts.manifolds("features.0", kind)
+            assert len(clouds) == 3
+            for label, cloud in enumerate(clouds):
+                np.testing.assert_array_equal(cloud, content["features.0"][rows[labels == label]])
+
+
+def test_every_layer_is_sampled_at_the_same_examples(path):
+    position = np.arange(len(grouped_examples()), dtype=np.float32)[:, None]
+    write(
+        path,
+        force=True,
+        **{"features.0": position + np.zeros((1, 4), np.float32), "a/b": position + np.zeros((1, 5), np.float32)},
+    )
+    with open_activations(path) as acts:
+        first = [cloud[:, 0].tolist() for cloud in acts.manifolds("features.0", "permuted", per_class=3, seed=1)]
+        second = [cloud[:, 0].tolist() for cloud in acts.manifolds("a/b", "permuted", per_class=3, seed=1)]
+    assert first == second
+    assert [len(cloud) for cloud in first] == [3, 3, 3]
+
+
+def test_rows_come_in_the_order_they_were_asked_for(path):
+    content = write(path, force=True)
+    rows = np.array([40, 2, 17, 2, 0])
+    with open_activations(path) as acts:
+        np.testing.assert_array_equal(acts.rows("a/b", rows), content["a/b"][rows])
+
+
+def test_layers_are_stored_in_whole_rows_compressed_and_checksummed(path):
+    with h5py.File(path) as file:
+        dataset = file["layers/features.0"]
+        assert dataset.chunks[1] == 4
+        assert (dataset.compression, dataset.compression_opts, dataset.shuffle, dataset.fletcher32) == (
+            "gzip",
+            1,
+            True,
+            True,
+        )
+        assert (file.attrs["format"], file.attrs["format_version"], bool(file.attrs["complete"])) == (
+            "manigeo-activations", 1, True,
+        )  # fmt: skip
+        assert set(dataset.attrs) >= {"order", "module_class", "call_index", "feature_shape", "readout", "projection"}
+
+
+def test_a_wide_layer_is_chunked_by_about_a_mebibyte(tmp_path):
+    wide = [stored("wide", 0, (65536,))]
+    examples = grouped_examples()
+    with create_activations(tmp_path / "a.h5", examples, CLASSES, wide, {}) as writer:
+        writer.append({"wide": np.zeros((len(examples), 65536), np.float32)})
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert file["layers/wide"].chunks == (4, 65536)
+
+
+def test_an_existing_file_is_not_overwritten_without_force(path):
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match=r"acts\.h5 exists: give another --out, or --force"):
+        write(path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_interrupted_extraction_leaves_nothing_behind_and_an_old_file_whole(path, error):
+    before = path.read_bytes()
+    with pytest.raises(error), create_activations(path, grouped_examples(), CLASSES, LAYERS, {}, force=True):
+        raise error
+    assert os.listdir(path.parent) == ["acts.h5"]
+    assert path.read_bytes() == before
+
+
+def test_missing_rows_are_an_error_and_no_file(tmp_path):
+    with pytest.raises(ValueError, match="0 of 51 examples were written"):
+        with create_activations(tmp_path / "a.h5", grouped_examples(), CLASSES, LAYERS, {}):
+            pass
+    assert os.listdir(tmp_path) == []
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from manigeo import create_activations
+from tests.test_activations import CLASSES, LAYERS, grouped_examples, values
+with create_activations(Path(sys.argv[1]), grouped_examples(), CLASSES, LAYERS, {}) as writer:
+    writer.append({layer.name: values(layer.name, 7, layer.n_features) for layer in LAYERS})
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_killed_writer_leaves_a_partial_file_that_is_said_to_be_unfinished(tmp_path):
+    root = Path(__file__).resolve().parents[1]
+    target = tmp_path / "acts.h5"
+    done = subprocess.run([sys.executable, "-c", KILLED, str(target)], cwd=root, check=False, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    assert os.listdir(tmp_path) == ["acts.h5.partial"]
+    with pytest.raises(InputError, match="unfinished extraction"), open_activations(target):
+        pass
+    (tmp_path / "acts.h5.partial").rename(target)  # what was flushed can be opened, and is refused as incomplete
+    with pytest.raises(InputError, match=r"incomplete|cannot be opened"), open_activations(target):
+        pass
+
+
+def change_header(name, value):
+    def change(path: Path) -> None:
+        with h5py.File(path, "r+") as file:
+            file.attrs[name] = value
+
+    return change
+
+
+def relabel(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        file["examples/train_label"][0] = 2
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def remove_examples(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        del file["examples"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (change_header("format_version", 2), "format version 2, this program reads version 1"),
+        (change_header("format", "anndata"), "format 'manigeo-activations' was expected, found 'anndata'"),
+        (change_header("complete", False), "is incomplete"),
+        (change_header("provenance", '{"epoch": 4}'), "fingerprint .* does not match"),
+        (change_header("provenance", "{"), "is damaged"),
+        (relabel, "fingerprint .* does not match"),
+        (truncate, "cannot be opened as HDF5"),
+        (remove_examples, "is damaged"),
+        (lambda path: path.write_text("layer,capacity"), "cannot be opened as HDF5"),
+        (Path.unlink, "does not exist; write it with manigeo extract"),
+    ],
+)
+def test_a_file_that_is_not_whole_is_refused_with_what_was_found(path, damage, message):
+    damage(path)
+    with pytest.raises(InputError, match=message), open_activations(path):
+        pass
+
+
+def test_a_flipped_bit_in_the_activations_is_an_error_and_not_a_number(path):
+    with h5py.File(path) as file:
+        start = file["layers/features.0"].id.get_chunk_info(0).byte_offset
+    content = bytearray(path.read_bytes())
+    content[start + 20] ^= 1
+    path.write_bytes(content)
+    with open_activations(path) as acts, pytest.raises(InputError, match=r"layer 'features\.0' cannot be read"):
+        acts.rows("features.0", np.arange(5))
+
+
+def test_nan_activations_are_refused_by_layer_name(path):
+    write(path, force=True, **{"a/b": np.full((51, 5), np.nan, np.float32)})
+    with open_activations(path) as acts, pytest.raises(InputError, match="layer 'a/b' holds NaN"):
+        acts.manifolds("a/b", "test")
+
+
+def test_an_unknown_layer_is_refused_with_those_there_are(path):
+    with (
+        open_activations(path) as acts,
+        pytest.raises(UsageError, match=r"no layer 'fc'; it has input, features\.0, a/b"),
+    ):
+        acts.manifolds("fc", "test")
+
+
+def test_the_fingerprint_is_that_of_the_content_and_not_of_the_command(tmp_path):
+    prints = []
+    for name, provenance in (
+        ("a", {"epoch": 3, "argv": ["a"]}),
+        ("b", {"epoch": 3, "argv": ["b"]}),
+        ("c", {"epoch": 4}),
+    ):
+        examples = grouped_examples()
+        with create_activations(tmp_path / name, examples, CLASSES, LAYERS, provenance) as writer:
+            writer.append({layer.name: values(layer.name, len(examples), layer.n_features) for layer in LAYERS})
+        with open_activations(tmp_path / name) as acts:
+            prints.append(acts.fingerprint)
+    assert prints[0] == prints[1] != prints[2]

@@ -1,0 +1,124 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from manigeo.manifolds import (
+    KINDS,
+    class_means,
+    global_mean,
+    kind_examples,
+    matched_size,
+    sample_rows,
+    span_coordinates,
+)
+
+
+def example_table(train: int = 12, test: int = 5, classes: int = 3, permuted_every: int = 2) -> pd.DataFrame:
+    """``train`` and ``test`` examples a class; every second training label is the next class's."""
+    n = classes * (train + test)
+    label = np.arange(n) % classes
+    split = np.where(np.arange(n) < classes * train, "train", "test")
+    permuted = (split == "train") & (np.arange(n) // classes % permuted_every == 0)
+    return pd.DataFrame(
+        {
+            "index": np.arange(n),
+            "split": split,
+            "true_label": label,
+            "train_label": np.where(permuted, (label + 1) % classes, label),
+            "permuted": permuted,
+        }
+    )
+
+
+def test_permuted_and_restored_are_the_same_images_under_two_labels():
+    table = example_table()
+    permuted, permuted_labels = kind_examples(table, "permuted")
+    restored, restored_labels = kind_examples(table, "restored")
+    assert permuted.tolist() == restored.tolist()
+    assert (permuted_labels == (restored_labels + 1) % 3).all()
+
+
+def test_the_kinds_share_out_training_and_test_examples():
+    table = example_table()
+    rows = {kind: set(kind_examples(table, kind)[0].tolist()) for kind in KINDS}
+    assert rows["unpermuted"] | rows["permuted"] | rows["test"] == set(range(len(table)))
+    assert not rows["unpermuted"] & rows["permuted"]
+    assert not rows["test"] & (rows["unpermuted"] | rows["permuted"])
+
+
+def test_validation_examples_belong_to_no_kind():
+    table = example_table()
+    table.loc[table["split"] == "test", "split"] = "validation"
+    assert len(kind_examples(table, "test")[0]) == 0
+
+
+def test_an_unknown_kind_is_refused():
+    with pytest.raises(ValueError, match="kind must be one of"):
+        kind_examples(example_table(), "shuffled")
+
+
+def test_the_matched_size_is_that_of_the_smallest_class_of_any_kind():
+    size = matched_size(example_table(train=12, test=5))
+    assert (size.classes, size.per_class, size.limited_by) == ((0, 1, 2), 5, ("test", 0))
+    assert size.kinds == KINDS
+    assert matched_size(example_table(), cap=4).limited_by is None
+    assert matched_size(example_table(), cap=4).per_class == 4
+
+
+def test_a_kind_with_a_class_of_fewer_than_two_is_excluded_with_its_classes():
+    table = example_table(test=2)
+    size = matched_size(table.drop(table.index[-1]))  # the last test example is of class 2
+    assert size.excluded == {"test": (2,)}
+    assert size.kinds == ("unpermuted", "permuted", "restored")
+    assert size.per_class == 6
+
+
+@given(seed=st.integers(0, 1000), per_class=st.integers(2, 5))
+def test_sampled_rows_are_distinct_members_of_their_class(seed, per_class):
+    table = example_table()
+    for kind in KINDS:
+        rows, labels = kind_examples(table, kind)
+        for label, sampled in sample_rows(table, kind, per_class, seed).items():
+            assert len(set(sampled.tolist())) == per_class
+            assert set(sampled.tolist()) <= set(rows[labels == label].tolist())
+
+
+def test_a_sample_depends_on_the_seed_and_not_on_other_classes():
+    table = example_table()
+    without_last = table[table["true_label"] != 2].reset_index(drop=True)
+    moved = {old: new for new, old in enumerate(np.flatnonzero(table["true_label"] != 2))}
+    alone = sample_rows(without_last, "test", 3, seed=4)[0]
+    together = sample_rows(table, "test", 3, seed=4)[0]
+    assert alone.tolist() == [moved[row] for row in together]
+    assert any(
+        sample_rows(table, "test", 3, seed=4)[0].tolist() != sample_rows(table, "test", 3, seed=s)[0].tolist()
+        for s in range(5, 9)
+    )
+
+
+def test_more_points_than_a_class_has_are_refused():
+    with pytest.raises(ValueError, match="class 0 has 5 test examples, fewer than per_class=6"):
+        sample_rows(example_table(), "test", 6)
+
+
+def test_the_global_mean_weighs_samples_and_not_manifolds():
+    manifolds = [np.zeros((3, 2), np.float32), np.ones((1, 2), np.float32)]
+    assert global_mean(manifolds).tolist() == [0.25, 0.25]
+    assert class_means(manifolds).tolist() == [[0, 0], [1, 1]]
+
+
+@given(seed=st.integers(0, 10**6), points=st.integers(1, 12), dim=st.integers(1, 12), rank=st.integers(1, 12))
+def test_span_coordinates_keep_inner_products_in_rank_many_columns(seed, points, dim, rank):
+    rng = np.random.default_rng(seed)
+    rank = min(rank, points, dim)
+    S = rng.standard_normal((points, rank)) @ rng.standard_normal((rank, dim))
+    coordinates = span_coordinates(S)
+    assert coordinates.shape[1] <= rank  # fewer where the factors happen to be close to dependent
+    # what the rank tolerance drops, 1e-12 of the largest eigenvalue each
+    np.testing.assert_allclose(coordinates @ coordinates.T, S @ S.T, atol=1e-10 * np.square(S).sum())
+
+
+def test_points_that_are_all_zero_have_rank_zero():
+    assert span_coordinates(np.zeros((4, 3))).shape == (4, 0)
