@@ -21,7 +21,7 @@ types: $(VENV)/.installed-dev
 
 # one BLAS and torch thread a worker: two workers of two threads each wait for one another
 unit: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 # what a user installs: sdist -> wheel -> clean environment, and a copy of the tests far from the sources
 wheel: $(VENV)/.installed-dev
@@ -31,7 +31,7 @@ wheel: $(VENV)/.installed-dev
 	build/elsewhere/venv/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt \
 	    build/elsewhere/*.whl beartype hypothesis pytest pytest-xdist
 	cp -r tests build/elsewhere/tests
-	cd build/elsewhere && MANIGEO_SHARED=$(abspath ../shared) OMP_NUM_THREADS=1 venv/bin/python -m pytest -n 2 \
+	cd build/elsewhere && MANIGEO_SHARED=$(abspath ../shared) OMP_NUM_THREADS=1 venv/bin/python -m pytest -n 2 --dist loadfile \
 	    -c tests/installed.ini --rootdir . tests
 
 bench: $(VENV)/.installed-dev

@@ -2,7 +2,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -43,9 +42,9 @@ def write(path: Path, *, force: bool = False, batch: int = 7, **changes) -> dict
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Iterator[Path]:
+def path(tmp_path: Path) -> Path:
     write(tmp_path / "acts.h5")
-    yield tmp_path / "acts.h5"
+    return tmp_path / "acts.h5"
 
 
 def test_what_was_written_is_read(path):
@@ -135,9 +134,9 @@ def test_an_interrupted_extraction_leaves_nothing_behind_and_an_old_file_whole(p
 
 
 def test_missing_rows_are_an_error_and_no_file(tmp_path):
-    with pytest.raises(ValueError, match="0 of 51 examples were written"):
-        with create_activations(tmp_path / "a.h5", grouped_examples(), CLASSES, LAYERS, {}):
-            pass
+    nothing = create_activations(tmp_path / "a.h5", grouped_examples(), CLASSES, LAYERS, {})
+    with pytest.raises(ValueError, match="0 of 51 examples were written"), nothing:
+        pass
     assert os.listdir(tmp_path) == []
 
 

@@ -7,7 +7,6 @@ are only ever read with ``weights_only=True``: nothing in them is executed.
 
 import dataclasses
 import hashlib
-import importlib.metadata
 import io
 import os
 import pickle
@@ -22,6 +21,7 @@ import numpy as np
 import torch
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
+from manigeo import __version__
 from manigeo.errors import InputError, UsageError
 from manigeo_extract.layers import unwrap
 
@@ -95,7 +95,7 @@ def checkpoint_bytes(
             "permutation": plain(permutation),
             "metrics": plain(metrics or {}),
             "seed": plain(seed),
-            "manigeo_version": installed_version(),
+            "manigeo_version": __version__,
         }
     )
 
@@ -200,14 +200,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
         return [plain(item) for item in value]
     raise UsageError(f"cannot store a {type(value).__name__} in a checkpoint; use numbers, strings, lists or dicts")
-
-
-def installed_version() -> str | None:
-    """Version of the installed manigeo, None when it runs from a folder that is not installed."""
-    try:
-        return importlib.metadata.version("manigeo")
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _copied(value: Any) -> Any:

@@ -292,7 +292,7 @@ def _read(spec: str, options: Mapping[str, Any]) -> Source:
     own = {key: value for key, value in options.items() if key in parameters or (any_name and key not in COMMON)}
     if name not in SOURCES:
         return lazy.read_factory(spec, own)
-    return SOURCES[name](*([Path(place)] if place else []), **own)
+    return SOURCES[name](*([Path(place).expanduser()] if place else []), **own)
 
 
 def _splits(spec: str, source: Source, options: dict[str, Any], *, asked: bool) -> dict[str, Part]:

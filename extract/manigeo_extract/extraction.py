@@ -14,7 +14,7 @@ from jaxtyping import Int64
 from tqdm import tqdm
 
 from manigeo.activations import StoredLayer, create_activations
-from manigeo.errors import UsageError
+from manigeo.errors import InputError, UsageError
 from manigeo.manifolds import KINDS, kind_examples
 from manigeo_extract.data import DataSet
 from manigeo_extract.layers import Layer, list_layers, select_layers
@@ -50,8 +50,17 @@ def plan_extraction(
     Permuted and restored group the same images by different labels, so both draw, and the file holds the union.
     """
     rows = _choose_rows(examples, per_class, seed)
-    selected = select_layers(list_layers(model, data.inputs(rows[:2])), layers, exclude)
+    selected = select_layers(_probe(model, data, rows[:2]), layers, exclude)
     return ExtractionPlan(rows, examples.iloc[rows].reset_index(drop=True), tuple(selected))
+
+
+def _probe(model: torch.nn.Module, data: DataSet, rows: np.ndarray) -> list[Layer]:
+    batch = data.inputs(rows)
+    try:
+        return list_layers(model, batch)
+    except Exception as error:  # the network is anybody's, and so is what it raises
+        shape = " x ".join(map(str, batch.shape[1:]))
+        raise InputError(f"the network does not take inputs of shape {shape} from {data.spec}: {error}") from error
 
 
 def _choose_rows(examples: pd.DataFrame, per_class: int, seed: int) -> np.ndarray:

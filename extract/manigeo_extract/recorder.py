@@ -18,8 +18,9 @@ from typing import Any
 import pandas as pd
 import torch
 
+from manigeo import __version__
 from manigeo.errors import InputError, UsageError
-from manigeo_extract.checkpoints import checkpoint_bytes, installed_version, plain, write_whole
+from manigeo_extract.checkpoints import checkpoint_bytes, plain, write_whole
 
 COLUMNS = ("epoch", "kind", "accuracy", "loss", "n")
 Metrics = Mapping[str, Mapping[str, Any]]  # {kind: {"accuracy", "loss", "n"}}
@@ -145,8 +146,12 @@ class Recorder:
 
 
 def _about() -> dict[str, Any]:
-    versions = {"manigeo": installed_version(), "torch": torch.__version__, "python": platform.python_version()}
-    return {"format": "manigeo-run", "format_version": 1, "versions": {k: v and str(v) for k, v in versions.items()}}
+    versions = {"manigeo": __version__, "torch": torch.__version__, "python": platform.python_version()}
+    return {
+        "format": "manigeo-run",
+        "format_version": 1,
+        "versions": {name: str(number) for name, number in versions.items()},
+    }
 
 
 def _as_json(content: Mapping[str, Any]) -> bytes:

@@ -55,7 +55,8 @@ def capacity_command(
 ) -> None:  # fmt: skip
     """Mean-field manifold capacity, radius and dimension of every layer and kind in ACTS."""
     from manigeo.layerwise import capacity_table, plan_capacity
-    from manigeo.results import as_json, check_results_path, write_results
+    from manigeo.results import as_json as to_json
+    from manigeo.results import check_results_path, write_results
 
     plan = plan_capacity(
         acts, layers=layers, kinds=kinds, per_class=per_class, kappa=kappa, n_draws=draws, centers=centers, seed=seed
@@ -66,7 +67,7 @@ def capacity_command(
     out = check_results_path(out or acts.with_suffix(".capacity.csv"), force)
     table = capacity_table(plan, n_jobs=jobs, progress=True)
     write_results(table, out, force)
-    click.echo(as_json(table) if as_json else geometry_report(table))
+    click.echo(to_json(table) if as_json else geometry_report(table))
     click.echo(f"wrote {out}; next: manigeo plot {out}", err=as_json)
 
 

@@ -1,6 +1,7 @@
 """``manigeo``: the group of commands, and how errors end one."""
 
 import importlib
+import os
 import sys
 import traceback
 
@@ -68,6 +69,7 @@ def cli(debug: bool) -> None:
 def main() -> None:
     """Run a command; a user's mistake is one line on stderr and an exit code, see :mod:`manigeo.errors`."""
     debug = "--debug" in sys.argv
+    sys.path.append(os.getcwd())  # so that package.module:factory finds a user's own modules; last, to shadow nothing
     try:
         result = cli.main(standalone_mode=False)
         code = result if isinstance(result, int) else 0

@@ -1,0 +1,293 @@
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from manigeo import open_activations, read_results
+from manigeo.cli.main import COMMANDS
+from tests.command_line import done, run
+
+SMALL = ("--data", "digits", "--arch-arg", "depth=2", "--arch-arg", "width=16", "--epochs", 2)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    done("train", *SMALL, "--out", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(trained) -> Path:
+    return trained / "checkpoints" / "last.pt"
+
+
+@pytest.fixture(scope="module")
+def acts_file(checkpoint, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("acts") / "acts.h5"
+    done("extract", "--model", checkpoint, "--out", out)
+    return out
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def acts(acts_file, here) -> Path:
+    return Path(shutil.copy(acts_file, here / "acts.h5"))
+
+
+def refused(code: int, *words: object) -> str:
+    """The one line that a command says when it refuses, having left no file behind."""
+    before = sorted(os.listdir())
+    got, out, err = run(*words)
+    assert got == code, err
+    assert err.startswith("manigeo: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in out + err
+    assert sorted(os.listdir()) == before
+    return err
+
+
+# ------------------------------------------------------------------------------------------------------ the main lines
+def test_the_two_lines_of_the_mission_work_without_options(checkpoint, here):
+    assert "next: manigeo capacity acts.h5" in done("extract", "--model", checkpoint)
+    out = done("capacity", "acts.h5")
+    assert "next: manigeo plot acts.capacity.csv" in out
+    table = read_results("acts.capacity.csv")
+    assert set(table["layer"]) == {"input", "h1.linear", "h2.linear", "logits"}
+    assert set(table["kind"]) == {"unpermuted", "permuted", "restored", "test"}
+    capacity = table[(table["metric"] == "capacity") & (table["manifold"] == "")]
+    assert np.isfinite(capacity[["value", "stderr"]]).all(axis=None)
+    assert (table["epoch"] == 2).all()
+    assert sorted(os.listdir()) == ["acts.capacity.csv", "acts.h5"]
+
+
+def test_the_printed_table_shows_each_measure_for_each_layer_and_kind(acts):
+    out = done("capacity", acts)
+    for measure in ("capacity", "radius", "dimension", "centre correlation"):
+        header = next(line for line in out.splitlines() if re.match(rf"{measure}\s+unpermuted", line))
+        assert header.split()[-4:] == ["unpermuted", "permuted", "restored", "test"]
+    rows = [line for line in out.splitlines() if line.startswith("h2.linear")]
+    assert len(rows) == 4
+    value = read_results("acts.capacity.csv").query("layer == 'h2.linear' and kind == 'test' and manifold == ''")
+    first = value[value["metric"] == "capacity"].iloc[0]
+    assert rows[0].endswith(f"{first['value']:.3f} ± {first['stderr']:.3f}")
+
+
+def test_few_classes_are_said_to_be_few(acts):
+    assert "P = 10 classes is small for mean field" in done("capacity", acts, "--dry-run")
+
+
+def test_json_goes_to_stdout_alone(acts):
+    code, out, err = run("capacity", acts, "--json", "--layers", "input", "--draws", 10)
+    assert code == 0
+    assert {row["layer"] for row in json.loads(out)} == {"input"}
+    assert "P = 10" in err
+
+
+def test_a_plan_is_shown_and_nothing_is_written(checkpoint, acts):
+    before = sorted(os.listdir())
+    assert "4 layers x 4 kinds" in done("capacity", acts, "--dry-run")
+    assert "h1.linear" in done("extract", "--model", checkpoint, "--out", "new.h5", "--dry-run")
+    assert "2 epochs" in done("train", *SMALL, "--out", "new", "--dry-run")
+    assert sorted(os.listdir()) == before
+
+
+def test_layers_lists_names_shapes_and_sizes(checkpoint):
+    lines = done("layers", "--model", checkpoint).splitlines()
+    assert lines[0].split() == ["depth", "layer", "class", "call", "shape", "features", "MB"]
+    assert lines[1].split()[:7] == ["0", "input", "Input", "0", "1", "x", "8"]
+    assert [line.split()[1] for line in lines[1:5]] == ["input", "h1.linear", "h2.linear", "logits"]
+    assert any(line.split()[1] == "h1.relu" for line in done("layers", "--model", checkpoint, "--all").splitlines())
+
+
+def test_info_says_what_is_in_a_file(acts):
+    assert "h2.linear (16)" in done("info", acts)
+    content = json.loads(done("info", acts, "--json"))
+    assert content["provenance"]["permutation"] == {"fraction": 0.5, "convention": "permutation", "seed": 0}
+    with open_activations(acts) as file:
+        assert content["fingerprint"] == file.fingerprint
+
+
+def test_a_figure_is_drawn_from_tables_and_the_suffix_decides(acts):
+    done("capacity", acts, "--draws", 20, "--layers", "input", "--layers", "logits")
+    done("plot", "acts.capacity.csv")
+    assert Path("geometry.png").read_bytes().startswith(b"\x89PNG")
+    done("plot", "*.csv", "-o", "geometry.svg")
+    assert "<svg" in Path("geometry.svg").read_text()
+
+
+def test_a_checkpoint_of_a_users_own_loop_is_extracted_by_saying_what_it_does_not(here):
+    from manigeo_extract.models import build_model
+
+    model = build_model("mlp", {"input_shape": (1, 8, 8), "n_classes": 10, "depth": 1, "width": 8})
+    torch.save({"state_dict": {f"module.{k}": v for k, v in model.state_dict().items()}}, "own.pt")
+    args = ("--arch", "mlp", "--arch-arg", "depth=1", "--arch-arg", "width=8", "--data", "digits", "--permute", 0.3)
+    done("extract", "--model", "own.pt", *args)
+    with open_activations("acts.h5") as acts:
+        assert acts.layers == ("input", "h1.linear", "logits")
+        assert acts.provenance["permutation"]["fraction"] == 0.3
+
+
+def test_settings_come_from_a_file_and_the_command_line_wins(here):
+    Path("run.toml").write_text(
+        'data = "digits"\nepochs = 9\nout = "other"\n[arch-args]\ndepth = 1\nwidth = 8\n[data-args]\nper_class = 5\n'
+    )
+    done("train", "--config", "run.toml", "--epochs", 1)
+    settings = json.loads(Path("other/run.json").read_text())
+    assert settings["arch_args"]["width"] == 8
+    assert settings["data_args"]["per_class"] == 5
+    assert settings["plan"]["epochs"] == 1
+
+
+def test_a_killed_training_run_continues_to_the_same_weights(here):
+    command = [sys.executable, "-m", "manigeo", "train", *map(str, SMALL), "--epochs", "30", "--out", "killed"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    metrics = Path("killed/metrics.csv")
+    while not (metrics.exists() and pd.read_csv(metrics)["epoch"].max() >= 2):
+        time.sleep(0.01)
+        assert process.poll() is None, "training ended before it could be killed"
+    process.kill()
+    process.wait()
+    assert "holds a run already: --resume continues it" in refused(
+        2, "train", *SMALL, "--epochs", 30, "--out", "killed"
+    )
+    done("train", *SMALL, "--epochs", 30, "--out", "killed", "--resume")
+    done("train", *SMALL, "--epochs", 30, "--out", "whole")
+    weights = [torch.load(f"{run}/checkpoints/last.pt", weights_only=True)["state_dict"] for run in ("killed", "whole")]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
+    assert Path("killed/metrics.csv").read_bytes() == Path("whole/metrics.csv").read_bytes()
+
+
+# ------------------------------------------------------------------------------------------------------------ bad input
+def test_a_missing_or_truncated_model_is_refused(checkpoint, here):
+    assert "none.pt" in refused(3, "extract", "--model", "none.pt")
+    Path("cut.pt").write_bytes(checkpoint.read_bytes()[:3000])
+    assert "cut.pt: is truncated" in refused(3, "extract", "--model", "cut.pt")
+    Path("text.pt").write_text("hello")
+    assert "text.pt: is not a file written by torch.save" in refused(3, "extract", "--model", "text.pt")
+
+
+def test_a_missing_or_truncated_activation_file_is_refused(acts):
+    assert "does not exist; write it with manigeo extract" in refused(3, "capacity", "none.h5")
+    Path("cut.h5").write_bytes(acts.read_bytes()[:2000])
+    assert "cut.h5 cannot be opened as HDF5" in refused(3, "capacity", "cut.h5")
+
+
+def test_a_checkpoint_that_does_not_say_its_data_or_network_names_the_option(checkpoint, here):
+    content = torch.load(checkpoint, weights_only=True)
+    torch.save({**content, "data": None}, "no-data.pt")
+    assert "does not say its data set: give --data" in refused(3, "extract", "--model", "no-data.pt")
+    torch.save({**content, "arch": None}, "no-arch.pt")
+    assert "does not say its architecture: give --arch" in refused(3, "extract", "--model", "no-arch.pt")
+
+
+def test_a_checkpoint_cannot_name_a_program_to_run(checkpoint, here):
+    content = torch.load(checkpoint, weights_only=True)
+    torch.save({**content, "data": "os:getcwd", "data_args": {}}, "data.pt")
+    assert "if you trust it, repeat --data os:getcwd" in refused(2, "extract", "--model", "data.pt")
+    torch.save({**content, "arch": "os:getcwd", "arch_args": {}}, "arch.pt")
+    assert "if you trust it, repeat --arch os:getcwd" in refused(2, "extract", "--model", "arch.pt")
+
+
+def test_data_that_are_not_those_of_training_are_refused(checkpoint, here):
+    content = torch.load(checkpoint, weights_only=True)
+    torch.save({**content, "data_fingerprint": "0" * 64}, "other.pt")
+    assert "not the data that other.pt was trained on" in refused(3, "extract", "--model", "other.pt")
+
+
+def test_unknown_names_come_with_near_ones(checkpoint, acts):
+    assert "did you mean 'digits'" in refused(2, "train", "--data", "digit", "--out", "new")
+    assert "did you mean 'resnet18'" in refused(2, "train", "--arch", "resnet", "--data", "digits", "--out", "new")
+    assert "h1.linear" in refused(2, "extract", "--model", checkpoint, "--out", "new.h5", "--layers", "h1.lin")
+    unmatched = refused(2, "capacity", acts, "--layers", "conv*")
+    assert re.search(r"no layer matches 'conv\*'; .* has input, h1\.linear", unmatched)
+    assert "did you mean capacity" in refused(2, "capacty", acts)
+    assert "epoch" in refused(2, "train", "--epoch", 3)
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.5, "nan", "half"])
+def test_a_permuted_fraction_outside_zero_to_one_is_refused(here, fraction):
+    assert str(fraction) in refused(2, "train", *SMALL, "--permute", fraction, "--out", "new")
+
+
+def test_labels_outside_the_classes_are_refused(here):
+    x, y = np.zeros((6, 4, 4), np.uint8), np.array([0, 1, 2, 0, 1, -1])
+    np.savez("bad.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    assert "bad.npz" in refused(3, "train", "--data", "npz:bad.npz", "--out", "new")
+
+
+def test_a_kind_with_a_class_of_one_example_is_left_out_by_name(here):
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 255, (60, 4, 4), dtype=np.uint8), np.arange(60) % 3
+    np.savez("few.npz", x_train=x, y_train=y, x_test=x[:5], y_test=y[:5])  # one test example of class 2
+    done("train", "--data", "npz:few.npz", "--arch-arg", "depth=1", "--arch-arg", "width=4", "--epochs", 1)
+    done("extract", "--model", "run/checkpoints/last.pt")
+    out = done("capacity", "acts.h5")
+    assert "test is left out: fewer than 2 examples in class 2" in out
+    assert "flags: test: fewer_than_2:2" in out
+    table = read_results("acts.capacity.csv")
+    assert table[table["kind"] == "test"]["value"].isna().all()
+    assert table[(table["kind"] == "permuted") & (table["metric"] == "capacity")]["value"].notna().all()
+
+
+def test_nan_activations_name_their_layer(checkpoint, acts):
+    content = torch.load(checkpoint, weights_only=True)
+    content["state_dict"]["h2.linear.weight"][0, 0] = torch.nan
+    torch.save(content, "nan.pt")
+    assert "layer 'h2.linear' has NaN" in refused(3, "extract", "--model", "nan.pt", "--out", "new.h5")
+    with h5py.File(acts, "r+") as file:
+        file["layers/h1.linear"][0, 0] = np.nan
+    assert "layer 'h1.linear' holds NaN" in refused(3, "capacity", acts)
+
+
+def test_what_exists_is_kept_unless_forced(checkpoint, acts, trained):
+    assert "exists: give another --out, or --force" in refused(2, "extract", "--model", checkpoint)
+    Path("acts.capacity.csv").write_text("mine")
+    assert "exists: give another --out, or --force" in refused(2, "capacity", acts)
+    assert "--resume continues it, --force replaces it" in refused(2, "train", *SMALL, "--out", trained)
+    done("capacity", acts, "--force", "--draws", 5)
+    assert Path("acts.capacity.csv").read_text() != "mine"
+
+
+def test_a_debugging_user_gets_the_traceback(here):
+    code, _, err = run("--debug", "capacity", "none.h5")
+    assert code == 3
+    assert "Traceback" in err
+
+
+# ------------------------------------------------------------------------------------------------------------- the rest
+def test_every_command_has_help():
+    for name in COMMANDS:
+        assert "Usage: manigeo" in done(name, "--help")
+    out = done("--help")
+    assert all(name in out for name in COMMANDS)
+    assert done("--version").startswith("manigeo 0.")
+
+
+def test_a_demo_that_does_not_memorize_says_so_and_fails(here):
+    code, _, err = run("demo", "--data", "digits", "--epochs", 1, "--out", "demo")
+    assert code == 1
+    assert re.search(r"has not memorized: permuted training accuracy 0\.\d+, needed 0\.95; train longer", err)
+
+
+def test_the_demo_on_digits_says_that_its_classes_are_few(here):
+    out = done("demo", "--data", "digits", "--out", "demo", "--jobs", 1)
+    assert "P = 10 classes is small for mean field" in out.splitlines()[-1]
+    assert sorted(os.listdir("demo")) == [
+        "best.capacity.csv", "best.h5", "geometry.png", "last.capacity.csv", "last.h5", "run",
+    ]  # fmt: skip
