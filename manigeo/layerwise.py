@@ -40,6 +40,7 @@ class CapacityPlan:
     """Which layers and kinds of a file will be analysed, at which matched size."""
 
     path: str
+    class_names: tuple[str, ...]
     layers: tuple[str, ...]
     size: MatchedSize
     settings: CapacitySettings
@@ -79,9 +80,9 @@ def plan_capacity(
                 f"--per-class {per_class} is more than there are: class {acts.class_names[label]!r} has "
                 f"{size.per_class} {kind} examples"
             )
-        names = _select(acts, layers)
+        names, class_names = _select(acts, layers), acts.class_names
     settings = CapacitySettings(size.per_class, len(size.classes), kappa, n_draws, centers, seed)
-    return CapacityPlan(os.fspath(path), names, size, settings)
+    return CapacityPlan(os.fspath(path), class_names, names, size, settings)
 
 
 def _select(acts: Activations, patterns: Sequence[str]) -> tuple[str, ...]:

@@ -238,7 +238,7 @@ def test_a_kind_with_a_class_of_one_example_is_left_out_by_name(here):
     done("train", "--data", "npz:few.npz", "--arch-arg", "depth=1", "--arch-arg", "width=4", "--epochs", 1)
     done("extract", "--model", "run/checkpoints/last.pt")
     out = done("capacity", "acts.h5")
-    assert "test is left out: fewer than 2 examples in class 2" in out
+    assert "test is left out: fewer than 2 examples in class '2'" in out
     assert "flags: test: fewer_than_2:2" in out
     table = read_results("acts.capacity.csv")
     assert table[table["kind"] == "test"]["value"].isna().all()

@@ -79,9 +79,11 @@ def describe_plan(plan: "CapacityPlan") -> str:
         f"examples, {settings.n_draws} draws; the floor of capacity is 2/M = {2 / settings.per_class:.3f}"
     ]
     if size.limited_by:
-        lines.append(f"M = {size.per_class} is what class {size.limited_by[1]} has of {size.limited_by[0]} examples")
+        kind, label = size.limited_by
+        lines.append(f"M = {size.per_class} is what class {plan.class_names[label]!r} has of {kind} examples")
     for kind, classes in size.excluded.items():
-        lines.append(f"{kind} is left out: fewer than 2 examples in class {', '.join(map(str, classes))}")
+        names = ", ".join(repr(plan.class_names[label]) for label in classes)
+        lines.append(f"{kind} is left out: fewer than 2 examples in class {names}")
     if settings.n_classes < 30:
         lines.append(f"P = {settings.n_classes} classes is small for mean field: read the curves, not the third digit")
     return "\n".join(lines)
