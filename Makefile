@@ -35,7 +35,7 @@ wheel: $(VENV)/.installed-dev
 	    -c tests/installed.ini --rootdir . tests
 
 bench: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest tests/bench --benchmark-only
+	OMP_NUM_THREADS=1 $(BIN)/pytest -o addopts="" tests/bench --benchmark-only
 
 clean:
 	rm -rf $(VENV) build dist

@@ -208,6 +208,25 @@ def test_data_that_are_not_those_of_training_are_refused(checkpoint, here):
     content = torch.load(checkpoint, weights_only=True)
     torch.save({**content, "data_fingerprint": "0" * 64}, "other.pt")
     assert "not the data that other.pt was trained on" in refused(3, "extract", "--model", "other.pt")
+    assert "give other data with --data and --permute" in refused(
+        3, "extract", "--model", "other.pt", "--data", "digits"
+    )
+    code, _, err = run("extract", "--model", "other.pt", "--data", "digits", "--permute", 0)
+    assert (code, err) == (0, "note: digits is not the data that other.pt was trained on\n")
+    with open_activations("acts.h5") as acts:
+        assert acts.kinds == ("unpermuted", "test")
+
+
+def test_data_that_moved_are_found_again_with_the_options_of_training(here):
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 255, (60, 4, 4), dtype=np.uint8), np.arange(60) % 3
+    np.savez("old.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    done("train", "--data", "npz:old.npz", "--data-arg", "per_class=9", "--epochs", 1, "--arch-arg", "width=4")
+    os.rename("old.npz", "new.npz")
+    assert "old.npz" in refused(3, "extract", "--model", "run/checkpoints/last.pt")
+    done("extract", "--model", "run/checkpoints/last.pt", "--data", "npz:new.npz")
+    with open_activations("acts.h5") as acts:
+        assert acts.provenance["data_args"]["per_class"] == 9
 
 
 def test_unknown_names_come_with_near_ones(checkpoint, acts):

@@ -134,14 +134,22 @@ def _examples(checkpoint: "Checkpoint", request: dict[str, Any]) -> "tuple[DataS
         raise UsageError(
             f"{checkpoint.path} names the program {spec!r} as its data; if you trust it, repeat --data {spec}"
         )
-    own = request["data"] in (None, checkpoint.data) or not checkpoint.data
-    data = load_data(spec, (checkpoint.data_args if own else {}) | request["data_args"])
-    if checkpoint.data_fingerprint not in (None, data.fingerprint):
-        message = f"{spec} is not the data that {checkpoint.path} was trained on (fingerprints differ)"
-        if request["data"] is None:
-            raise InputError(f"{message}: restore the files, or say another --data")
-        click.echo(f"note: {message}", err=True)
+    same_source = spec.partition(":")[0] == (checkpoint.data or "").partition(":")[0]  # the files may have moved
+    data = load_data(spec, (checkpoint.data_args if same_source else {}) | request["data_args"])
+    _check_data(checkpoint, data, request)
     return data, permute_labels(data, _permutation(checkpoint, request))
+
+
+def _check_data(checkpoint: "Checkpoint", data: "DataSet", request: dict[str, Any]) -> None:
+    """Other data than those of training are welcome where it is said what their labels are."""
+    if checkpoint.data_fingerprint in (None, data.fingerprint):
+        return
+    if request["data"] is None or request["permute"] is None:
+        raise InputError(
+            f"{data.spec} is not the data that {checkpoint.path} was trained on (fingerprints differ): restore the files, "
+            "or give other data with --data and --permute (0 for labels as they are)"
+        )
+    click.echo(f"note: {data.spec} is not the data that {checkpoint.path} was trained on", err=True)
 
 
 def _permutation(checkpoint: "Checkpoint", request: dict[str, Any]) -> Any:
