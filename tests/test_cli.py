@@ -284,9 +284,10 @@ def test_what_exists_is_kept_unless_forced(checkpoint, acts, trained):
 
 
 def test_a_debugging_user_gets_the_traceback(here):
-    code, _, err = run("--debug", "capacity", "none.h5")
-    assert code == 3
-    assert "Traceback" in err
+    for words in (("--debug", "capacity", "none.h5"), ("capacity", "none.h5", "--debug")):
+        code, _, err = run(*words)
+        assert code == 3
+        assert "Traceback" in err
 
 
 # ------------------------------------------------------------------------------------------------------------- the rest
@@ -295,7 +296,20 @@ def test_every_command_has_help():
         assert "Usage: manigeo" in done(name, "--help")
     out = done("--help")
     assert all(name in out for name in COMMANDS)
+    assert done() == out
     assert done("--version").startswith("manigeo 0.")
+
+
+def test_an_interrupted_command_exits_with_130_and_says_how_to_go_on(here, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("manigeo_extract.training.evaluate", interrupted)
+    code, _, err = run("train", *SMALL, "--out", "stopped")
+    assert code == 130
+    assert err.splitlines()[-2:] == [
+        "the same command with --resume continues after the last whole epoch", "manigeo: interrupted",
+    ]  # fmt: skip
 
 
 def test_a_demo_that_does_not_memorize_says_so_and_fails(here):

@@ -190,3 +190,12 @@ def test_a_users_file_hides_no_module_of_the_same_name(tmp_path):
     (tmp_path / "colorsys.py").write_text("mine = 1\n")
     assert resolve(f"{tmp_path}/colorsys.py:mine") == 1
     assert hasattr(__import__("colorsys"), "rgb_to_hsv")
+
+
+@pytest.mark.parametrize("arch", sorted(MODELS))
+def test_batch_norm_is_there_if_and_only_if_it_is_asked_for(arch):
+    for wanted in (True, False):
+        model = build_model(arch, {"input_shape": (3, 16, 16), "n_classes": 4, "batch_norm": wanted})
+        norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+        assert bool(norms) == wanted
+        assert torch.isfinite(model(torch.randn(2, 3, 16, 16))).all()

@@ -53,8 +53,10 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, "--version", message="manigeo %(version)s")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def cli(debug: bool) -> None:
+@click.option(
+    "--debug", is_flag=True, expose_value=False, help="Show the traceback of an error (anywhere in the line)."
+)
+def cli() -> None:
     """Where in a deep network does memorization happen?
 
     \b
@@ -68,13 +70,17 @@ def cli(debug: bool) -> None:
 
 def main() -> None:
     """Run a command; a user's mistake is one line on stderr and an exit code, see :mod:`manigeo.errors`."""
+    args = [word for word in sys.argv[1:] if word != "--debug"]
     debug = "--debug" in sys.argv
     sys.path.append(os.getcwd())  # so that package.module:factory finds a user's own modules; last, to shadow nothing
     try:
-        result = cli.main(standalone_mode=False)
+        result = cli.main(args or ["--help"], standalone_mode=False)
         code = result if isinstance(result, int) else 0
     except ManigeoError as error:
         code = _complain(str(error), error.exit_code, debug)
+    except click.UsageError as error:
+        hint = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
+        code = _complain(error.format_message() + hint, error.exit_code, debug)
     except click.ClickException as error:
         code = _complain(error.format_message(), error.exit_code, debug)
     except (KeyboardInterrupt, click.Abort):

@@ -77,10 +77,14 @@ def train_command(
     )
     if dry_run:
         return
-    scores = train(
-        network, dataset, examples, plan, out, arch=arch, arch_args=arch_args, permutation=permutation, device=device,
-        resume=resume, overwrite=force,
-    )  # fmt: skip
+    try:
+        scores = train(
+            network, dataset, examples, plan, out, arch=arch, arch_args=arch_args, permutation=permutation, device=device,
+            resume=resume, overwrite=force,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        click.echo("\nthe same command with --resume continues after the last whole epoch", err=True)
+        raise
     click.echo(describe_scores(scores))
     click.echo(f"next: manigeo extract --model {out / 'checkpoints' / 'last.pt'}")
 

@@ -23,7 +23,9 @@ _CONVOLUTIONS = (
 _FULL = 16  # units of a fully connected layer, divided by the width
 
 
-def alexnet(*, input_shape: Sequence[int], n_classes: int, width: int = 64, dropout: float = 0.0) -> nn.Sequential:
+def alexnet(
+    *, input_shape: Sequence[int], n_classes: int, width: int = 64, batch_norm: bool = False, dropout: float = 0.0
+) -> nn.Sequential:
     """``conv1`` ... ``conv5``, ``fc6``, ``fc7``, ``logits``; dropout in front of both fully connected layers.
 
     A map of one pixel is not pooled any more.
@@ -33,7 +35,7 @@ def alexnet(*, input_shape: Sequence[int], n_classes: int, width: int = 64, drop
     size = (height, breadth)
     layers: dict[str, nn.Module | None] = {}
     for i, (multiple, kernel, pooled) in enumerate(_CONVOLUTIONS, start=1):
-        layers[f"conv{i}"] = conv_unit(channels, multiple * width, kernel, batch_norm=False)
+        layers[f"conv{i}"] = conv_unit(channels, multiple * width, kernel, batch_norm=batch_norm)
         channels = multiple * width
         if pooled and (smaller := halved(size)):
             layers[f"pool{i}"], size = nn.MaxPool2d(2), smaller

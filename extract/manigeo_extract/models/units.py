@@ -52,6 +52,11 @@ def conv_unit(
     )
 
 
+def norm_unit(channels: int, batch_norm: bool) -> nn.Module:
+    """Batch norm over maps, or the identity where a network is built without."""
+    return nn.BatchNorm2d(channels) if batch_norm else nn.Identity()
+
+
 def dropout_unit(probability: float) -> nn.Dropout | None:
     """Dropout, or nothing at probability 0."""
     return nn.Dropout(probability) if probability else None
