@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from scipy.optimize import check_grad
 
+from manigeo.capacity import centers
 from manigeo.capacity.centers import _correlation_cost, center_correlation, low_rank_centers
 from tests.reference import shared
 
@@ -67,6 +68,19 @@ def test_planted_directions_are_found():
     captured = np.linalg.norm(structure.directions.T @ common, axis=0)  # 1 where a direction lies in the found span
     assert captured.min() > 0.99
     assert structure.correlation_after < 0.5 * structure.correlation_before
+
+
+def test_of_several_starts_the_most_stable_is_kept(monkeypatch):
+    found = []
+    minimise = centers._minimise_correlation
+    monkeypatch.setattr(
+        centers, "_minimise_correlation", lambda X, start: found.append(minimise(X, start)) or found[-1]
+    )
+    X = shared_centers(np.random.default_rng(8), 20, 19, 4, 0.9)
+    for k, V in enumerate(centers._search(X, 6, np.random.default_rng(0)), start=1):
+        assert V.shape == (19, k)
+        assert centers._stability(X, V) == max(centers._stability(X, span) for span in found)
+        found.clear()
 
 
 def test_directions_are_orthonormal():

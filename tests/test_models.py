@@ -199,3 +199,14 @@ def test_batch_norm_is_there_if_and_only_if_it_is_asked_for(arch):
         norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
         assert bool(norms) == wanted
         assert torch.isfinite(model(torch.randn(2, 3, 16, 16))).all()
+
+
+def test_a_seed_sets_the_weights_and_leaves_the_global_generator_alone():
+    args = {"input_shape": (1, 4, 4), "n_classes": 3, "depth": 1, "width": 5}
+    torch.manual_seed(1)
+    expected_next = torch.rand(1)
+    torch.manual_seed(1)
+    first, second, other = (build_model("mlp", args, seed=seed).logits.weight for seed in (7, 7, 8))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
+    assert torch.equal(torch.rand(1), expected_next)

@@ -11,7 +11,6 @@ from manigeo.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
-    import torch
 
     from manigeo_extract.checkpoints import Checkpoint
     from manigeo_extract.data import DataSet
@@ -95,7 +94,7 @@ def extract_command(
 
 def _load_and_plan(
     path: Path, request: dict[str, Any], **plan_options: Any
-) -> "tuple[torch.nn.Module, tuple[Checkpoint, DataSet], ExtractionPlan]":
+) -> "tuple[Any, tuple[Checkpoint, DataSet], ExtractionPlan]":
     """The network with its weights, its data with the labels it was trained on, and what to extract."""
     from manigeo_extract.checkpoints import load_checkpoint, restore_model
     from manigeo_extract.extraction import plan_extraction
@@ -106,8 +105,8 @@ def _load_and_plan(
     return network, (checkpoint, data), plan_extraction(network, data, examples, **plan_options)
 
 
-def _network(checkpoint: "Checkpoint", data: "DataSet", request: dict[str, Any]) -> "torch.nn.Module":
-    from manigeo_extract.models import MODELS, build_model
+def _network(checkpoint: "Checkpoint", data: "DataSet", request: dict[str, Any]) -> Any:
+    from manigeo_extract.models import MODELS, build_model, complete_args
 
     arch = request["arch"] or checkpoint.arch
     if arch is None:
@@ -116,10 +115,8 @@ def _network(checkpoint: "Checkpoint", data: "DataSet", request: dict[str, Any])
         raise UsageError(
             f"{checkpoint.path} names the program {arch!r} as its network; if you trust it, repeat --arch {arch}"
         )
-    args = dict(checkpoint.arch_args) if arch == checkpoint.arch else {}
-    if arch in MODELS:
-        args = {"input_shape": list(data.input_shape), "n_classes": data.n_classes} | args
-    return build_model(arch, args | request["arch_args"])
+    args = (checkpoint.arch_args if arch == checkpoint.arch else {}) | request["arch_args"]
+    return build_model(arch, complete_args(arch, args, data.input_shape, data.n_classes))
 
 
 def _examples(checkpoint: "Checkpoint", request: dict[str, Any]) -> "tuple[DataSet, pd.DataFrame]":

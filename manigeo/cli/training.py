@@ -59,6 +59,7 @@ def train_command(
     Defaults to an mlp on glyphs with half of the labels permuted.
     """
     from manigeo_extract.data import Permutation, describe, load_data, permute_labels
+    from manigeo_extract.models import build_model, complete_args
     from manigeo_extract.training import TrainingPlan, train
 
     plan = TrainingPlan(seed=seed, **plan_options)
@@ -70,7 +71,9 @@ def train_command(
     dataset = load_data(data or "glyphs", data_args)
     examples = permute_labels(dataset, permutation)
     arch = arch or "mlp"
-    network, arch_args = _build(arch, arch_args, dropout, dataset, seed)
+    arch_args = arch_args | ({} if dropout is None else {"dropout": dropout})
+    arch_args = complete_args(arch, arch_args, dataset.input_shape, dataset.n_classes)
+    network = build_model(arch, arch_args, seed=seed)
     size = sum(p.numel() for p in network.parameters())
     click.echo(
         f"{describe(dataset, examples)}\n{arch}: {size:,} parameters, {plan.epochs} epochs, seed {seed} -> {out}"
@@ -83,26 +86,10 @@ def train_command(
             resume=resume, overwrite=force,
         )  # fmt: skip
     except KeyboardInterrupt:
-        click.echo("\nthe same command with --resume continues after the last whole epoch", err=True)
+        click.echo("the same command with --resume continues after the last whole epoch", err=True)
         raise
     click.echo(describe_scores(scores))
     click.echo(f"next: manigeo extract --model {out / 'checkpoints' / 'last.pt'}")
-
-
-def _build(
-    arch: str, arch_args: dict[str, Any], dropout: float | None, dataset: Any, seed: int
-) -> tuple[Any, dict[str, Any]]:
-    """The network, initialised from the seed, and all arguments that build it again."""
-    import torch
-
-    from manigeo_extract.models import MODELS, build_model
-
-    if dropout is not None:
-        arch_args = arch_args | {"dropout": dropout}
-    if arch in MODELS:
-        arch_args = {"input_shape": list(dataset.input_shape), "n_classes": dataset.n_classes} | arch_args
-    torch.manual_seed(seed)
-    return build_model(arch, arch_args), arch_args
 
 
 def describe_scores(scores: dict[str, dict[str, Any]]) -> str:

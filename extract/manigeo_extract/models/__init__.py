@@ -1,16 +1,17 @@
 """Small reference networks for images of 8 to 64 pixels, and the door to the user's own.
 
 Every built-in takes ``input_shape`` (channels, height, width), ``n_classes`` and options of its own, and draws its
-weights from torch's global generator: seed it first. ``layer.reset_parameters()`` draws a layer again from the same
+weights from torch's global generator. ``layer.reset_parameters()`` draws a layer again from the same
 distribution.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from manigeo.errors import UsageError
@@ -22,7 +23,7 @@ from manigeo_extract.models.resnet import resnet18
 from manigeo_extract.models.vgg import vgg11, vgg16
 from manigeo_extract.resolve import near_names, resolve
 
-__all__ = ["MODELS", "alexnet", "build_model", "cnn", "densenet", "mlp", "resnet18", "vgg11", "vgg16"]
+__all__ = ["MODELS", "alexnet", "build_model", "cnn", "complete_args", "densenet", "mlp", "resnet18", "vgg11", "vgg16"]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "mlp": mlp,
@@ -35,21 +36,32 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def build_model(arch: str, args: Mapping[str, Any]) -> nn.Module:
+def complete_args(arch: str, args: Mapping[str, Any], input_shape: Sequence[int], n_classes: int) -> dict[str, Any]:
+    """``args`` with the shape of the inputs and the number of classes, where a built-in network needs to be told.
+
+    >>> complete_args("mlp", {"depth": 2}, (1, 8, 8), 10)
+    {'input_shape': [1, 8, 8], 'n_classes': 10, 'depth': 2}
+    """
+    known = {"input_shape": list(input_shape), "n_classes": n_classes} if arch in MODELS else {}
+    return known | dict(args)
+
+
+def build_model(arch: str, args: Mapping[str, Any], *, seed: int | None = None) -> nn.Module:
     """The network that ``arch`` names, built with ``args``.
 
     ``arch`` is a key of :data:`MODELS`, or ``package.module:factory`` or ``path/to/file.py:factory`` for the user's
-    own network. Raises :class:`~manigeo.errors.UsageError` on an unknown name, on options the factory does not take,
-    and when no ``torch.nn.Module`` comes out.
+    own network. With ``seed`` the weights are drawn from it, and torch's global generator is left as it was.
+
+    Raises :class:`~manigeo.errors.UsageError` on an unknown name, on options the factory does not take, and when no
+    ``torch.nn.Module`` comes out.
 
     >>> build_model("mlp", {"input_shape": (1, 2, 2), "n_classes": 3, "depth": 0}).logits
     Linear(in_features=4, out_features=3, bias=True)
     """
-    if ":" in arch:
-        factory = _own_factory(arch)
-        model = factory(**_accepted(arch, factory, args))
-    else:
-        model = _built_in(arch, args)
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        model = _user_built(arch, args) if ":" in arch else _built_in(arch, args)
     if not isinstance(model, nn.Module):
         raise UsageError(f"{arch!r} must return a torch.nn.Module, got {type(model).__name__}")
     return model
@@ -64,6 +76,11 @@ def _built_in(arch: str, args: Mapping[str, Any]) -> nn.Module:
     except (TypeError, ValueError, RuntimeError) as error:
         options = ", ".join(f"{name}={value!r}" for name, value in args.items())
         raise UsageError(f"cannot build {arch}({options}): {error}") from error
+
+
+def _user_built(arch: str, args: Mapping[str, Any]) -> Any:
+    factory = _own_factory(arch)
+    return factory(**_accepted(arch, factory, args))
 
 
 def _own_factory(arch: str) -> Callable[..., Any]:
