@@ -98,6 +98,17 @@ def test_a_sample_depends_on_the_seed_and_not_on_other_classes():
     )
 
 
+def test_kinds_and_classes_are_sampled_apart():
+    table = example_table()
+    members = {kind: kind_examples(table, kind) for kind in KINDS}
+    places = {
+        (kind, label): tuple(np.searchsorted(members[kind][0][members[kind][1] == label], rows))
+        for kind in KINDS for label, rows in sample_rows(table, kind, 3).items()
+    }  # fmt: skip
+    assert len({places[kind, label] for kind, label in places if kind == "test"}) > 1
+    assert [places["permuted", c] for c in range(3)] != [places["restored", c] for c in range(3)]
+
+
 def test_more_points_than_a_class_has_are_refused():
     with pytest.raises(ValueError, match="class 0 has 5 test examples, fewer than per_class=6"):
         sample_rows(example_table(), "test", 6)
