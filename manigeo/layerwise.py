@@ -4,9 +4,10 @@ The work is a list of tasks that carry a path and names, never arrays: each open
 process, and a result depends neither on the number of workers nor on the other layers that were asked for.
 """
 
+import itertools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from zlib import crc32
@@ -20,7 +21,7 @@ from manigeo.activations import Activations, open_activations
 from manigeo.capacity.mean_field import MEASURES, ManifoldCapacity, manifold_capacity
 from manigeo.errors import UsageError
 from manigeo.manifolds import KINDS, MatchedSize, matched_size
-from manigeo.results import as_table
+from manigeo.results import as_table, join_results
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,15 @@ def plan_capacity(
 
 
 def _select(acts: Activations, patterns: Sequence[str]) -> tuple[str, ...]:
+    """The layers whose name or alias matches one of the globs; all without any."""
+
+    def matches(layer: str, pattern: str) -> bool:
+        return any(fnmatchcase(name, pattern) for name in (layer, *acts.layer(layer).aliases))
+
     for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in acts.layers):
+        if not any(matches(layer, pattern) for layer in acts.layers):
             raise UsageError(f"no layer matches {pattern!r}; {acts.path} has {', '.join(acts.layers)}")
-    return tuple(name for name in acts.layers if not patterns or any(fnmatchcase(name, p) for p in patterns))
+    return tuple(layer for layer in acts.layers if not patterns or any(matches(layer, p) for p in patterns))
 
 
 def capacity_table(plan: CapacityPlan, *, n_jobs: int = 1, progress: bool = False) -> pd.DataFrame:
@@ -98,28 +104,39 @@ def capacity_table(plan: CapacityPlan, *, n_jobs: int = 1, progress: bool = Fals
     Aggregates have an empty ``manifold``; capacity, radius and dimension of each class follow under the class's name. Kinds
     that the plan leaves out stand in the table as NaN with a flag.
     """
+    return join_results(list(capacity_parts(plan, n_jobs=n_jobs, progress=progress)))
+
+
+def capacity_parts(
+    plan: CapacityPlan, *, n_jobs: int = 1, progress: bool = False, done: Collection[tuple[str, str]] = ()
+) -> Iterator[pd.DataFrame]:
+    """The parts of :func:`capacity_table`, a layer and kind each, as they are finished; those in ``done`` are left out."""
+    tasks = [task for task in plan.tasks if task not in done]
     parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator")
-    results = parallel(joblib.delayed(_capacity_of)(plan.path, *task, plan.settings) for task in plan.tasks)
-    bar = tqdm(results, total=len(plan.tasks), desc="capacity", unit="layer x kind", disable=None if progress else True)
-    found = dict(zip(plan.tasks, bar, strict=True))
-    rows: list[dict[str, object]] = []
+    results = parallel(joblib.delayed(_capacity_rows)(plan, *task) for task in tasks)
+    bar = tqdm(total=len(tasks), desc="capacity", unit="layer x kind", disable=None if progress else True)
+    with bar, open_activations(plan.path) as acts:
+        for layer, kind in itertools.product(plan.layers, plan.size.excluded):
+            yield as_table(_excluded_rows(acts, plan, layer, kind))
+        for rows in results:
+            bar.update()
+            yield as_table(rows)
+
+
+def finished_tasks(plan: CapacityPlan, table: pd.DataFrame) -> set[tuple[str, str]]:
+    """The layers and kinds of the plan that stand in a table of an earlier, interrupted run of it.
+
+    Raises :class:`~manigeo.errors.UsageError` where the table is of other activations or settings.
+    """
     with open_activations(plan.path) as acts:
-        for layer in plan.layers:
-            for kind in KINDS:
-                place = _place(acts, layer, kind, plan.settings)
-                if (layer, kind) in found:
-                    rows += [place | row for row in _capacity_rows(found[layer, kind], acts.class_names, plan.size)]
-                elif kind in plan.size.excluded:
-                    flag = "fewer_than_2:" + ",".join(acts.class_names[c] for c in plan.size.excluded[kind][:5])
-                    rows += [place | {"metric": name, "value": np.nan, "n": 0, "flag": flag} for name in MEASURES]
-    return as_table(rows)
+        expected = {(acts.fingerprint, _settings_json(plan.settings))}
+    if set(zip(table["fingerprint"], table["settings"], strict=True)) - expected:
+        raise UsageError(f"the table is not of {plan.path} with these settings: give another --out, or --force")
+    return set(zip(table["layer"], table["kind"], strict=True))
 
 
-def _capacity_of(path: str, layer: str, kind: str, settings: CapacitySettings) -> ManifoldCapacity:
-    with open_activations(path) as acts:
-        clouds = acts.manifolds(layer, kind, per_class=settings.per_class, seed=settings.seed)
-    seed = np.random.SeedSequence(settings.seed, spawn_key=(crc32(layer.encode()), KINDS.index(kind)))
-    return manifold_capacity(clouds, settings.kappa, settings.n_draws, settings.centers, seed)
+def _settings_json(settings: CapacitySettings) -> str:
+    return json.dumps(asdict(settings), sort_keys=True)
 
 
 def _place(acts: Activations, layer: str, kind: str, settings: CapacitySettings) -> dict[str, object]:
@@ -131,31 +148,39 @@ def _place(acts: Activations, layer: str, kind: str, settings: CapacitySettings)
         "layer": layer,
         "depth": acts.layer(layer).order,
         "kind": kind,
-        "settings": json.dumps(asdict(settings), sort_keys=True),
+        "settings": _settings_json(settings),
         "fingerprint": acts.fingerprint,
     }
 
 
-def _capacity_rows(r: ManifoldCapacity, class_names: Sequence[str], size: MatchedSize) -> list[dict[str, object]]:
-    rows: list[dict[str, object]] = [
-        {
-            "metric": name,
-            "value": getattr(r, name),
-            "stderr": getattr(r.stderr, name),
-            "n": r.n_manifolds,
-            "flag": r.flag,
-        }
-        for name in (*MEASURES, "center_correlation")
-    ]
-    rows += [
-        {"metric": name, "value": getattr(r, name), "n": r.n_manifolds, "flag": r.flag}
-        for name in ("center_correlation_residual", "center_rank", "interior_fraction")
-    ]
-    for label, manifold in zip(size.classes, r.per_manifold.to_dict("records"), strict=True):
-        for name in ("capacity", "radius", "dimension"):
-            value = {"value": manifold[name], "stderr": manifold[f"{name}_stderr"]}
-            rows.append(
-                {"manifold": class_names[label], "metric": name, "n": manifold["n_draws"], "flag": manifold["flag"]}
-                | value
-            )
-    return rows
+def _excluded_rows(acts: Activations, plan: CapacityPlan, layer: str, kind: str) -> list[dict[str, object]]:
+    classes = ",".join(plan.class_names[label] for label in plan.size.excluded[kind][:5])
+    place = _place(acts, layer, kind, plan.settings)
+    return [place | {"metric": name, "value": np.nan, "n": 0, "flag": f"fewer_than_2:{classes}"} for name in MEASURES]
+
+
+def _capacity_rows(plan: CapacityPlan, layer: str, kind: str) -> list[dict[str, object]]:
+    """One task, in whatever process: it opens the file itself."""
+    settings = plan.settings
+    with open_activations(plan.path) as acts:
+        clouds = acts.manifolds(layer, kind, per_class=settings.per_class, seed=settings.seed)
+        place = _place(acts, layer, kind, settings)
+    seed = np.random.SeedSequence(settings.seed, spawn_key=(crc32(layer.encode()), KINDS.index(kind)))
+    r = manifold_capacity(clouds, settings.kappa, settings.n_draws, settings.centers, seed)
+    classes = [plan.class_names[label] for label in plan.size.classes]
+    return [place | row for row in (*_aggregate_rows(r), *_class_rows(r, classes))]
+
+
+def _aggregate_rows(r: ManifoldCapacity) -> Iterator[dict[str, object]]:
+    common = {"n": r.n_manifolds, "flag": r.flag}
+    for name in (*MEASURES, "center_correlation"):
+        yield common | {"metric": name, "value": getattr(r, name), "stderr": getattr(r.stderr, name)}
+    for name in ("center_correlation_residual", "center_rank", "interior_fraction"):
+        yield common | {"metric": name, "value": getattr(r, name)}
+
+
+def _class_rows(r: ManifoldCapacity, classes: Sequence[str]) -> Iterator[dict[str, object]]:
+    for name, manifold in zip(classes, r.per_manifold.to_dict("records"), strict=True):
+        common = {"manifold": name, "n": manifold["n_draws"], "flag": manifold["flag"]}
+        for metric in ("capacity", "radius", "dimension"):
+            yield common | {"metric": metric, "value": manifold[metric], "stderr": manifold[f"{metric}_stderr"]}

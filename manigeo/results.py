@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from manigeo.errors import InputError, UsageError
+from manigeo.manifolds import KINDS
 
 COLUMNS = (
     "run",
@@ -48,7 +49,10 @@ _WRITERS: dict[str, Callable[[pd.DataFrame, Path], object]] = {
 _READERS: dict[str, Callable[[str], pd.DataFrame]] = {
     # only an empty number is missing: a class may be called "NA"
     ".csv": lambda path: pd.read_csv(
-        path, dtype=dict.fromkeys(_TEXT, str), keep_default_na=False, na_values={column: [""] for column in _NUMERIC}
+        path,
+        dtype=dict.fromkeys(_TEXT, str),
+        keep_default_na=False,
+        na_values={column: [""] for column in _NUMERIC},
     ),
     ".json": lambda path: pd.DataFrame(json.loads(Path(path).read_text())),
     ".parquet": lambda path: pd.read_parquet(path),
@@ -58,6 +62,13 @@ _READERS: dict[str, Callable[[str], pd.DataFrame]] = {
 def as_table(rows: Sequence[dict[str, object]]) -> pd.DataFrame:
     """Rows as a results table: all columns, in order, text columns empty where nothing was said."""
     return _typed(pd.DataFrame(rows).reindex(columns=list(COLUMNS)))
+
+
+def join_results(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Tables one below the other, ordered by depth and kind; the rows of one layer and kind keep their order."""
+    table = pd.concat(tables, ignore_index=True)
+    rank = {"depth": lambda column: column, "kind": lambda column: column.map(dict(zip(KINDS, range(4), strict=True)))}
+    return table.sort_values(["depth", "kind"], key=lambda c: rank[c.name](c), kind="stable", ignore_index=True)
 
 
 def _typed(table: pd.DataFrame) -> pd.DataFrame:

@@ -173,6 +173,31 @@ def test_a_killed_training_run_continues_to_the_same_weights(here):
     assert Path("killed/metrics.csv").read_bytes() == Path("whole/metrics.csv").read_bytes()
 
 
+def test_an_interrupted_analysis_keeps_what_is_finished_and_goes_on_to_the_same_table(acts, monkeypatch):
+    done("capacity", acts, "--draws", 20, "--out", "whole.csv")
+    from manigeo import layerwise
+
+    compute, calls = layerwise._capacity_rows, []
+
+    def breaks_off(plan, layer, kind):
+        calls.append((layer, kind))
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return compute(plan, layer, kind)
+
+    monkeypatch.setattr(layerwise, "_capacity_rows", breaks_off)
+    code, _, err = run("capacity", acts, "--draws", 20, "--out", "cut.csv")
+    assert code == 130
+    assert "what was finished is in cut.csv; the same command with --resume goes on" in err
+    assert len(set(zip(*[read_results("cut.csv")[name] for name in ("layer", "kind")], strict=True))) == 3
+    assert "not of acts.h5 with these settings" in refused(
+        2, "capacity", acts, "--draws", 21, "--out", "cut.csv", "--resume"
+    )
+    done("capacity", acts, "--draws", 20, "--out", "cut.csv", "--resume")
+    assert len(calls) == 4 + 13  # of 16, three were there
+    assert Path("cut.csv").read_bytes() == Path("whole.csv").read_bytes()
+
+
 # ------------------------------------------------------------------------------------------------------------ bad input
 def test_a_missing_or_truncated_model_is_refused(checkpoint, here):
     assert "none.pt" in refused(3, "extract", "--model", "none.pt")

@@ -46,17 +46,18 @@ acts_argument = click.argument("acts", type=click.Path(path_type=Path, dir_okay=
 @options.jobs_option
 @options.seed_option
 @options.json_option
+@click.option("--resume", is_flag=True, help="Go on with an interrupted analysis in --out.")
 @options.dry_run_option
 @options.force_option
 @options.config_option
 def capacity_command(
     acts: Path, out: Path | None, layers: tuple[str, ...], kinds: tuple[str, ...], per_class: int | None, draws: int,
-    kappa: float, centers: str, jobs: int, seed: int, as_json: bool, dry_run: bool, force: bool,
+    kappa: float, centers: str, jobs: int, seed: int, as_json: bool, resume: bool, dry_run: bool, force: bool,
 ) -> None:  # fmt: skip
     """Mean-field manifold capacity, radius and dimension of every layer and kind in ACTS."""
-    from manigeo.layerwise import capacity_table, plan_capacity
+    from manigeo.layerwise import plan_capacity
     from manigeo.results import as_json as to_json
-    from manigeo.results import check_results_path, write_results
+    from manigeo.results import check_results_path
 
     plan = plan_capacity(
         acts, layers=layers, kinds=kinds, per_class=per_class, kappa=kappa, n_draws=draws, centers=centers, seed=seed
@@ -64,11 +65,30 @@ def capacity_command(
     click.echo(describe_plan(plan), err=as_json)
     if dry_run:
         return
-    out = check_results_path(out or acts.with_suffix(".capacity.csv"), force)
-    table = capacity_table(plan, n_jobs=jobs, progress=True)
-    write_results(table, out, force)
+    out = check_results_path(out or acts.with_suffix(".capacity.csv"), force or resume)
+    table = _compute(plan, out, resume, jobs)
     click.echo(to_json(table) if as_json else geometry_report(table))
     click.echo(f"wrote {out}; next: manigeo plot {out}", err=as_json)
+
+
+def _compute(plan: "CapacityPlan", out: Path, resume: bool, jobs: int) -> "pd.DataFrame":
+    """The table, written to ``out``; so is what was finished when the user interrupts."""
+    from manigeo.layerwise import capacity_parts, finished_tasks
+    from manigeo.results import join_results, read_results, write_results
+
+    parts = [read_results(out)] if resume and out.exists() else []
+    done = finished_tasks(plan, parts[0]) if parts else set()
+    try:
+        for part in capacity_parts(plan, n_jobs=jobs, progress=True, done=done):
+            parts.append(part)
+    except KeyboardInterrupt:
+        if parts:
+            write_results(join_results(parts), out, force=True)
+            click.echo(f"what was finished is in {out}; the same command with --resume goes on", err=True)
+        raise
+    table = join_results(parts)
+    write_results(table, out, force=True)
+    return table
 
 
 def describe_plan(plan: "CapacityPlan") -> str:
