@@ -21,8 +21,8 @@ from PIL import Image
 from manigeo.errors import InputError, UsageError
 from manigeo_extract import glyphs
 from manigeo_extract.data import CONVENTIONS, DataSet, Permutation, describe, load_data, permute_labels, runs_code
+from tests.reference import shared
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 SMALL = {"classes": 4, "train": 6, "validation": 2, "test": 3}
 fractions = st.floats(0, 1)
 seeds = st.integers(0, 2**32)
@@ -777,14 +777,10 @@ def test_only_factories_run_code():
 
 
 # ----------------------------------------------------------------------------------------------------------- real data
-def shared(name: str) -> Path:
-    if not (SHARED / name).exists():
-        pytest.skip(f"{name} is not at hand")
-    return SHARED / name
 
 
 def test_fashion_mnist_has_its_known_shape_and_labels():
-    data = load_data(f"idx:{shared('fashion-mnist')}", {"validation": 0})
+    data = load_data(f"idx:{shared('data/fashion-mnist')}", {"validation": 0})
     assert data.input_shape == (1, 28, 28)
     assert (np.bincount(data.labels[data.rows("train")]) == 6000).all()
     assert data.labels[:5].tolist() == [9, 0, 0, 3, 0]  # the first labels of the file, as printed on its page
@@ -793,7 +789,7 @@ def test_fashion_mnist_has_its_known_shape_and_labels():
 
 
 def test_the_cifar100_npz_has_its_known_shape_and_labels():
-    data = load_data(f"npz:{shared('cifar100_150x40.npz')}")
+    data = load_data(f"npz:{shared('data/cifar100_150x40.npz')}")
     assert data.input_shape == (3, 32, 32)
     assert data.n_classes == 100
     assert data.class_names[0] == "apple"

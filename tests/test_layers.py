@@ -1,5 +1,4 @@
 import dataclasses
-from typing import Any
 
 import pytest
 import torch
@@ -8,6 +7,7 @@ from torch import Tensor, nn
 from manigeo.errors import UsageError
 from manigeo_extract.layers import first_tensor, list_layers, select_layers, unwrap
 from manigeo_extract.models import cnn, mlp, resnet18
+from tests.networks import Calls, n_hooks
 
 
 def names(layers):
@@ -16,23 +16,6 @@ def names(layers):
 
 def lookup(layers):
     return {layer.name: layer for layer in layers}
-
-
-def n_hooks(model: nn.Module) -> int:
-    return sum(len(module._forward_hooks) for module in model.modules())
-
-
-class Calls(nn.Module):
-    """Children by name, and a forward pass that is any function of them."""
-
-    def __init__(self, forward: Any, **children: nn.Module) -> None:
-        super().__init__()
-        for name, child in children.items():
-            self.add_module(name, child)
-        self.run = forward
-
-    def forward(self, x: Tensor) -> Any:
-        return self.run(self, x)
 
 
 def test_layers_come_in_the_order_of_execution_and_not_of_declaration():

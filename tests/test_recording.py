@@ -1,5 +1,4 @@
 from collections import OrderedDict
-from typing import Any
 
 import pytest
 import torch
@@ -10,29 +9,13 @@ from manigeo.errors import InputError, UsageError
 from manigeo_extract.layers import Layer, list_layers, select_layers
 from manigeo_extract.models import mlp, resnet18
 from manigeo_extract.recording import recording
+from tests.networks import Calls, n_hooks
 
 
 def record(model: nn.Module, batch: Tensor, *patterns: str) -> dict[str, Tensor]:
     layers = list_layers(model, batch)
     with recording(model, select_layers(layers, patterns) if patterns else layers) as forward:
         return forward(batch)
-
-
-def n_hooks(model: nn.Module) -> int:
-    return sum(len(module._forward_hooks) for module in model.modules())
-
-
-class Calls(nn.Module):
-    """Children by name, and a forward pass that is any function of them."""
-
-    def __init__(self, forward: Any, **children: nn.Module) -> None:
-        super().__init__()
-        for name, child in children.items():
-            self.add_module(name, child)
-        self.run = forward
-
-    def forward(self, x: Tensor) -> Any:
-        return self.run(self, x)
 
 
 @pytest.fixture(autouse=True)

@@ -69,6 +69,7 @@ def frame_geometry(
     True
     """
     points = np.asarray(points, dtype=np.float64)
+    draws = None if draws is None else np.asarray(draws, dtype=np.float64)
     _check_request(points, draws, dimension)
     if dimension == "rank":
         span = span_coordinates(points)

@@ -86,6 +86,7 @@ def manifold_capacity(
     >>> abs(r.capacity - 2 / 20) < 4 * r.stderr.capacity
     True
     """
+    manifolds = [np.asarray(X) for X in manifolds]
     _check_manifolds(manifolds)
     # Thousands of products of small matrices: one BLAS thread was ten times faster than two, and makes the result
     # independent of the number of cores.

@@ -63,32 +63,32 @@ jobs_option = click.option("--jobs", default=1, show_default=True, help="Process
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdout instead of a table.")
 
 
-def data_options(f: F) -> F:
-    """What data, and which labels of it are permuted."""
-    for option in reversed(
-        [
-            click.option("--data", help="glyphs, digits, idx:DIR, cifar10:DIR, cifar100:DIR, npz:PATH, folder:PATH, "
-                         "package.module:factory or file.py:factory."),
-            click.option("--data-arg", "data_args", multiple=True, callback=pair, metavar="KEY=VALUE",
-                         help="An option of the data set, e.g. per_class=80; may be repeated."),
-            click.option("--permute", type=float, help="Fraction of the training labels to permute."),
-            click.option("--convention", help="permutation (default), uniform or derangement."),
-            click.option("--permute-seed", type=click.IntRange(min=0), help="Seed of the permutation (default 0)."),
-        ]
-    ):  # fmt: skip
-        f = option(f)
-    return f
+def several(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Options that belong together, as one decorator."""
+
+    def decorate(f: F) -> F:
+        for option in reversed(options):
+            f = option(f)
+        return f
+
+    return decorate
 
 
-def arch_options(f: F) -> F:
-    """What network."""
-    for option in reversed(
-        [
-            click.option("--arch", help="mlp, cnn, vgg11, vgg16, resnet18, alexnet, densenet, package.module:factory or "
-                         "file.py:factory."),
-            click.option("--arch-arg", "arch_args", multiple=True, callback=pair, metavar="KEY=VALUE",
-                         help="An option of the network, e.g. depth=6; may be repeated."),
-        ]
-    ):  # fmt: skip
-        f = option(f)
-    return f
+# What data, and which labels of it are permuted.
+data_options = several(
+    click.option("--data", help="glyphs, digits, idx:DIR, cifar10:DIR, cifar100:DIR, npz:PATH, folder:PATH, "
+                 "package.module:factory or file.py:factory."),
+    click.option("--data-arg", "data_args", multiple=True, callback=pair, metavar="KEY=VALUE",
+                 help="An option of the data set, e.g. per_class=80; may be repeated."),
+    click.option("--permute", type=float, help="Fraction of the training labels to permute."),
+    click.option("--convention", help="permutation (default), uniform or derangement."),
+    click.option("--permute-seed", type=click.IntRange(min=0), help="Seed of the permutation (default 0)."),
+)  # fmt: skip
+
+# What network.
+arch_options = several(
+    click.option("--arch", help="mlp, cnn, vgg11, vgg16, resnet18, alexnet, densenet, package.module:factory or "
+                 "file.py:factory."),
+    click.option("--arch-arg", "arch_args", multiple=True, callback=pair, metavar="KEY=VALUE",
+                 help="An option of the network, e.g. depth=6; may be repeated."),
+)  # fmt: skip
