@@ -95,6 +95,19 @@ def test_the_reference_rule_always_removes_a_direction_and_auto_need_not():
     assert low_rank_centers(independent, "keep").rank == 0
 
 
+def test_auto_leaves_every_center_a_tenth_of_its_norm_and_the_reference_rule_need_not():
+    # few centres in few dimensions, as in the logits of ten classes: the least correlation swallows one of them
+    kept = {"auto": [], "reference": []}
+    for seed in range(20):
+        C = np.random.default_rng(seed).standard_normal((10, 9))
+        X = C - C.mean(axis=0)
+        for rule, shares in kept.items():
+            Q = low_rank_centers(C, rule).directions
+            shares.append((np.linalg.norm(X - X @ Q @ Q.T, axis=1) / np.linalg.norm(X, axis=1)).min())
+    assert min(kept["auto"]) >= 0.1
+    assert min(kept["reference"]) < 0.1
+
+
 @pytest.mark.parametrize("P", [2, 3, 4, 6])
 @pytest.mark.parametrize("rule", ["auto", "reference", "keep"])
 def test_few_classes_have_an_answer(P, rule):

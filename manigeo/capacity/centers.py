@@ -11,7 +11,8 @@ the most *stable* is kept, the one whose smallest :math:`\sqrt{n_\mu}/|c_\mu|` i
 
 - ``"reference"``: the authors' rule. The K of least residual correlation, K >= 1, searched up to eleven beyond the K that
   explain 95 % of the centres' variance and stopped after three rises in a row.
-- ``"auto"``: the same search with K = 0 allowed, so that centres without structure keep all their directions.
+- ``"auto"``: the same search with K = 0 allowed, so that centres without structure keep all their directions, and without
+  the K at which a centre keeps less than a tenth of its norm, since radii are in units of what it keeps.
 - ``"keep"``: no removal.
 """
 
@@ -26,6 +27,7 @@ RULES = ("auto", "reference", "keep")
 
 # One random start and the last K's span: two more random starts moved capacities by 1 % and took twice the time.
 _RANDOM_STARTS = 1
+_LEAST_STABILITY = 0.1
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,11 @@ def low_rank_centers(
             correlation.append(_mean_off_diagonal(_absolute_cosines(_residual_gram(X, V))))
             if len(correlation) > 5 and np.all(np.diff(correlation[-4:]) > 0):
                 break
-    smallest = 1 if rule == "reference" and len(spans) > 1 else 0
-    rank = smallest + int(np.argmin(correlation[smallest:]))
+    if rule == "reference":
+        allowed = list(range(1, len(spans))) or [0]
+    else:
+        allowed = [k for k, V in enumerate(spans) if k == 0 or _stability(X, V) >= _LEAST_STABILITY]
+    rank = min(allowed, key=correlation.__getitem__)
     return CenterStructure(basis @ spans[rank], np.array(correlation))
 
 
