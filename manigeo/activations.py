@@ -29,6 +29,7 @@ import pandas as pd
 
 from manigeo import __version__
 from manigeo.errors import InputError, UsageError
+from manigeo.files import check_target, whole_file
 from manigeo.manifolds import KINDS, kind_examples, sample_rows
 
 FORMAT = "manigeo-activations"
@@ -150,19 +151,23 @@ def create_activations(
 
     Raises :class:`~manigeo.errors.UsageError` where ``path`` exists and ``force`` is not given.
     """
-    path = Path(path)
-    if path.exists() and not force:
-        raise UsageError(f"{path} exists: give another --out, or --force to overwrite it")
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with h5py.File(partial, "w", track_order=True) as file:
-            _write_header(file, examples, class_names, provenance)
-            writer = ActivationWriter(file, layers, len(examples), dtype)
-            yield writer
-            writer.finish()
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    _check_names(layers)
+    with (
+        whole_file(check_target(path, force=force)) as partial,
+        h5py.File(partial, "w", track_order=True) as file,
+    ):
+        _write_header(file, examples, class_names, provenance)
+        writer = ActivationWriter(file, layers, len(examples), dtype)
+        yield writer
+        writer.finish()
+
+
+def _check_names(layers: Sequence[StoredLayer]) -> None:
+    """In HDF5 ``a/b`` lies in the group ``a``, which therefore cannot be a data set."""
+    names = {layer.name for layer in layers}
+    clashes = sorted(name for name in names if any(other.startswith(f"{name}/") for other in names))
+    if clashes:
+        raise UsageError(f"layers {clashes} and layers below them cannot be stored together; --exclude one of them")
 
 
 def _write_header(

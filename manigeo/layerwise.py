@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from manigeo.activations import Activations, open_activations
 from manigeo.capacity.mean_field import MEASURES, ManifoldCapacity, manifold_capacity
-from manigeo.errors import UsageError
+from manigeo.errors import InputError, UsageError
 from manigeo.manifolds import KINDS, MatchedSize, matched_size
 from manigeo.results import as_table, join_results
 
@@ -69,8 +69,10 @@ def plan_capacity(
     Raises :class:`~manigeo.errors.UsageError` for a pattern that matches no layer, a kind that is not in the file, or more
     points per class than there are.
     """
+    if not np.isfinite(kappa):
+        raise UsageError(f"the margin kappa must be a finite number, got {kappa}")
     with open_activations(path) as acts:
-        wanted = tuple(kinds) or acts.kinds
+        wanted = tuple(dict.fromkeys(kinds)) or acts.kinds
         absent = [kind for kind in wanted if kind not in acts.kinds]
         if absent:
             raise UsageError(f"{path} has no {', '.join(absent)} examples; it has {', '.join(acts.kinds)}")
@@ -80,6 +82,11 @@ def plan_capacity(
             raise UsageError(
                 f"--per-class {per_class} is more than there are: class {acts.class_names[label]!r} has "
                 f"{size.per_class} {kind} examples"
+            )
+        if len(size.classes) < 2 or not size.kinds:
+            what = "one class" if len(size.classes) < 2 else "a class with fewer than 2 examples in every kind"
+            raise InputError(
+                f"{path} has {what}: manifold capacity takes 2 classes or more, with 2 examples or more each"
             )
         names, class_names = _select(acts, layers), acts.class_names
     settings = CapacitySettings(size.per_class, len(size.classes), kappa, n_draws, centers, seed)
@@ -117,7 +124,8 @@ def capacity_parts(
     bar = tqdm(total=len(tasks), desc="capacity", unit="layer x kind", disable=None if progress else True)
     with bar, open_activations(plan.path) as acts:
         for layer, kind in itertools.product(plan.layers, plan.size.excluded):
-            yield as_table(_excluded_rows(acts, plan, layer, kind))
+            if (layer, kind) not in done:
+                yield as_table(_excluded_rows(acts, plan, layer, kind))
         for rows in results:
             bar.update()
             yield as_table(rows)
@@ -175,8 +183,10 @@ def _aggregate_rows(r: ManifoldCapacity) -> Iterator[dict[str, object]]:
     common = {"n": r.n_manifolds, "flag": r.flag}
     for name in (*MEASURES, "center_correlation"):
         yield common | {"metric": name, "value": getattr(r, name), "stderr": getattr(r.stderr, name)}
-    for name in ("center_correlation_residual", "center_rank", "interior_fraction"):
+    for name in ("center_correlation_residual", "center_rank", "interior_fraction", "rank", "residual"):
         yield common | {"metric": name, "value": getattr(r, name)}
+    for name in MEASURES:
+        yield common | {"metric": f"{name}_stderr_draws", "value": getattr(r.stderr_draws, name)}
 
 
 def _class_rows(r: ManifoldCapacity, classes: Sequence[str]) -> Iterator[dict[str, object]]:

@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,7 +11,8 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from manigeo.errors import InputError, UsageError
+from manigeo.errors import InputError
+from manigeo.files import check_target, whole_file
 from manigeo.manifolds import KINDS
 
 PANELS = {
@@ -25,6 +25,7 @@ PANELS = {
 _COLOR = dict(zip(KINDS, sns.color_palette("colorblind", 4), strict=True))
 _MARKER = dict(zip(KINDS, "osD^", strict=True))
 _MOST_TICKS = 14
+_UNDATED = {".png": {}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 
 
 def plot_geometry(table: pd.DataFrame) -> Figure:
@@ -35,15 +36,21 @@ def plot_geometry(table: pd.DataFrame) -> Figure:
 
     Raises :class:`~manigeo.errors.InputError` for a table without these measures.
     """
-    table = table[(table["manifold"] == "") & table["metric"].isin(PANELS)]
+    table = table[(table["manifold"] == "") & table["metric"].isin(PANELS) & table["kind"].isin(KINDS)]
     if table["value"].notna().sum() == 0:
-        raise InputError(f"nothing to plot: the table holds no {', '.join(PANELS)} over manifolds")
-    columns = list(table.sort_values("epoch").groupby(["run", "epoch", "checkpoint"], sort=False, dropna=False))
+        raise InputError(
+            f"nothing to plot: the table holds no {', '.join(PANELS)} over manifolds of {', '.join(KINDS)}"
+        )
+    identity = ["run", "epoch", "checkpoint", "fingerprint"]  # runs may share a name
+    table = table.drop_duplicates([*identity, "layer", "kind", "metric", "settings"])
+    if table.duplicated([*identity, "layer", "kind", "metric"]).any():
+        raise InputError("the tables hold the same layers at different settings: plot one of the settings")
+    columns = list(table.sort_values("epoch", kind="stable").groupby(identity, sort=False, dropna=False))
     with sns.axes_style("ticks"), sns.plotting_context("paper", font_scale=1.1):
         figure = Figure(figsize=(1.2 + 4.2 * len(columns), 10.5), layout="constrained")
         axes = figure.subplots(len(PANELS), len(columns), sharex="col", sharey="row", squeeze=False)
         several_runs = len(set(table["run"])) > 1
-        for ((run, epoch, checkpoint), part), column in zip(columns, axes.T, strict=True):
+        for ((run, epoch, checkpoint, _), part), column in zip(columns, axes.T, strict=True):
             _draw_checkpoint(part, list(column))
             column[0].set_title((f"{run}: " if several_runs else "") + _title(epoch, checkpoint))
         for label, ax in zip(PANELS.values(), axes[:, 0], strict=True):
@@ -82,21 +89,19 @@ def _draw_line(ax: Axes, line: pd.DataFrame, kind: str) -> None:
 
 def _floor(part: pd.DataFrame) -> float | None:
     """2/M, where every row was computed with one and the same M."""
-    sizes = {json.loads(settings).get("per_class") for settings in part["settings"].unique() if settings}
+    try:
+        sizes = {json.loads(settings).get("per_class") for settings in part["settings"].unique()}
+    except (ValueError, AttributeError):  # a table of another program, without settings of ours
+        return None
     (size,) = sizes if len(sizes) == 1 else (None,)
     return 2 / size if size else None
 
 
-def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: int = 150) -> None:
+def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: int = 150, force: bool = False) -> None:
     """Save as PNG, PDF or SVG, by suffix; the same figure gives the same bytes.
 
-    Raises :class:`~manigeo.errors.UsageError` for another suffix or a missing folder.
+    Raises :class:`~manigeo.errors.UsageError` as :func:`~manigeo.files.check_target` does.
     """
-    path = Path(path)
-    if path.suffix not in (".png", ".pdf", ".svg"):
-        raise UsageError(f"figures are written as .png, .pdf or .svg; {path} is none of them")
-    if not path.parent.is_dir():
-        raise UsageError(f"the folder {path.parent} does not exist; make it first")
-    undated = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}, ".png": {}}[path.suffix]
-    with rc_context({"svg.hashsalt": "manigeo"}):
-        figure.savefig(path, dpi=dpi, metadata=undated)
+    path = check_target(path, force=force, suffixes=tuple(_UNDATED), what="figures")
+    with rc_context({"svg.hashsalt": "manigeo"}), whole_file(path) as partial:
+        figure.savefig(partial, dpi=dpi, format=path.suffix[1:], metadata=_UNDATED[path.suffix])

@@ -6,6 +6,7 @@ is how many things were averaged (manifolds for an aggregate, draws for one mani
 """
 
 import glob
+import importlib.util
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from manigeo.errors import InputError, UsageError
+from manigeo.files import check_target, whole_file
 from manigeo.manifolds import KINDS
 
 COLUMNS = (
@@ -84,30 +86,19 @@ def _typed(table: pd.DataFrame) -> pd.DataFrame:
 def check_results_path(path: str | os.PathLike[str], force: bool = False) -> Path:
     """The path, if a table can be written there; asked before the work begins.
 
-    Raises :class:`~manigeo.errors.UsageError` for an unknown suffix, a missing folder, or (unless ``force``) a file that
-    exists.
+    Raises :class:`~manigeo.errors.UsageError` as :func:`~manigeo.files.check_target` does, and for Parquet without pyarrow.
     """
-    path = Path(path)
-    if path.suffix not in _WRITERS:
-        raise UsageError(f"results are written as {', '.join(_WRITERS)}; {path} is none of them")
-    if not path.parent.is_dir():
-        raise UsageError(f"the folder {path.parent} does not exist; make it first")
-    if path.exists() and not force:
-        raise UsageError(f"{path} exists: give another --out, or --force to overwrite it")
+    path = check_target(path, force=force, suffixes=tuple(_WRITERS), what="results")
+    if path.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
+        raise UsageError("Parquet needs pyarrow: pip install 'manigeo[parquet]', or write .csv")
     return path
 
 
 def write_results(table: pd.DataFrame, path: str | os.PathLike[str], force: bool = False) -> None:
     """Write a results table as CSV, JSON or Parquet, by suffix; the file appears when it is whole."""
     path = check_results_path(path, force)
-    partial = path.with_name(path.name + ".partial")
-    try:
+    with whole_file(path) as partial:
         _WRITERS[path.suffix](table, partial)
-        os.replace(partial, path)
-    except ImportError as error:
-        raise UsageError("Parquet needs pyarrow: pip install 'manigeo[parquet]', or write .csv") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_results(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> pd.DataFrame:

@@ -133,6 +133,15 @@ def test_an_interrupted_extraction_leaves_nothing_behind_and_an_old_file_whole(p
     assert path.read_bytes() == before
 
 
+def test_a_layer_and_one_below_it_by_name_cannot_be_stored_together(tmp_path):
+    clashing = create_activations(
+        tmp_path / "a.h5", grouped_examples(), CLASSES, [stored("a", 0, (2,)), stored("a/b", 1, (2,))], {}
+    )
+    with pytest.raises(UsageError, match="cannot be stored together"), clashing:
+        pass
+    assert os.listdir(tmp_path) == []
+
+
 def test_missing_rows_are_an_error_and_no_file(tmp_path):
     nothing = create_activations(tmp_path / "a.h5", grouped_examples(), CLASSES, LAYERS, {})
     with pytest.raises(ValueError, match="0 of 51 examples were written"), nothing:

@@ -14,8 +14,11 @@ import pytest
 import torch
 
 from manigeo import open_activations, read_results
+from manigeo.cli.demo import describe_memorization
 from manigeo.cli.main import COMMANDS
+from manigeo.results import as_table
 from tests.command_line import done, run
+from tests.reference import shared
 
 SMALL = ("--data", "digits", "--arch-arg", "depth=2", "--arch-arg", "width=16", "--epochs", 2)
 
@@ -274,6 +277,50 @@ def test_labels_outside_the_classes_are_refused(here):
     assert "bad.npz" in refused(3, "train", "--data", "npz:bad.npz", "--out", "new")
 
 
+def test_labels_other_than_those_of_training_are_refused(checkpoint, here):
+    said = refused(2, "extract", "--model", checkpoint, "--permute", 0.3)
+    assert "was trained with the permutation {'fraction': 0.5" in said
+
+
+def test_labels_of_ones_own_loop_come_from_a_file(checkpoint, trained, here):
+    content = torch.load(checkpoint, weights_only=True)
+    torch.save({**content, "permutation": None}, "own.pt")
+    done("extract", "--model", "own.pt", "--labels", trained / "labels.csv", "--layers", "input")
+    done("extract", "--model", checkpoint, "--layers", "input", "--out", "trained.h5")
+    with open_activations("acts.h5") as own, open_activations("trained.h5") as trained_acts:
+        assert own.examples.equals(trained_acts.examples)
+
+
+def test_what_cannot_be_is_refused_in_one_line(checkpoint, acts):
+    assert "expected the number of processes" in refused(2, "capacity", acts, "--jobs", 0)
+    assert "must be a finite number" in refused(2, "capacity", acts, "--kappa", "nan")
+    assert "give one of them" in refused(2, "capacity", acts, "--resume", "--force")
+    assert "cuda" in refused(2, "extract", "--model", checkpoint, "--out", "new.h5", "--device", "cuda:77")
+    assert "cpu" in refused(2, "train", *SMALL, "--out", "new", "--device", "foo")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epochs = [1, 2]", "epochs"),
+        ("epochs = 1.5", "epochs"),
+        ("augment = 1", "expected true or false"),
+        ("epoch = 1", "sets epoch, which this command does not have"),
+        ("epochs = ", "is not a TOML file"),
+    ],
+)
+def test_a_settings_file_is_checked_as_what_is_typed(here, text, message):
+    Path("run.toml").write_text(text)
+    assert message in refused(2, "train", "--config", "run.toml", *SMALL[:2], "--out", "new")
+
+
+def test_lists_and_flags_of_a_settings_file_are_understood(here):
+    Path("run.toml").write_text('schedule = "step"\nmilestones = [1]\ncheckpoint-epochs = [0, 1]\naugment = true\n')
+    done("train", "--config", "run.toml", *SMALL)
+    plan = json.loads(Path("run/run.json").read_text())["plan"]
+    assert (plan["milestones"], plan["checkpoint_epochs"], plan["augment"]) == ([1], [0, 1], True)
+
+
 def test_a_kind_with_a_class_of_one_example_is_left_out_by_name(here):
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 255, (60, 4, 4), dtype=np.uint8), np.arange(60) % 3
@@ -283,6 +330,9 @@ def test_a_kind_with_a_class_of_one_example_is_left_out_by_name(here):
     out = done("capacity", "acts.h5")
     assert "test is left out: fewer than 2 examples in class '2'" in out
     assert "flags: test: fewer_than_2:2" in out
+    before = Path("acts.capacity.csv").read_bytes()
+    done("capacity", "acts.h5", "--resume")
+    assert Path("acts.capacity.csv").read_bytes() == before
     table = read_results("acts.capacity.csv")
     assert table[table["kind"] == "test"]["value"].isna().all()
     assert table[(table["kind"] == "permuted") & (table["metric"] == "capacity")]["value"].notna().all()
@@ -315,6 +365,28 @@ def test_a_debugging_user_gets_the_traceback(here):
 
 
 # ------------------------------------------------------------------------------------------------------------- the rest
+def test_real_images_go_through_without_a_special_case(here):
+    data = ("--data", f"npz:{shared('data/cifar100_150x40.npz')}", "--data-arg", "per_class=10")
+    done("train", *data, "--arch", "cnn", "--arch-arg", "width=2", "--permute", 0.5, "--epochs", 1)
+    done(
+        "extract",
+        "--model",
+        "run/checkpoints/last.pt",
+        "--per-class",
+        3,
+        "--layers",
+        "conv3.conv",
+        "--layers",
+        "logits",
+    )
+    done("capacity", "acts.h5", "--per-class", 2, "--draws", 20, "--centers", "keep", "--kinds", "test")
+    table = read_results("acts.capacity.csv")
+    capacity = table[(table["metric"] == "capacity") & (table["manifold"] == "")]
+    assert capacity["layer"].tolist() == ["conv3.conv", "logits"]
+    assert (capacity["n"] == 100).all()
+    assert np.isfinite(capacity["value"]).all()
+
+
 def test_every_command_has_help():
     for name in COMMANDS:
         assert "Usage: manigeo" in done(name, "--help")
@@ -340,6 +412,30 @@ def test_a_demo_that_does_not_memorize_says_so_and_fails(here):
     code, _, err = run("demo", "--data", "digits", "--epochs", 1, "--out", "demo")
     assert code == 1
     assert re.search(r"has not memorized: permuted training accuracy 0\.\d+, needed 0\.95; train longer", err)
+
+
+@pytest.mark.parametrize(
+    ("permuted", "restored", "said"),
+    [
+        (0.2, 0.1, ["they become separable on the way", "what memorization costs"]),
+        (0.05, 0.3, ["they become less separable on the way", "no cost of memorization here"]),
+        (0.101, 0.201, ["no change beyond two standard errors", "no change beyond two standard errors"]),
+    ],
+)
+def test_the_demos_words_follow_its_numbers(permuted, restored, said):
+    values = {
+        ("permuted", "last", "h2"): permuted,
+        ("restored", "last", "h2"): restored,
+        ("restored", "best", "h2"): 0.2,
+    }
+    table = as_table([
+        {"checkpoint": checkpoint, "kind": kind, "layer": layer, "depth": depth, "metric": metric, "stderr": 0.001, "n": 40,
+         "value": values.get((kind, checkpoint, layer), 0.1)}
+        for checkpoint in ("best", "last") for kind in ("permuted", "restored")
+        for depth, layer in enumerate(("input", "h1", "h2", "logits")) for metric in ("capacity", "radius", "dimension")
+    ])  # fmt: skip
+    lines = describe_memorization(table).splitlines()
+    assert [line.split(": ")[-1].strip() for line in (lines[3], lines[6])] == [f"{end}." for end in said]
 
 
 def test_the_demo_on_digits_says_that_its_classes_are_few(here):

@@ -577,12 +577,29 @@ def with_nan() -> np.ndarray:
         ({"label_names": np.array(["a", "b"])}, r"labels 0 to 1 \(2 classes\), found 4"),
         ({"x_test": images(0, size=4), "y_test": np.zeros(0, int)}, r"\(test\): expected examples, found none"),
         ({"x_val": images(3, size=4)}, "missing y_val"),
+        (
+            {"x_train": np.zeros((100, 0, 4))},
+            r"\(train\): expected inputs of one value or more, got the shape \(1, 0, 4\)",
+        ),
+        ({"x_test": images(20, size=4)[..., :0]}, r"\(test\): expected inputs of one value or more"),
+        ({"label_names": np.array(["a", "b", "", "d", "e"])}, r"a name of its own for each class, found .* \[''\]"),
+        ({"label_names": np.array(["a", "b", "a", "d", " "])}, r"found empty or repeated \['a', ' '\]"),
+        (
+            {"y_train": np.arange(100) * 1000},
+            r"labels 0 \.\. C-1, C at most the 100 training examples, found 99000",
+        ),
+        ({"y_train": np.arange(1, 101)}, r"C at most the 100 training examples, found 100"),
         ({"y_train": np.array([None] * 100)}, "expected a whole npz file of plain arrays"),
     ],
 )
 def test_a_wrong_npz_is_named(tmp_path, changes, message):
     with pytest.raises(InputError, match=message):
         load_data(write_npz(tmp_path / "a.npz", **changes))
+
+
+def test_labels_from_0_to_the_number_of_training_examples_need_no_names(tmp_path):
+    data = load_data(write_npz(tmp_path / "a.npz", y_train=np.arange(100)), {"validation": 0})
+    assert data.class_names == tuple(map(str, range(100)))
 
 
 def test_an_npz_that_is_missing_cut_or_incomplete_is_named(tmp_path):
@@ -702,6 +719,11 @@ def empty():
 def names():
     d = Points(20); d.classes = ["only"]
     return d, Points(4)
+def twins():
+    d = Points(20); d.classes = ["same", "same"]
+    return d, Points(4)
+def voids():
+    return [TensorDataset(torch.zeros(4, 3, 0, 5), torch.arange(4) % 2) for _ in range(2)]
 def failing():
     raise RuntimeError("no disk")
 """
@@ -761,6 +783,8 @@ def test_a_factory_may_stand_in_a_module(factories, monkeypatch):
         ("short", {}, InputError, r"\(train\): .*19 labels and 20 inputs"),
         ("empty", {}, InputError, r"\(test\): expected examples, found none"),
         ("names", {}, InputError, r"labels 0 to 0 \(1 classes\), found 1"),
+        ("twins", {}, InputError, r"\(train\): expected a name of its own for each class, found .* \['same'\]"),
+        ("voids", {}, InputError, r"\(train\): expected inputs of one value or more, got the shape \(3, 0, 5\)"),
         ("splits", {"nan": 2}, InputError, r"\(train\), item 2: expected finite inputs"),
         ("splits", {"shapes": True}, InputError, r"item 5: expected an input of shape \(3,\), got \(4,\)"),
     ],

@@ -103,6 +103,14 @@ def test_fewer_outputs_than_classes_are_named_and_flags_restored() -> None:
     assert model.training
 
 
+def test_no_gradients_are_kept_while_scoring() -> None:
+    model = network()
+    modes = []
+    model.register_forward_hook(lambda m, x, out: modes.append((m.training, torch.is_inference_mode_enabled())))
+    evaluate(model, Inputs(), table())
+    assert set(modes) == {(False, True)}
+
+
 @pytest.mark.parametrize(("accuracy", "expected"), [(0.94, False), (0.95, True), (1.0, True), (math.nan, False)])
 def test_the_gate_is_the_accuracy_on_permuted_labels(accuracy: float, expected: bool) -> None:
     assert memorized({"permuted": {"accuracy": accuracy}, "test": {"accuracy": 1 - accuracy}}) is expected

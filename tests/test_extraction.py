@@ -9,7 +9,7 @@ from manigeo import open_activations
 from manigeo.errors import InputError, UsageError
 from manigeo.manifolds import KINDS, kind_examples
 from manigeo_extract.data import DataSet, Permutation, load_data, permute_labels
-from manigeo_extract.extraction import extract_activations, plan_extraction
+from manigeo_extract.extraction import extract_activations, plan_extraction, read_labels
 from manigeo_extract.models import build_model
 
 
@@ -69,6 +69,32 @@ def test_every_kind_gets_its_examples_of_every_class(model, data, examples):
 def test_the_choice_of_examples_depends_on_its_seed(model, data, examples):
     rows = [plan_extraction(model, data, examples, per_class=5, seed=seed).rows.tolist() for seed in (1, 1, 2)]
     assert rows[0] == rows[1] != rows[2]
+
+
+def test_labels_of_a_users_own_loop_take_the_place_of_permuted_ones(data, examples, tmp_path):
+    examples.to_csv(tmp_path / "all.csv", index=False)  # the labels.csv of a run
+    assert read_labels(tmp_path / "all.csv", data).equals(examples)
+    members = examples[examples["permuted"] & (examples["true_label"] != examples["train_label"])]
+    members[["index", "train_label"]].to_csv(tmp_path / "few.csv", index=False)
+    few = read_labels(tmp_path / "few.csv", data)
+    assert few["train_label"].equals(examples["train_label"])
+    assert few.index[few["permuted"]].tolist() == members.index.tolist()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("index,label\n0,1\n", "not a table with the columns index and train_label"),
+        ("index,train_label\n0,one\n", "not a table with the columns"),
+        ("index,train_label\n99999,1\n", "example 99999 is not among the 300 training examples"),
+        ("index,train_label\nFIRST,10\n", "label 10 is not among the 300 training examples and 10 classes of digits"),
+        ("index,train_label\nFIRST,1\nFIRST,2\n", "every index stands once"),
+    ],
+)
+def test_labels_that_are_not_of_the_data_are_refused(data, tmp_path, content, message):
+    (tmp_path / "labels.csv").write_text(content.replace("FIRST", str(data.index[0])))
+    with pytest.raises(InputError, match=message):
+        read_labels(tmp_path / "labels.csv", data)
 
 
 class Poisoned(nn.Module):

@@ -148,10 +148,22 @@ def test_the_error_of_capacity_is_the_spread_over_repetitions():
         assert claimed == pytest.approx(spread, rel=0.25), name  # the spread of 200 is known to 5 %, five sigma
 
 
+def test_a_manifold_that_no_draw_needs_an_anchor_for_has_infinite_capacity():
+    g = frame_geometry(np.zeros((1, 1)), kappa=-8.0, n_draws=20, rng=np.random.default_rng(0))
+    assert (g.capacity, g.interior_fraction) == (np.inf, 1.0)
+    assert np.isnan(g.capacity_stderr)
+
+
 def test_points_that_are_not_finite_and_draws_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="finite"):
         frame_geometry(np.array([[np.nan]]))
     with pytest.raises(ValueError, match="draws need 3 columns"):
         frame_geometry(np.zeros((2, 2)), draws=np.zeros((5, 2)))
+    with pytest.raises(ValueError, match="draws must be finite"):
+        frame_geometry(np.zeros((2, 2)), draws=np.full((5, 3), np.nan))
+    with pytest.raises(ValueError, match="kappa must be finite"):
+        frame_geometry(np.zeros((2, 2)), kappa=np.nan)
+    with pytest.raises(ValueError, match="n_draws 1 or more"):
+        frame_geometry(np.zeros((2, 2)), n_draws=0)
     with pytest.raises(ValueError, match='"rank" or "ambient"'):
         frame_geometry(np.zeros((2, 2)), dimension="full")

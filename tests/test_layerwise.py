@@ -74,6 +74,35 @@ def test_a_kind_with_too_few_examples_stands_in_the_table_as_flagged_nan(tmp_pat
     assert np.isfinite(aggregates(capacity_table(plan)).loc["input", "permuted"]["value"])
 
 
+def test_activations_of_one_class_are_no_set_of_manifolds(tmp_path):
+    examples = grouped_examples().query("true_label == 0").assign(train_label=0).reset_index(drop=True)
+    with create_activations(tmp_path / "a.h5", examples, CLASSES[:1], LAYERS, {}) as writer:
+        writer.append({layer.name: values(layer.name, len(examples), layer.n_features) for layer in LAYERS})
+    with pytest.raises(InputError, match="has one class: manifold capacity takes 2 classes or more"):
+        plan_capacity(tmp_path / "a.h5")
+
+
+def test_activations_without_any_kind_of_two_examples_a_class_are_refused(tmp_path):
+    examples = grouped_examples().groupby(["true_label", "split", "permuted"]).head(1).reset_index(drop=True)
+    with create_activations(tmp_path / "a.h5", examples, CLASSES, LAYERS, {}) as writer:
+        writer.append({layer.name: values(layer.name, len(examples), layer.n_features) for layer in LAYERS})
+    with pytest.raises(InputError, match="fewer than 2 examples in every kind"):
+        plan_capacity(tmp_path / "a.h5")
+
+
+def test_a_margin_that_is_no_number_is_refused(path):
+    with pytest.raises(UsageError, match="must be a finite number, got nan"):
+        plan_capacity(path, kappa=float("nan"))
+
+
+def test_the_table_says_whether_the_draws_were_solved_and_how_well_they_are_known(path):
+    table = capacity_table(plan_capacity(path, n_draws=20, layers=["input"], kinds=["test"]))
+    aggregate = table[table["manifold"] == ""].set_index("metric")["value"]
+    assert aggregate["residual"] < 1e-9
+    assert 0 < aggregate["rank"] <= 5
+    assert 0 < aggregate["capacity_stderr_draws"] < aggregate["capacity"]
+
+
 def test_what_the_file_does_not_have_is_refused(path, tmp_path):
     with pytest.raises(UsageError, match=r"no layer matches 'conv\*'; .* has input, features\.0, a/b"):
         plan_capacity(path, layers=["conv*"])

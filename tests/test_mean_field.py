@@ -105,6 +105,20 @@ def test_a_dead_layer_has_no_capacity_and_says_so():
     assert (r.n_manifolds, r.flag) == (0, "zero_center:5")
 
 
+def test_a_manifold_without_active_draws_is_flagged_and_taken_as_it_is():
+    r = manifold_capacity(gaussian_manifolds(4, 3, 30), kappa=-8.0, n_draws=20)
+    assert (r.capacity, r.n_manifolds, r.flag) == (np.inf, 4, "all_interior:4")
+    assert r.per_manifold["flag"].tolist() == ["all_interior"] * 4
+
+
+def test_the_seed_sets_the_search_for_shared_directions_too():
+    rng = np.random.default_rng(0)
+    shared_part = 3 * rng.standard_normal((40, 10)) @ rng.standard_normal((10, 60))
+    manifolds = [shared_part[mu] + rng.standard_normal((4, 60)) for mu in range(40)]
+    residuals = {manifold_capacity(manifolds, n_draws=2, seed=seed).center_correlation_residual for seed in range(6)}
+    assert len(residuals) > 1
+
+
 @pytest.mark.parametrize("P", [2, 3, 5])
 def test_few_manifolds_in_few_features_have_an_answer(P):
     r = manifold_capacity(gaussian_manifolds(P, 10, 3), n_draws=50)

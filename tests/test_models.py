@@ -1,5 +1,7 @@
+import importlib
 import itertools
 import math
+import pkgutil
 import sys
 from pathlib import Path
 
@@ -7,9 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+import manigeo_extract
 from manigeo.errors import UsageError
 from manigeo_extract.models import MODELS, build_model, cnn, densenet, mlp, resnet18, vgg11, vgg16
-from manigeo_extract.resolve import resolve
+from manigeo_extract.resolve import resolve_object
 
 CIFAR = {"input_shape": (3, 32, 32), "n_classes": 10}
 
@@ -132,6 +135,9 @@ def test_an_unknown_option_names_the_options():
         ("resnet18", {"width": 0}, "width must be at least 1, got 0"),
         ("densenet", {"depth": 41}, r"depth must be 6 k \+ 4"),
         ("mlp", {"dropout": 2.0}, "dropout probability"),
+        ("mlp", {"depth": -1}, "depth must be at least 0, got -1"),
+        ("resnet18", {"batch_norm": "no"}, "batch_norm must be true or false, got 'no'"),
+        ("mlp", {"batch_norm": 0}, "batch_norm must be true or false, got 0"),
         ("cnn", {"input_shape": [8, 8]}, "not enough values to unpack"),
     ],
 )
@@ -148,6 +154,7 @@ def own_file(tmp_path: Path) -> Path:
         "@dataclasses.dataclass\nclass Options:\n    size: 'int' = 2\n"
         "def net(size=2):\n    return torch.nn.Linear(size, 1)\n"
         "def number():\n    return 3\n"
+        "def failing(size=2):\n    raise OSError('no weights here')\n"
         "ready = torch.nn.ReLU()\n"
     )
     return path
@@ -171,6 +178,31 @@ def test_what_an_own_factory_must_be_is_said(own_file):
         build_model(f"{own_file}:net", {"depth": 5})
 
 
+@pytest.mark.parametrize(
+    ("name", "args", "error"),
+    [
+        ("failing", {}, "OSError: no weights here"),
+        ("net", {"size": -1}, "RuntimeError: "),
+        ("net", {"size": "2"}, "TypeError: "),
+    ],
+)
+def test_whatever_an_own_factory_raises_is_a_usage_error(own_file, name, args, error):
+    with pytest.raises(UsageError, match=rf"model '.*own_models\.py:{name}' cannot be built: {error}"):
+        build_model(f"{own_file}:{name}", args)
+
+
+def test_a_factory_without_a_signature_is_a_usage_error():
+    with pytest.raises(UsageError, match="model 'builtins:max' cannot be built: ValueError: no signature"):
+        build_model("builtins:max", {})
+
+
+def test_no_function_bears_its_modules_name():
+    found = [module.name for module in pkgutil.walk_packages(manigeo_extract.__path__, "manigeo_extract.")]
+    assert {"manigeo_extract.recording", "manigeo_extract.models.dense"} <= set(found)
+    for name in found:
+        assert not hasattr(importlib.import_module(name), name.rpartition(".")[2]), name
+
+
 def test_a_missing_module_file_or_attribute_is_a_usage_error(own_file, tmp_path):
     broken = tmp_path / "broken.py"
     broken.write_text("import no_such_library\n")
@@ -183,12 +215,12 @@ def test_a_missing_module_file_or_attribute_is_a_usage_error(own_file, tmp_path)
         (":net", "expected 'package.module:name'"),
     ]:
         with pytest.raises(UsageError, match=message):
-            resolve(spec)
+            resolve_object(spec)
 
 
 def test_a_users_file_hides_no_module_of_the_same_name(tmp_path):
     (tmp_path / "colorsys.py").write_text("mine = 1\n")
-    assert resolve(f"{tmp_path}/colorsys.py:mine") == 1
+    assert resolve_object(f"{tmp_path}/colorsys.py:mine") == 1
     assert hasattr(__import__("colorsys"), "rgb_to_hsv")
 
 

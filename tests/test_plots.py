@@ -44,6 +44,23 @@ def test_the_floor_of_capacity_is_drawn_where_one_size_was_used():
     assert floor.get_ydata()[0] == 0.08
 
 
+def test_runs_of_one_name_are_columns_of_their_own_and_a_table_given_twice_is_one():
+    one, other = geometry_table().assign(fingerprint="a"), geometry_table().assign(fingerprint="b")
+    assert len(plot_geometry(pd.concat([one, other])).axes) == 16
+    assert len(plot_geometry(pd.concat([one, one])).axes) == 8
+
+
+def test_layers_at_two_settings_are_not_drawn_as_one_line():
+    other = geometry_table().assign(settings='{"per_class": 20}')
+    with pytest.raises(InputError, match="at different settings: plot one of the settings"):
+        plot_geometry(pd.concat([geometry_table(), other]))
+
+
+def test_a_table_of_another_program_is_drawn_without_a_floor():
+    figure = plot_geometry(geometry_table().assign(settings="M=20"))
+    assert not [line for line in figure.axes[0].get_lines() if str(line.get_label()).startswith("floor")]
+
+
 def test_many_layers_keep_their_names_legible():
     figure = plot_geometry(geometry_table(layers=60))
     assert len(figure.axes[-1].get_xticklabels()) <= 14
@@ -64,7 +81,7 @@ def test_the_same_figure_gives_the_same_bytes(tmp_path, suffix):
 
 
 def test_an_unknown_format_or_folder_is_refused(tmp_path):
-    with pytest.raises(UsageError, match=r"figures are written as \.png, \.pdf or \.svg"):
+    with pytest.raises(UsageError, match=r"figures are written as \.png, \.pdf, \.svg"):
         save_figure(plot_geometry(geometry_table()), tmp_path / "a.bmp")
     with pytest.raises(UsageError, match="does not exist; make it first"):
         save_figure(plot_geometry(geometry_table()), tmp_path / "none" / "a.png")

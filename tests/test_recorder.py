@@ -144,6 +144,14 @@ def test_a_resumed_recorder_replaces_what_comes_after(tmp_path: Path) -> None:
     assert saved_epochs(tmp_path / "parts") == saved_epochs(tmp_path / "whole")
 
 
+def test_a_try_that_recorded_nothing_leaves_no_settings_to_the_run_that_resumes_it(tmp_path: Path) -> None:
+    Recorder(tmp_path, arch="mlp", seed=1)
+    record(tmp_path, arch="cnn", seed=2, resume=True)
+    run = json.loads((tmp_path / "run.json").read_text())
+    assert (run["arch"], run["seed"]) == ("cnn", 2)
+    assert load_checkpoint(tmp_path / "checkpoints" / "last.pt").arch == "cnn"
+
+
 def test_a_damaged_table_of_metrics_is_named(tmp_path: Path) -> None:
     record(tmp_path)
     (tmp_path / "metrics.csv").write_text("epoch,kind\nthree,test\n")

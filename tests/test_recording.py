@@ -8,13 +8,13 @@ from torch.nn import functional as F
 from manigeo.errors import InputError, UsageError
 from manigeo_extract.layers import Layer, list_layers, select_layers
 from manigeo_extract.models import mlp, resnet18
-from manigeo_extract.recording import recording
+from manigeo_extract.recording import record_layers
 from tests.networks import Calls, n_hooks
 
 
 def record(model: nn.Module, batch: Tensor, *patterns: str) -> dict[str, Tensor]:
     layers = list_layers(model, batch)
-    with recording(model, select_layers(layers, patterns) if patterns else layers) as forward:
+    with record_layers(model, select_layers(layers, patterns) if patterns else layers) as forward:
         return forward(batch)
 
 
@@ -86,7 +86,7 @@ def test_every_activation_is_a_contiguous_float32_tensor_in_memory_of_its_own():
     for activations in got.values():
         activations.zero_()
     assert batch.all()
-    with recording(model, list_layers(model, batch)) as forward:
+    with record_layers(model, list_layers(model, batch)) as forward:
         first, second = forward(batch), forward(batch)
     first["same"].zero_()
     assert torch.equal(second["same"], batch)
@@ -97,7 +97,7 @@ def test_dropout_is_off_norms_do_not_learn_and_every_flag_is_restored():
     model[1].eval()
     state = {name: value.clone() for name, value in model.state_dict().items()}
     batch = torch.randn(6, 4)
-    with recording(model, list_layers(model, batch)) as forward:
+    with record_layers(model, list_layers(model, batch)) as forward:
         got, again = forward(batch), forward(batch)
     assert torch.equal(got["2"], got["1"])
     assert torch.equal(got["2"], again["2"])
@@ -108,7 +108,7 @@ def test_dropout_is_off_norms_do_not_learn_and_every_flag_is_restored():
 def test_a_module_called_twice_gives_both_calls_in_every_batch():
     model = Calls(lambda m, x: m.fc(m.fc(x)), fc=nn.Linear(2, 2))
     batch = torch.randn(3, 2)
-    with recording(model, list_layers(model, batch)) as forward:
+    with record_layers(model, list_layers(model, batch)) as forward:
         for x in (batch, batch + 1):
             got = forward(x)
             torch.testing.assert_close(got["fc"], model.fc(x).detach())
@@ -154,11 +154,11 @@ def test_modules_after_the_last_wanted_layer_do_not_run():
     batch = torch.randn(3, 2)
     layers = list_layers(model, batch)
     model[2].armed = True
-    with recording(model, select_layers(layers, ["0", "1"])) as forward:
+    with record_layers(model, select_layers(layers, ["0", "1"])) as forward:
         assert list(forward(batch)) == ["0", "1"] == list(forward(batch))
-    with recording(model, select_layers(layers, ["input"])) as forward:
+    with record_layers(model, select_layers(layers, ["input"])) as forward:
         assert torch.equal(forward(batch)["input"], batch)
-    with pytest.raises(RuntimeError, match="too far"), recording(model, layers) as forward:
+    with pytest.raises(RuntimeError, match="too far"), record_layers(model, layers) as forward:
         forward(batch)
 
 
@@ -176,10 +176,10 @@ def test_an_early_stop_passes_a_network_that_catches_exceptions():
 def test_an_exception_leaves_no_hooks_and_restores_the_flags():
     model = nn.Sequential(nn.Linear(2, 2), nn.ReLU()).train()
     layers = list_layers(model, torch.zeros(1, 2))
-    with recording(model, layers):
+    with record_layers(model, layers):
         assert n_hooks(model) == 2
         assert not model.training
-    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"), recording(model, layers) as forward:
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"), record_layers(model, layers) as forward:
         forward(torch.zeros(1, 3))
     assert n_hooks(model) == 0
     assert all(module.training for module in model.modules())
@@ -196,7 +196,7 @@ def test_a_wrapped_network_gives_what_the_network_gives(wrap):
 
 def test_gradients_outside_a_forward_pass_are_left_alone():
     model = nn.Sequential(nn.Linear(2, 2))
-    with recording(model, list_layers(model, torch.zeros(1, 2))) as forward:
+    with record_layers(model, list_layers(model, torch.zeros(1, 2))) as forward:
         activations = forward(torch.ones(1, 2))["0"]
         probe = nn.Linear(2, 1)
         probe(activations).sum().backward()
@@ -216,9 +216,9 @@ def test_activations_that_are_not_finite_are_refused_by_the_name_of_their_layer(
     model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
     layers = list_layers(model, torch.zeros(1, 2))
     nn.init.constant_(model[2].weight, bad)
-    with pytest.raises(InputError, match="layer '2' has NaN or infinite"), recording(model, layers) as forward:
+    with pytest.raises(InputError, match="layer '2' has NaN or infinite"), record_layers(model, layers) as forward:
         forward(torch.ones(4, 2))
-    with recording(model, layers[:2]) as forward:
+    with record_layers(model, layers[:2]) as forward:
         assert forward(torch.ones(4, 2))["0"].shape == (4, 2)
 
 
@@ -231,7 +231,7 @@ def test_a_layer_without_a_batch_dimension_is_refused_by_its_name():
 def test_a_layer_that_a_batch_does_not_reach_is_named():
     model = Calls(lambda m, x: m.a(x) if x.sum() > 0 else m.b(x), a=nn.Linear(2, 2), b=nn.Linear(2, 2))
     layers = list_layers(model, torch.ones(3, 2))
-    with pytest.raises(InputError, match=r"did not reach layers \['a'\]"), recording(model, layers) as forward:
+    with pytest.raises(InputError, match=r"did not reach layers \['a'\]"), record_layers(model, layers) as forward:
         forward(-torch.ones(3, 2))
 
 
@@ -240,7 +240,7 @@ def test_layers_of_another_network_are_refused_with_near_names():
     other = Layer("h3.linear", "Linear", 0, 0, (512,), (), leaf=True, parameters=9)
     with (
         pytest.raises(UsageError, match=r"the model has no layer 'h3\.linear'; did you mean 'h\d\.linear'"),
-        recording(model, [other]),
+        record_layers(model, [other]),
     ):
         pass
     assert n_hooks(model) == 0

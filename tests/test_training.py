@@ -196,6 +196,82 @@ def test_a_table_without_training_examples_is_refused(data: DataSet, examples: p
         train(network(), data, held_out, TrainingPlan(), tmp_path)
 
 
+class Pair(nn.Module):
+    """Returns a tuple, as networks with an auxiliary output do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logits = nn.Linear(64, 10)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.logits(x.flatten(1)), x
+
+
+def flat(size_in: int = 64, size: int = 10) -> nn.Sequential:
+    return nn.Sequential(nn.Flatten(), nn.Linear(size_in, size))
+
+
+UNTRAINABLE: list[tuple[nn.Module, dict[str, Any], type[ManigeoError], str]] = [
+    (flat(), {"device": "gpu"}, UsageError, "no device 'gpu'; expected cpu, cuda, .* mps"),
+    (flat(), {"device": "cpu:9"}, UsageError, "cpu:9 is not available here; use --device cpu"),
+    (nn.Flatten(), {}, UsageError, "no parameters to train"),
+    (flat().requires_grad_(False), {}, UsageError, "no parameters to train"),
+    (flat(65), {}, InputError, r"does not take inputs of shape 1 x 8 x 8 from digits: mat1 and mat2"),
+    (Pair(), {}, UsageError, r"must return a tensor .* with 10 outputs or more, .* got a tuple for 2 examples"),
+    (flat(size=9), {}, UsageError, r"10 outputs or more, .* got a tensor of shape \(2, 9\)"),
+    (nn.Conv2d(1, 10, 3), {}, UsageError, r"got a tensor of shape \(2, 10, 6, 6\)"),
+    (nn.Sequential(flat(), nn.Flatten(0)), {}, UsageError, r"got a tensor of shape \(20,\)"),
+    (nn.Sequential(nn.Flatten(0, 2), nn.Linear(8, 10)), {}, UsageError, r"got a tensor of shape \(16, 10\) for 2"),
+]
+
+
+@pytest.mark.parametrize(("model", "options", "error", "said"), UNTRAINABLE, ids=[said for *_, said in UNTRAINABLE])
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_network_that_cannot_be_trained_leaves_no_folder(
+    data: DataSet, examples: pd.DataFrame, tmp_path: Path, resume: bool,
+    model: nn.Module, options: dict[str, Any], error: type[ManigeoError], said: str,
+) -> None:  # fmt: skip
+    with pytest.raises(error, match=said):
+        train(model, data, examples, TrainingPlan(), tmp_path / "run", resume=resume, progress=quiet, **options)
+    assert not (tmp_path / "run").exists()
+    assert model.training
+
+
+def test_inputs_that_are_no_images_cannot_be_augmented_and_leave_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "points.py").write_text(
+        "import torch\n"
+        "def points():\n"
+        "    split = torch.utils.data.TensorDataset(torch.ones(8, 64), torch.arange(8) % 2)\n"
+        "    return split, split\n"
+    )
+    points = load_data(f"{tmp_path}/points.py:points")
+    with pytest.raises(
+        UsageError, match=r"augment expects images of channels x height x width, .* are 64; leave augment"
+    ):
+        train(flat(), points, permute_labels(points, HALF), TrainingPlan(augment=True), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_look_at_two_examples_changes_nothing_in_the_network(
+    data: DataSet, examples: pd.DataFrame, tmp_path: Path
+) -> None:
+    model = network()
+    model[2].eval()  # a user's frozen batch norm
+    seen: list[tuple[int, bool, bool]] = []
+
+    def stop_at_the_second(m: nn.Module, x: Any, out: torch.Tensor) -> None:
+        if seen:
+            raise KeyboardInterrupt
+        seen.append((len(out), m.training, torch.is_inference_mode_enabled()))
+
+    model.register_forward_hook(stop_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        train(model, data, examples, TrainingPlan(), tmp_path, progress=quiet)
+    assert seen == [(2, False, True)]
+    assert [module.training for module in model] == [True, True, False, True, True, True]
+    assert all(torch.equal(value, network().state_dict()[name]) for name, value in model.state_dict().items())
+
+
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
 def test_the_optimizer_follows_the_plan(
     data: DataSet, examples: pd.DataFrame, tmp_path: Path, plan: TrainingPlan

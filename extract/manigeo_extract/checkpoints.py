@@ -23,6 +23,7 @@ from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from manigeo import __version__
 from manigeo.errors import InputError, UsageError
+from manigeo.files import whole_file
 from manigeo_extract.layers import unwrap
 
 FORMAT = "manigeo-checkpoint"
@@ -155,16 +156,10 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file that is there whole or not at all: to ``<path>.partial`` on disk first, then renamed."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with open(partial, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())  # else, after a power cut, the new name may stand for an empty file
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with whole_file(path) as partial, open(partial, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())  # else, after a power cut, the new name may stand for an empty file
 
 
 def to_bytes(content: Mapping[str, Any]) -> bytes:

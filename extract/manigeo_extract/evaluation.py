@@ -1,7 +1,6 @@
 """How well a network does on the four kinds of examples, and whether it has memorized (Stephenson et al. 2021)."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from manigeo.errors import UsageError
 from manigeo.manifolds import kind_examples
+from manigeo_extract.layers import evaluating
 
 MEMORIZATION_GATE = 0.95  # accuracy on permuted examples from which on a network counts as having memorized
 GROUPS = (("unpermuted",), ("permuted", "restored"), ("test",), ("validation",))  # kinds of a group share their images
@@ -43,7 +43,7 @@ def evaluate(
     Raises :class:`~manigeo.errors.UsageError` when the model has fewer outputs than there are classes.
     """
     scores: Scores = {}
-    with _evaluating(model):
+    with evaluating(model), torch.inference_mode():
         for kinds in GROUPS:
             rows, labels = _rows_and_labels(examples, kinds)
             if len(rows):
@@ -92,15 +92,3 @@ def _loss_and_hits(logits: Float[Tensor, "batch classes"], y: Int[Tensor, "kinds
     loss = -logits.log_softmax(dim=1).gather(1, y.T).sum(dim=0)
     hits = (logits.argmax(dim=1) == y).sum(dim=1)
     return torch.stack([loss, hits.to(loss.dtype)], dim=1)
-
-
-@contextmanager
-def _evaluating(model: torch.nn.Module) -> Iterator[None]:
-    training = {module: module.training for module in model.modules()}
-    try:
-        model.eval()
-        with torch.inference_mode():
-            yield
-    finally:
-        for module, flag in training.items():
-            module.training = flag

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ from tqdm import tqdm
 
 from manigeo.activations import StoredLayer, create_activations
 from manigeo.errors import InputError, UsageError
+from manigeo.files import check_target
 from manigeo.manifolds import KINDS, kind_examples
-from manigeo_extract.data import DataSet
+from manigeo_extract.data import DataSet, Permutation, permute_labels
+from manigeo_extract.devices import check_device
 from manigeo_extract.layers import Layer, list_layers, select_layers
-from manigeo_extract.recording import recording
+from manigeo_extract.recording import record_layers
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,44 @@ def _kind_rows(examples: pd.DataFrame, per_class: int, seed: int) -> Iterator[np
             yield rng.permutation(rows[labels == label])[:per_class]
 
 
+def read_labels(path: str | os.PathLike[str], data: DataSet) -> pd.DataFrame:
+    """The example table of a network whose labels were permuted elsewhere, from a CSV file.
+
+    Its columns ``index`` (position in the source file) and ``train_label`` say what training examples were trained on;
+    examples that it leaves out have their true label. A column ``permuted`` marks members of S, else they are those whose
+    label differs; rows whose ``split`` is not ``train`` are passed over. The ``labels.csv`` of a run is such a file.
+
+    Raises :class:`~manigeo.errors.InputError` for a file that is not of these data.
+    """
+    given = _read_label_rows(Path(path))
+    table = permute_labels(data, Permutation())
+    train = table.index[table["split"] == "train"]
+    rows = pd.Series(train, index=table.loc[train, "index"]).reindex(given["index"])
+    unknown = given["index"][rows.isna().to_numpy()]
+    outside = given["train_label"][~given["train_label"].between(0, data.n_classes - 1)]
+    if len(unknown) or len(outside):
+        what = f"example {unknown.iloc[0]}" if len(unknown) else f"label {outside.iloc[0]}"
+        raise InputError(
+            f"{path}: {what} is not among the {len(train)} training examples and {data.n_classes} classes of {data.spec}"
+        )
+    table.loc[rows, "train_label"] = given["train_label"].to_numpy()
+    changed = table["train_label"] != table["true_label"]
+    table.loc[rows, "permuted"] = given["permuted"].to_numpy() if "permuted" in given else changed.loc[rows].to_numpy()
+    return table
+
+
+def _read_label_rows(path: Path) -> pd.DataFrame:
+    try:
+        given = pd.read_csv(path).astype({"index": "int64", "train_label": "int64"})
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path} is not a table with the columns index and train_label: {error}") from error
+    if "split" in given:
+        given = given[given["split"] == "train"]
+    if given["index"].duplicated().any() or ("permuted" in given and given["permuted"].dtype != bool):
+        raise InputError(f"{path}: every index stands once, and permuted is True or False")
+    return given.reset_index(drop=True)
+
+
 def extract_activations(
     model: torch.nn.Module,
     data: DataSet,
@@ -97,7 +138,8 @@ def extract_activations(
 
     Raises :class:`~manigeo.errors.UsageError` where ``path`` exists (unless ``force``), or does not fit on its disk.
     """
-    _check_space(Path(path), plan.n_bytes)
+    check_device(device)
+    _check_space(check_target(path, force=force), plan.n_bytes)
     model = model.to(device)
     stored = [_stored(layer) for layer in plan.layers]
     starts = range(0, len(plan.rows), batch_size)
@@ -106,7 +148,7 @@ def extract_activations(
     with (
         _full_precision(),
         create_activations(path, plan.examples, data.class_names, stored, provenance, force=force) as writer,
-        recording(model, plan.layers) as forward,
+        record_layers(model, plan.layers) as forward,
     ):
         for start in bar:
             batch = forward(data.inputs(plan.rows[start : start + batch_size]))
@@ -114,8 +156,6 @@ def extract_activations(
 
 
 def _check_space(path: Path, n_bytes: int) -> None:
-    if not path.parent.is_dir():
-        raise UsageError(f"the folder {path.parent} does not exist; make it first")
     free = shutil.disk_usage(path.parent).free
     if n_bytes > free:
         raise UsageError(
@@ -141,12 +181,13 @@ def _numerics(device: str) -> dict[str, Any]:
     return {"torch": str(torch.__version__), "device": device, "tf32": False}
 
 
-class _full_precision:
+@contextmanager
+def _full_precision() -> Iterator[None]:
     """TF32 off inside the block: it rounds products to ten bits, which shows in small singular values."""
-
-    def __enter__(self) -> None:
-        self._before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-
-    def __exit__(self, *_: object) -> None:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = self._before
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before

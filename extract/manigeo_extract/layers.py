@@ -104,7 +104,7 @@ def _by_default(layer: Layer) -> bool:
     return is_end or (layer.leaf and layer.parameters > 0)
 
 
-# What a forward pass needs that only looks; recording.py uses it too.
+# What a forward pass needs that only looks; evaluation.py, recording.py and training.py use it too.
 
 
 @contextmanager

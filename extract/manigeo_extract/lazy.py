@@ -11,7 +11,7 @@ from PIL import Image
 
 from manigeo.errors import InputError, UsageError
 from manigeo_extract.parts import LazyInputs, Part, Source, as_part, as_source, hold_out
-from manigeo_extract.resolve import resolve
+from manigeo_extract.resolve import resolve_object
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
 Headers = dict[Path, tuple[str, tuple[int, int]]]  # mode and size of every image
@@ -122,7 +122,7 @@ def read_factory(spec: str, args: Mapping[str, Any]) -> Source:
 
 def _called(spec: str, args: Mapping[str, Any]) -> Any:
     try:
-        return resolve(spec)(**args)
+        return resolve_object(spec)(**args)
     except (InputError, UsageError):
         raise
     except Exception as error:  # the user's code may raise anything
@@ -177,6 +177,6 @@ class ItemReader:
 def factory_parameters(spec: str) -> Mapping[str, inspect.Parameter]:
     """The parameters of the user's factory, empty where Python cannot tell."""
     try:
-        return inspect.signature(resolve(spec)).parameters
+        return inspect.signature(resolve_object(spec)).parameters
     except (TypeError, ValueError):
         return {}

@@ -5,6 +5,7 @@ Images come out as (channels, height, width), labels as whole numbers from 0.
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -108,6 +109,8 @@ def as_part(where: str, inputs: np.ndarray | LazyInputs, labels: Any) -> Part:
         raise InputError(f"{where}: expected examples, found none")
     if labels.min() < 0:
         raise InputError(f"{where}: expected labels from 0 on, found {labels.min()}")
+    if 0 in inputs.shape[1:]:
+        raise InputError(f"{where}: expected inputs of one value or more, got the shape {inputs.shape[1:]}")
     if isinstance(inputs, np.ndarray):
         require_finite(where, inputs)
     return Part(where, inputs, labels.astype(np.int64), np.arange(len(labels)))
@@ -116,7 +119,7 @@ def as_part(where: str, inputs: np.ndarray | LazyInputs, labels: Any) -> Part:
 def as_source(parts: dict[str, Part], class_names: Any = None, *, standardise: bool = True) -> Source:
     """Parts that go together: the same input shape and type, and a class name for each label."""
     train = parts["train"]
-    names = _texts(class_names) if class_names is not None else tuple(map(str, range(train.labels.max() + 1)))
+    names = _numbers(train) if class_names is None else _texts(train.where, class_names)
     for part in parts.values():
         if part.labels.max() >= len(names):
             raise InputError(
@@ -145,8 +148,23 @@ def as_images(where: str, images: np.ndarray) -> Shaped[np.ndarray, "n channels 
     return images.astype(np.uint8 if whole else np.float32, copy=False)
 
 
-def _texts(names: Any) -> tuple[str, ...]:
-    return tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names)
+def _texts(where: str, class_names: Any) -> tuple[str, ...]:
+    """Names of classes, which key the rows of results: each its own, none empty."""
+    names = tuple(name.decode() if isinstance(name, bytes) else str(name) for name in class_names)
+    if wrong := [name for name, count in Counter(names).items() if count > 1 or not name.strip()]:
+        raise InputError(f"{where}: expected a name of its own for each class, found empty or repeated {wrong}")
+    return names
+
+
+def _numbers(train: Part) -> tuple[str, ...]:
+    """The labels themselves, where classes have no names."""
+    n_classes = int(train.labels.max()) + 1
+    if n_classes > len(train):
+        raise InputError(
+            f"{train.where}: expected labels 0 .. C-1, C at most the {len(train)} training examples, "
+            f"found {n_classes - 1}; number the classes from 0 on, or give their names"
+        )
+    return tuple(map(str, range(n_classes)))
 
 
 def require_finite(where: str, values: np.ndarray) -> None:

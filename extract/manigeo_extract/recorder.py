@@ -82,7 +82,8 @@ class Recorder:
         )
         self._prepare(resume, overwrite)
         self.table = _read_metrics(self.metrics_path) if resume else _empty_table()
-        if not (resume and self.run_path.exists()):
+        begun = self.run_path.exists() and self.metrics_path.exists()
+        if not (resume and begun):  # a first try that recorded nothing may have been another run
             write_whole(self.run_path, _as_json({**_about(), **self.settings, **plain(notes or {})}))
 
     @property

@@ -30,7 +30,7 @@ from manigeo_extract.resolve import near_names
 
 
 @contextmanager
-def recording(model: nn.Module, layers: Sequence[Layer]) -> Iterator[Callable[[Tensor], dict[str, Tensor]]]:
+def record_layers(model: nn.Module, layers: Sequence[Layer]) -> Iterator[Callable[[Tensor], dict[str, Tensor]]]:
     """A function from a batch to the activations of ``layers``, as long as the block lasts.
 
     The activations are float32 tensors (n, *feature_shape) on the CPU, in memory of their own, under the layers' names.
@@ -38,12 +38,12 @@ def recording(model: nn.Module, layers: Sequence[Layer]) -> Iterator[Callable[[T
     flag is what it was and no hook is left, also after an exception.
 
     The function raises :class:`~manigeo.errors.InputError`, naming the layer, when activations are NaN or infinite,
-    when their first dimension is not the batch, and when a layer was not reached; ``recording`` itself raises
+    when their first dimension is not the batch, and when a layer was not reached; ``record_layers`` itself raises
     :class:`~manigeo.errors.UsageError` for layers of another network.
 
     >>> from manigeo_extract.layers import list_layers
     >>> net, batch = nn.Sequential(nn.Identity(), nn.ReLU()), torch.tensor([[-1.0, 2.0]])
-    >>> with recording(net, list_layers(net, batch)) as forward:
+    >>> with record_layers(net, list_layers(net, batch)) as forward:
     ...     forward(batch)["1"]
     tensor([[0., 2.]])
     """

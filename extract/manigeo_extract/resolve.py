@@ -15,13 +15,13 @@ from typing import Any
 from manigeo.errors import UsageError
 
 
-def resolve(spec: str) -> Any:
+def resolve_object(spec: str) -> Any:
     """The object that ``package.module:attribute`` or ``path/to/file.py:attribute`` names.
 
     Raises :class:`~manigeo.errors.UsageError` when the module or the file is not there or cannot be imported, and when
     it has no such attribute.
 
-    >>> resolve("math:sqrt")(9.0)
+    >>> resolve_object("math:sqrt")(9.0)
     3.0
     """
     place, colon, attribute = spec.rpartition(":")

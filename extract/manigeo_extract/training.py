@@ -25,7 +25,9 @@ from tqdm import tqdm
 from manigeo.errors import InputError, ManigeoError, UsageError
 from manigeo_extract.checkpoints import Checkpoint, plain, read_safely, restore_model, state_copy, to_bytes, write_whole
 from manigeo_extract.data import DataSet
+from manigeo_extract.devices import check_device
 from manigeo_extract.evaluation import MEMORIZATION_GATE, HasInputs, Scores, evaluate, memorized
+from manigeo_extract.layers import evaluating
 from manigeo_extract.recorder import Recorder
 from manigeo_extract.resolve import near_names
 
@@ -131,11 +133,17 @@ def train(
     and scores when an epoch is on disk; without it a bar is shown, on a terminal only. With ``resume`` a run continues
     after its last whole epoch, and one that has none starts.
 
-    Raises :class:`~manigeo.errors.UsageError` when the folder holds another run, or one with other settings, and
+    Raises, before anything is written, :class:`~manigeo.errors.UsageError` when the folder holds another run, or one
+    with other settings, when the device is not there, and when the network does not give an output for each class;
+    :class:`~manigeo.errors.InputError` when it does not take the inputs. Raises
     :class:`~manigeo.errors.ManigeoError` when the loss is no longer finite; what was written until then stays.
     """
     rows = np.flatnonzero(examples["split"].to_numpy() == "train")
     _check_range("examples", len(rows), len(rows) > 0, "a table with training examples")
+    device = check_device(device)
+    model.to(device)
+    _check_network(model, data, rows, plan, device)
+    optimizer = OPTIMIZERS[plan.optimizer](model.parameters(), plan)
     recorder = Recorder(
         directory,
         arch=arch,
@@ -150,8 +158,6 @@ def train(
         resume=resume,
         overwrite=overwrite,
     )
-    model.to(device)
-    optimizer = OPTIMIZERS[plan.optimizer](model.parameters(), plan)
     settings = {**recorder.settings, "plan": plain(plan), "labels": hashlib.sha256(_as_csv(examples)).hexdigest()}
     done, scores = _resumed(recorder, settings, model, optimizer) if resume else (-1, {})
     if done < 0:
@@ -167,6 +173,37 @@ def train(
             write_whole(recorder.resume_path, _state(settings, model, optimizer, epoch, scores))
             report(epoch, loss, scores)
     return scores
+
+
+def _check_network(
+    model: torch.nn.Module, data: DataSet, rows: Int[np.ndarray, " n"], plan: TrainingPlan, device: torch.device
+) -> None:
+    """What can be seen beforehand of a network that cannot be trained on these data, by a look at two examples."""
+    shape = " x ".join(map(str, data.input_shape))
+    if plan.augment and len(data.input_shape) != 3:
+        raise UsageError(
+            f"augment expects images of channels x height x width, the inputs of {data.spec} are {shape}; "
+            "leave augment off"
+        )
+    if not any(weights.requires_grad for weights in model.parameters()):
+        raise UsageError("the network has no parameters to train; expected one or more that require gradients")
+    batch = data.inputs(rows[:2]).to(device)
+    try:
+        with evaluating(model), torch.inference_mode():
+            logits = model(batch)
+    except Exception as error:  # the network is anybody's, and so is what it raises
+        raise InputError(f"the network does not take inputs of shape {shape} from {data.spec}: {error}") from error
+    _check_logits(logits, len(batch), data.n_classes)
+
+
+def _check_logits(logits: object, n: int, n_classes: int) -> None:
+    shape = tuple(logits.shape) if isinstance(logits, Tensor) else None
+    if shape is None or len(shape) != 2 or shape[0] != n or shape[1] < n_classes:
+        found = f"a {type(logits).__name__}" if shape is None else f"a tensor of shape {shape}"
+        raise UsageError(
+            f"the network must return a tensor (examples, outputs) with {n_classes} outputs or more, one for each "
+            f"class, got {found} for {n} examples"
+        )
 
 
 def augmented(

@@ -86,11 +86,11 @@ def center_correlation(centers: Float[np.ndarray, "classes features"]) -> tuple[
 
 
 def low_rank_centers(
-    centers: Float[np.ndarray, "classes features"], rule: str = "auto", *, seed: int = 0
+    centers: Float[np.ndarray, "classes features"], rule: str = "auto", *, rng: np.random.Generator | None = None
 ) -> CenterStructure:
     """The directions that centres share, by the named rule (see the module), for two classes or more.
 
-    ``seed`` sets the random starts of the search. Raises ``ValueError`` for an unknown rule.
+    ``rng`` draws the random starts of the search. Raises ``ValueError`` for an unknown rule.
     """
     if rule not in RULES:
         raise ValueError(f"centers must be one of {RULES}, got {rule!r}")
@@ -98,7 +98,7 @@ def low_rank_centers(
     spans = [np.zeros((X.shape[1], 0))]
     correlation = [_mean_off_diagonal(_absolute_cosines(X @ X.T))]
     if rule != "keep":
-        for V in _search(X, _search_limit(variance), np.random.default_rng(seed)):
+        for V in _search(X, _search_limit(variance), rng or np.random.default_rng(0)):
             spans.append(V)
             correlation.append(_mean_off_diagonal(_absolute_cosines(_residual_gram(X, V))))
             if len(correlation) > 5 and np.all(np.diff(correlation[-4:]) > 0):

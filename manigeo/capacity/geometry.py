@@ -62,7 +62,9 @@ def frame_geometry(
     A single point has the perceptron's capacity (2 at margin 0), radius 0 and dimension 0. The relative standard error of
     the capacity is at most :math:`2\sqrt{\alpha/n_t}`, and is returned.
 
-    Raises ``ValueError`` on points that are not finite or draws of another shape.
+    Where no draw needs an anchor, capacity is infinite as far as the draws can tell: ``inf``, its error NaN.
+
+    Raises ``ValueError`` on points, draws or a margin that are not finite, and on arrays of another shape.
 
     >>> g = frame_geometry(np.array([[1.0], [-1.0]]), n_draws=4000, rng=np.random.default_rng(0))
     >>> abs(g.capacity - 1.0) < 4 * g.capacity_stderr  # a segment of radius 1
@@ -70,7 +72,7 @@ def frame_geometry(
     """
     points = np.asarray(points, dtype=np.float64)
     draws = None if draws is None else np.asarray(draws, dtype=np.float64)
-    _check_request(points, draws, dimension)
+    _check_request(points, draws, kappa, n_draws, dimension)
     if dimension == "rank":
         span = span_coordinates(points)
         t = None if draws is None else _draws_in_span(points, span, draws)
@@ -83,15 +85,19 @@ def frame_geometry(
     )
 
 
-def _check_request(points: np.ndarray, draws: np.ndarray | None, dimension: str) -> None:
+def _check_request(points: np.ndarray, draws: np.ndarray | None, kappa: float, n_draws: int, dimension: str) -> None:
     if dimension not in ("rank", "ambient"):
         raise ValueError(f'dimension must be "rank" or "ambient", got {dimension!r}')
-    if len(points) == 0 or not np.isfinite(points).all():
-        raise ValueError("points must be finite, at least one row")
-    if draws is not None and draws.shape[1] != points.shape[1] + 1:
-        raise ValueError(
-            f"draws need {points.shape[1] + 1} columns (the points' and the centre's), got {draws.shape[1]}"
-        )
+    if points.ndim != 2 or len(points) == 0 or not np.isfinite(points).all():
+        raise ValueError(f"points must be finite, (points, dim) with at least one row, got shape {points.shape}")
+    if not np.isfinite(kappa) or n_draws < 1:
+        raise ValueError(f"kappa must be finite and n_draws 1 or more, got {kappa} and {n_draws}")
+    if draws is None:
+        return
+    if draws.ndim != 2 or draws.shape[1] != points.shape[1] + 1 or len(draws) == 0:
+        raise ValueError(f"draws need {points.shape[1] + 1} columns (the points' and the centre's), got {draws.shape}")
+    if not np.isfinite(draws).all():
+        raise ValueError("draws must be finite")
 
 
 def _draws_in_span(points: np.ndarray, span: np.ndarray, draws: np.ndarray) -> np.ndarray:

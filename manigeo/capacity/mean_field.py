@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from manigeo.capacity.centers import center_correlation, low_rank_centers
 from manigeo.capacity.geometry import FrameGeometry, frame_geometry
-from manigeo.manifolds import class_means, global_mean, span_coordinates
+from manigeo.manifolds import class_means, global_mean
 
 # A centre this small against its points is the rounding of their mean in float32; radii would be a million and more.
 _CENTER_RTOL = 1e-6
@@ -41,7 +41,8 @@ class ManifoldCapacity:
     ``stderr`` takes manifolds as a sample of classes (it contains the error of the draws); ``stderr_draws`` is the error
     of the Gaussian draws alone. ``per_manifold`` has a row per manifold: the fields of
     :class:`~manigeo.capacity.geometry.FrameGeometry` and ``flag``, which says why a row is NaN; aggregates are over the
-    ``n_manifolds`` others, and ``flag`` repeats what was left out.
+    ``n_manifolds`` others, and ``flag`` repeats what was flagged. ``rank`` is the mean over manifolds, ``residual`` the
+    largest relative KKT residual of any draw.
     """
 
     capacity: float
@@ -52,6 +53,8 @@ class ManifoldCapacity:
     center_correlation_residual: float
     center_rank: int
     interior_fraction: float
+    rank: float
+    residual: float
     n_manifolds: int
     flag: str
     stderr: Errors
@@ -65,8 +68,6 @@ def manifold_capacity(
     n_draws: int = 300,
     centers: str = "auto",
     seed: int | np.random.SeedSequence = 0,
-    *,
-    dimension: str = "rank",
 ) -> ManifoldCapacity:
     r"""Mean-field capacity, radius and dimension of a sequence of manifolds, arrays ``(points, features)``.
 
@@ -77,7 +78,8 @@ def manifold_capacity(
     draws from ``SeedSequence(seed)`` keyed by its position, so results do not depend on the other manifolds' draws.
     M points have capacity 2/M or more: never compare manifolds of different M.
 
-    A manifold whose centre vanishes has no scale: NaN, flag ``zero_center``.
+    A manifold whose centre vanishes has no scale: NaN, flag ``zero_center``. One that no draw needs an anchor for has
+    infinite capacity as far as the draws can tell: flag ``all_interior``; the harmonic mean takes it as it is.
 
     Raises ``ValueError`` for fewer than two manifolds, arrays that do not share their features, NaN or infinite entries.
 
@@ -91,7 +93,7 @@ def manifold_capacity(
     # Thousands of products of small matrices: one BLAS thread was ten times faster than two, and makes the result
     # independent of the number of cores.
     with threadpool_limits(limits=1, user_api="blas"):
-        return _mean_field(manifolds, kappa, n_draws, centers, seed, dimension)
+        return _mean_field(manifolds, kappa, n_draws, centers, seed)
 
 
 def _mean_field(
@@ -100,33 +102,38 @@ def _mean_field(
     n_draws: int,
     centers: str,
     seed: int | np.random.SeedSequence,
-    dimension: str,
 ) -> ManifoldCapacity:
     mean = global_mean(manifolds)
     means = class_means(manifolds)
     rho, rho_stderr = center_correlation(means)
-    structure = low_rank_centers(means, centers)
-    key = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
+    structure = low_rank_centers(means, centers, rng=_generator(seed, len(manifolds)))
     rows = []
     for mu, X in enumerate(manifolds):
         S = _frame(X, mean, structure.directions)
-        rng = np.random.default_rng(np.random.SeedSequence(key.entropy, spawn_key=(*key.spawn_key, mu)))
-        rows.append(_row(None if S is None else frame_geometry(S, kappa, n_draws, rng=rng, dimension=dimension)))
+        rows.append(_row(None if S is None else frame_geometry(S, kappa, n_draws, rng=_generator(seed, mu))))
     table = pd.DataFrame(rows)
-    defined = table[table["flag"] == ""]
-    excluded = len(table) - len(defined)
+    defined = table[table["flag"] != "zero_center"]
+    flags = table.loc[table["flag"] != "", "flag"].value_counts()
     return ManifoldCapacity(
         **_aggregates(defined),
         center_correlation=rho,
         center_correlation_residual=structure.correlation_after,
         center_rank=structure.rank,
         interior_fraction=float(defined["interior_fraction"].mean()),
+        rank=float(defined["rank"].mean()),
+        residual=float(defined["residual"].max()),
         n_manifolds=len(defined),
-        flag=f"zero_center:{excluded}" if excluded else "",
+        flag=";".join(f"{flag}:{count}" for flag, count in sorted(flags.items())),
         stderr=Errors(**_stderr_over_manifolds(defined), center_correlation=rho_stderr),
         stderr_draws=Errors(**_stderr_over_draws(defined), center_correlation=0.0),
         per_manifold=table,
     )
+
+
+def _generator(seed: int | np.random.SeedSequence, key: int) -> np.random.Generator:
+    """The randomness of one manifold (its position) or of the centres (their number): independent of all others."""
+    root = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
+    return np.random.default_rng(np.random.SeedSequence(root.entropy, spawn_key=(*root.spawn_key, key)))
 
 
 def _check_manifolds(manifolds: Sequence[np.ndarray]) -> None:
@@ -143,33 +150,46 @@ def _check_manifolds(manifolds: Sequence[np.ndarray]) -> None:
 
 def _frame(
     X: np.ndarray, mean: np.ndarray, directions: Float[np.ndarray, "features rank"]
-) -> Float[np.ndarray, "points dim"] | None:
-    """The manifold around its centre, in centre norms, in coordinates of its span; None where the centre vanishes."""
+) -> Float[np.ndarray, "points features"] | None:
+    """The manifold around its centre, in centre norms; None where the centre vanishes."""
     centred = X - mean
     projected = centred - (centred @ directions) @ directions.T
     center = projected.mean(axis=0)
     norm, scale = np.linalg.norm(center), np.sqrt(np.square(X, dtype=np.float64).sum(axis=1).mean())
     if norm <= _CENTER_RTOL * scale:
         return None
-    return span_coordinates((projected - center) / norm)
+    return (projected - center) / norm
 
 
 def _row(geometry: FrameGeometry | None) -> dict[str, object]:
     if geometry is None:
         return dict.fromkeys(FrameGeometry.__dataclass_fields__, np.nan) | {"flag": "zero_center"}
-    return asdict(geometry) | {"flag": ""}
+    return asdict(geometry) | {"flag": "" if np.isfinite(geometry.capacity) else "all_interior"}
 
 
 def _aggregates(table: pd.DataFrame) -> dict[str, float]:
     means = {name: float(table[name].mean()) for name in MEASURES[1:]}
-    return {"capacity": float(1.0 / (1.0 / table["capacity"]).mean())} | means
+    return {"capacity": _reciprocal(_inverse(table).mean())} | means
+
+
+def _inverse(table: pd.DataFrame) -> pd.Series:
+    return 1.0 / table["capacity"].astype(float)
+
+
+def _reciprocal(x: float) -> float:
+    return float(1.0 / x) if x else np.inf
+
+
+def _error_of_reciprocal(x: float, error: float) -> float:
+    """Delta method: the error of 1/x is that of x over x squared."""
+    return float(error / x**2) if x else np.nan
 
 
 def _stderr_over_manifolds(table: pd.DataFrame) -> dict[str, float]:
     """Spread over manifolds by the square root of their number; capacity through 1/alpha (delta method)."""
     errors = {name: float(table[name].sem()) for name in MEASURES[1:]}
-    inverse = 1.0 / table["capacity"]
-    return {"capacity": float(inverse.sem() / inverse.mean() ** 2)} | errors
+    inverse = _inverse(table)
+    return {"capacity": _error_of_reciprocal(inverse.mean(), inverse.sem())} | errors
 
 
 def _stderr_over_draws(table: pd.DataFrame) -> dict[str, float]:
@@ -178,6 +198,6 @@ def _stderr_over_draws(table: pd.DataFrame) -> dict[str, float]:
     def of_mean(errors: pd.Series) -> float:
         return float(np.sqrt(np.square(errors).sum()) / len(errors)) if len(errors) else np.nan
 
-    inverse = 1.0 / table["capacity"]
+    inverse = _inverse(table)
     errors = {name: of_mean(table[f"{name}_stderr"]) for name in MEASURES[1:]}
-    return {"capacity": float(of_mean(table["capacity_stderr"] * inverse**2) / inverse.mean() ** 2)} | errors
+    return {"capacity": _error_of_reciprocal(inverse.mean(), of_mean(table["capacity_stderr"] * inverse**2))} | errors

@@ -1,5 +1,6 @@
 """``manigeo demo``: the main job end to end, as the commands that a user would type."""
 
+import math
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,8 @@ from manigeo.errors import ManigeoError, UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Place = tuple[str, str, str]  # checkpoint, kind, layer
 
 # The outputs of the hidden blocks, after the nonlinearity: what the next layer sees.
 LAYERS = ("--layers", "input", "--layers", "h?", "--layers", "logits")
@@ -27,7 +30,7 @@ SETTINGS = {
 @click.option(
     "--epochs", type=click.IntRange(min=1), help="Epochs of training.  [default: 40 for glyphs, 140 for digits]"
 )
-@click.option("--jobs", default=-1, show_default=True, help="Processes; -1 for one a core.")
+@options.jobs_option(default=-1)
 @options.seed_option
 @options.force_option
 def demo_command(data: str, out: Path | None, epochs: int | None, jobs: int, seed: int, force: bool) -> None:
@@ -80,37 +83,45 @@ def _check_gate(metrics: Path) -> None:
 
 
 def describe_memorization(table: "pd.DataFrame") -> str:
-    """What the capacity curves of the best and the last epoch show, and what they do not."""
-    table = table[table["manifold"] == ""]
-    first, last = _hidden_ends(table)
-
-    def value(metric: str, kind: str, checkpoint: str, layer: str) -> float:
-        rows = table[(table["metric"] == metric) & (table["kind"] == kind)]
-        return float(rows[(rows["checkpoint"] == checkpoint) & (rows["layer"] == layer)]["value"].iloc[0])
-
-    def change(metric: str, kind: str = "permuted", checkpoint: str = "last") -> str:
-        a, b = value(metric, kind, checkpoint, first), value(metric, kind, checkpoint, last)
-        return f"{a:.3g} to {b:.3g} ({b / a:.2f} x)"
-
-    best, end = (value("capacity", "restored", when, last) for when in ("best", "last"))
-    n_classes = int(table["n"].max())
+    """What the curves of the best and the last epoch show, in words that follow the numbers, and what they do not."""
+    table = table[table["manifold"] == ""].set_index(["checkpoint", "kind", "layer", "metric"]).sort_index()
+    first, last = _hidden_ends(table.reset_index())
+    rise = ("last", "permuted", first), ("last", "permuted", last)
+    before = ("best", "permuted", first), ("best", "permuted", last)
+    cost = ("best", "restored", last), ("last", "restored", last)
     lines = [
         "What this shows:",
-        f"- At the last epoch, from {first} to {last}, permuted examples go from capacity {change('capacity')},",
-        f"  radius {change('radius')}, dimension {change('dimension')}: they become separable on the way.",
-        f"- At the best epoch, before memorization, their capacity goes from {change('capacity', checkpoint='best')}.",
-        f"- Restored (the same images by their true labels) have capacity {best:.3g} at {last} at the best epoch,",
-        f"  {end:.3g} at the last: what memorization costs.",
+        f"- At the last epoch, from {first} to {last}, permuted examples go from capacity {_change(table, *rise)},",
+        f"  radius {_change(table, *rise, 'radius')} and dimension {_change(table, *rise, 'dimension')}:",
+        f"  {_verdict(table, *rise, 'they become separable on the way', 'they become less separable on the way')}.",
+        f"- At the best epoch, before memorization, their capacity goes from {_change(table, *before)}.",
+        f"- Restored (the same images by their true labels) go at {last} from {_change(table, *cost)} from the best epoch",
+        f"  to the last: {_verdict(table, *cost, 'no cost of memorization here', 'what memorization costs')}.",
         "What it does not show:",
         "- It is one run with one seed; errors are those of classes and draws alone.",
         "- Geometry says where permuted examples come apart, not which layers the memorization needs: that takes",
         "  interventions. Studies disagree on the layers (Stephenson et al. 2021, Maini et al. 2023).",
     ]
+    n_classes = int(table["n"].max())
     if n_classes < 30:
         lines.append(
             f"- P = {n_classes} classes is small for mean field, which is exact for many: read trends, not values."
         )
     return "\n".join(lines)
+
+
+def _change(table: "pd.DataFrame", start: Place, end: Place, metric: str = "capacity") -> str:
+    a, b = (float(table.loc[(*place, metric), "value"]) for place in (start, end))
+    return f"{a:.3g} to {b:.3g} ({b / a:.2f} x)"
+
+
+def _verdict(table: "pd.DataFrame", start: Place, end: Place, rises: str, falls: str) -> str:
+    """What a change of capacity means, if it is one: beyond two standard errors."""
+    a, b = (table.loc[(*place, "capacity")] for place in (start, end))
+    change, error = float(b["value"] - a["value"]), math.hypot(a["stderr"], b["stderr"])
+    if abs(change) <= 2 * error:
+        return "no change beyond two standard errors"
+    return rises if change > 0 else falls
 
 
 def _hidden_ends(table: "pd.DataFrame") -> tuple[str, str]:

@@ -1,6 +1,8 @@
 """``manigeo layers`` and ``manigeo extract``: from a checkpoint to activations."""
 
+import hashlib
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +10,7 @@ import click
 
 from manigeo.cli import options
 from manigeo.errors import InputError, UsageError
+from manigeo.files import check_target
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,6 +31,11 @@ per_class_option = click.option(
     "--per-class", default=50, show_default=True, help="Examples of each class and kind, at most."
 )
 
+labels_option = click.option(
+    "--labels", type=click.Path(path_type=Path, dir_okay=False), help="CSV with the columns index and train_label: the "
+    "labels that your own loop trained on, in place of --permute."
+)  # fmt: skip
+
 
 @click.command("layers")
 @model_option
@@ -37,6 +45,7 @@ per_class_option = click.option(
 @click.option("--all", "everything", is_flag=True, help="Every module, not the default selection alone.")
 @options.arch_options
 @options.data_options
+@labels_option
 @options.seed_option
 @options.config_option
 def layers_command(
@@ -59,6 +68,7 @@ def layers_command(
 @per_class_option
 @options.arch_options
 @options.data_options
+@labels_option
 @click.option("--batch-size", default=256, show_default=True, type=click.IntRange(min=1))
 @options.device_option
 @options.seed_option
@@ -72,12 +82,11 @@ def extract_command(
     """Write the activations of MODEL's layers on unpermuted, permuted and test examples.
 
     A checkpoint of manigeo train carries architecture, data set and permutation; for others say them with --arch,
-    --data and --permute.
+    --data and --permute or --labels.
     """
     from manigeo_extract.extraction import extract_activations
 
-    if out.exists() and not (force or dry_run):
-        raise UsageError(f"{out} exists: give another --out, or --force to overwrite it")
+    check_target(out, force=force or dry_run)
     network, loaded, plan = _load_and_plan(
         model, request, layers=layers, exclude=exclude, per_class=per_class, seed=seed
     )
@@ -98,15 +107,17 @@ def _load_and_plan(
     """The network with its weights, its data with the labels it was trained on, and what to extract."""
     from manigeo_extract.checkpoints import load_checkpoint, restore_model
     from manigeo_extract.extraction import plan_extraction
+    from manigeo_extract.models import build_model
 
     checkpoint = load_checkpoint(path)
     data, examples = _examples(checkpoint, request)
-    network = restore_model(checkpoint, _network(checkpoint, data, request))
+    network = restore_model(checkpoint, build_model(*_architecture(checkpoint, data, request)))
     return network, (checkpoint, data), plan_extraction(network, data, examples, **plan_options)
 
 
-def _network(checkpoint: "Checkpoint", data: "DataSet", request: dict[str, Any]) -> Any:
-    from manigeo_extract.models import MODELS, build_model, complete_args
+def _architecture(checkpoint: "Checkpoint", data: "DataSet", request: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Name and arguments of the network: those of the checkpoint, and over them those of the command."""
+    from manigeo_extract.models import MODELS, complete_args
 
     arch = request["arch"] or checkpoint.arch
     if arch is None:
@@ -116,11 +127,12 @@ def _network(checkpoint: "Checkpoint", data: "DataSet", request: dict[str, Any])
             f"{checkpoint.path} names the program {arch!r} as its network; if you trust it, repeat --arch {arch}"
         )
     args = (checkpoint.arch_args if arch == checkpoint.arch else {}) | request["arch_args"]
-    return build_model(arch, complete_args(arch, args, data.input_shape, data.n_classes))
+    return arch, complete_args(arch, args, data.input_shape, data.n_classes)
 
 
 def _examples(checkpoint: "Checkpoint", request: dict[str, Any]) -> "tuple[DataSet, pd.DataFrame]":
     from manigeo_extract.data import load_data, permute_labels, runs_code
+    from manigeo_extract.extraction import read_labels
 
     spec = request["data"] or checkpoint.data
     if spec is None:
@@ -133,20 +145,29 @@ def _examples(checkpoint: "Checkpoint", request: dict[str, Any]) -> "tuple[DataS
         )
     same_source = spec.partition(":")[0] == (checkpoint.data or "").partition(":")[0]  # the files may have moved
     data = load_data(spec, (checkpoint.data_args if same_source else {}) | request["data_args"])
+    if request["labels"] is not None:
+        return data, read_labels(request["labels"], data)
     _check_data(checkpoint, data, request)
     return data, permute_labels(data, _permutation(checkpoint, request))
 
 
 def _check_data(checkpoint: "Checkpoint", data: "DataSet", request: dict[str, Any]) -> None:
-    """Other data than those of training are welcome where it is said what their labels are."""
-    if checkpoint.data_fingerprint in (None, data.fingerprint):
+    """Other data than those of training are welcome where it is said what their labels are; other labels are not."""
+    trained_on, trained = checkpoint.data_fingerprint, checkpoint.permutation
+    if trained_on is None:
         return
-    if request["data"] is None or request["permute"] is None:
+    if trained_on == data.fingerprint:
+        if trained and asdict(_permutation(checkpoint, request)) != trained:
+            raise UsageError(
+                f"{checkpoint.path} was trained with the permutation {trained}: leave --permute and its like out"
+            )
+    elif request["data"] is None or request["permute"] is None:
         raise InputError(
             f"{data.spec} is not the data that {checkpoint.path} was trained on (fingerprints differ): restore the files, "
             "or give other data with --data and --permute (0 for labels as they are)"
         )
-    click.echo(f"note: {data.spec} is not the data that {checkpoint.path} was trained on", err=True)
+    else:
+        click.echo(f"note: {data.spec} is not the data that {checkpoint.path} was trained on", err=True)
 
 
 def _permutation(checkpoint: "Checkpoint", request: dict[str, Any]) -> Any:
@@ -157,8 +178,6 @@ def _permutation(checkpoint: "Checkpoint", request: dict[str, Any]) -> Any:
 
 
 def _provenance(path: Path, checkpoint: "Checkpoint", data: "DataSet", request: dict[str, Any]) -> dict[str, Any]:
-    from dataclasses import asdict
-
     in_run = path.parent.name == "checkpoints"
     return {
         "argv": sys.argv[1:],
@@ -168,13 +187,13 @@ def _provenance(path: Path, checkpoint: "Checkpoint", data: "DataSet", request: 
         "checkpoint_sha256": checkpoint.sha256,
         "epoch": checkpoint.epoch,
         "metrics": checkpoint.metrics,
-        "arch": request["arch"] or checkpoint.arch,
-        "arch_args": checkpoint.arch_args | request["arch_args"],
+        **dict(zip(("arch", "arch_args"), _architecture(checkpoint, data, request), strict=True)),
         "data": data.spec,
         "data_args": data.args,
         "data_fingerprint": data.fingerprint,
         "preprocessing": data.preprocessing,
-        "permutation": asdict(_permutation(checkpoint, request)),
+        "permutation": asdict(_permutation(checkpoint, request)) if request["labels"] is None else None,
+        "labels": None if request["labels"] is None else hashlib.sha256(request["labels"].read_bytes()).hexdigest(),
     }
 
 

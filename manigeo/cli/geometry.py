@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from manigeo.cli import options
+from manigeo.errors import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +44,7 @@ acts_argument = click.argument("acts", type=click.Path(path_type=Path, dir_okay=
     type=click.Choice(["auto", "reference", "keep"]),
     help="Which shared directions of the class centres are removed.",
 )
-@options.jobs_option
+@options.jobs_option()
 @options.seed_option
 @options.json_option
 @click.option("--resume", is_flag=True, help="Go on with an interrupted analysis in --out.")
@@ -59,6 +60,8 @@ def capacity_command(
     from manigeo.results import as_json as to_json
     from manigeo.results import check_results_path
 
+    if resume and force:
+        raise UsageError("--resume goes on with a table and --force replaces it: give one of them")
     plan = plan_capacity(
         acts, layers=layers, kinds=kinds, per_class=per_class, kappa=kappa, n_draws=draws, centers=centers, seed=seed
     )

@@ -88,6 +88,10 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()  # whoever read the output has gone
         code = 0
+    except MemoryError as error:
+        code = _complain(f"not enough memory: {error or 'ask for less at a time'}", 1, debug)
+    except OSError as error:  # a full disk, a place without permission
+        code = _complain(str(error), 1, debug)
     except Exception as error:
         code = _complain(f"unexpected {type(error).__name__}: {error} (manigeo --debug shows where)", 1, debug)
     sys.exit(code)

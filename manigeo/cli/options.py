@@ -41,10 +41,22 @@ def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
     unknown = sorted(set(settings) - {name for name in known if name})
     if unknown:
         raise click.BadParameter(f"{path} sets {', '.join(unknown)}, which this command does not have", ctx, param)
-    for p in ctx.command.params:  # tables stand for repeated KEY=VALUE options
-        if p.name in settings and isinstance(settings[p.name], dict):
-            settings[p.name] = [f"{key}={json.dumps(value)}" for key, value in settings[p.name].items()]
-    ctx.default_map = {**(ctx.default_map or {}), **settings}
+    parameters = {p.name: p for p in ctx.command.params if p.name}
+    as_typed = {name: _as_typed(ctx, parameters[name], value) for name, value in settings.items()}
+    ctx.default_map = {**(ctx.default_map or {}), **as_typed}
+
+
+def _as_typed(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+    """A value of the file in the form in which it would be typed, so that it is checked as if it had been."""
+    if isinstance(param, click.Option) and param.is_flag:
+        if isinstance(value, bool):
+            return value
+        raise click.BadParameter(f"expected true or false, got {value!r}", ctx, param)
+    if isinstance(value, dict) and param.multiple:  # a table stands for repeated KEY=VALUE options
+        return [f"{key}={json.dumps(item)}" for key, item in value.items()]
+    if isinstance(value, list):
+        return [str(item) for item in value] if param.multiple else ",".join(map(str, value))
+    return [str(value)] if param.multiple else str(value)
 
 
 config_option = click.option(
@@ -59,7 +71,20 @@ seed_option = click.option("--seed", default=0, show_default=True, type=click.In
 force_option = click.option("--force", is_flag=True, help="Overwrite what exists.")
 dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 device_option = click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps ...")
-jobs_option = click.option("--jobs", default=1, show_default=True, help="Processes; -1 for one a core.")
+
+
+def _not_zero(ctx: click.Context, param: click.Parameter, value: int) -> int:
+    if value == 0:
+        raise click.BadParameter("expected the number of processes, or -1 for one a core; got 0", ctx, param)
+    return value
+
+
+def jobs_option(default: int = 1) -> Callable[[F], F]:
+    return click.option(
+        "--jobs", default=default, show_default=True, callback=_not_zero, help="Processes; -1 for one a core."
+    )
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdout instead of a table.")
 
 

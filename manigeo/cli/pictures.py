@@ -5,7 +5,6 @@ from pathlib import Path
 import click
 
 from manigeo.cli import options
-from manigeo.errors import UsageError
 
 
 @click.command("plot")
@@ -18,7 +17,7 @@ from manigeo.errors import UsageError
     type=click.Path(path_type=Path, dir_okay=False),
     help="Figure: .png, .pdf or .svg.",
 )
-@click.option("--dpi", default=150, show_default=True, type=click.IntRange(min=30))
+@click.option("--dpi", default=150, show_default=True, type=click.IntRange(30, 2400))
 @options.force_option
 @options.config_option
 def plot_command(results: tuple[str, ...], out: Path, dpi: int, force: bool) -> None:  # fmt: skip
@@ -29,7 +28,5 @@ def plot_command(results: tuple[str, ...], out: Path, dpi: int, force: bool) -> 
     from manigeo.plots import plot_geometry, save_figure
     from manigeo.results import read_results
 
-    if out.exists() and not force:
-        raise UsageError(f"{out} exists: give another --out, or --force to overwrite it")
-    save_figure(plot_geometry(read_results(results)), out, dpi)
+    save_figure(plot_geometry(read_results(results)), out, dpi, force)
     click.echo(f"wrote {out}")

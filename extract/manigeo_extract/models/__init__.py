@@ -15,13 +15,12 @@ import torch
 from torch import nn
 
 from manigeo.errors import UsageError
-from manigeo_extract.models.alexnet import alexnet
-from manigeo_extract.models.cnn import cnn
-from manigeo_extract.models.densenet import densenet
-from manigeo_extract.models.mlp import mlp
+from manigeo_extract.models.convolutional import alexnet, cnn
+from manigeo_extract.models.dense import densenet
+from manigeo_extract.models.fully_connected import mlp
 from manigeo_extract.models.resnet import resnet18
 from manigeo_extract.models.vgg import vgg11, vgg16
-from manigeo_extract.resolve import near_names, resolve
+from manigeo_extract.resolve import near_names, resolve_object
 
 __all__ = ["MODELS", "alexnet", "build_model", "cnn", "complete_args", "densenet", "mlp", "resnet18", "vgg11", "vgg16"]
 
@@ -52,8 +51,8 @@ def build_model(arch: str, args: Mapping[str, Any], *, seed: int | None = None) 
     ``arch`` is a key of :data:`MODELS`, or ``package.module:factory`` or ``path/to/file.py:factory`` for the user's
     own network. With ``seed`` the weights are drawn from it, and torch's global generator is left as it was.
 
-    Raises :class:`~manigeo.errors.UsageError` on an unknown name, on options the factory does not take, and when no
-    ``torch.nn.Module`` comes out.
+    Raises :class:`~manigeo.errors.UsageError` on an unknown name, on options the factory does not take, when the factory
+    fails, and when no ``torch.nn.Module`` comes out.
 
     >>> build_model("mlp", {"input_shape": (1, 2, 2), "n_classes": 3, "depth": 0}).logits
     Linear(in_features=4, out_features=3, bias=True)
@@ -72,19 +71,30 @@ def _built_in(arch: str, args: Mapping[str, Any]) -> nn.Module:
         raise UsageError(f"unknown model {arch!r}{near_names(arch, MODELS)} (your own: package.module:factory)")
     accepted = _accepted(arch, MODELS[arch], args)
     try:
+        _check_switch("batch_norm", accepted.get("batch_norm", False))
         return MODELS[arch](**accepted)
     except (TypeError, ValueError, RuntimeError) as error:
         options = ", ".join(f"{name}={value!r}" for name, value in args.items())
         raise UsageError(f"cannot build {arch}({options}): {error}") from error
 
 
+def _check_switch(name: str, value: object) -> None:
+    if not isinstance(value, bool):  # the text "no" is true
+        raise ValueError(f"{name} must be true or false, got {value!r}")
+
+
 def _user_built(arch: str, args: Mapping[str, Any]) -> Any:
     factory = _own_factory(arch)
-    return factory(**_accepted(arch, factory, args))
+    try:
+        return factory(**_accepted(arch, factory, args))
+    except UsageError:
+        raise
+    except Exception as error:  # the user's code may raise anything
+        raise UsageError(f"model {arch!r} cannot be built: {type(error).__name__}: {error}") from error
 
 
 def _own_factory(arch: str) -> Callable[..., Any]:
-    factory = resolve(arch)
+    factory = resolve_object(arch)
     if not callable(factory) or isinstance(factory, nn.Module):
         raise UsageError(
             f"{arch!r} must be a function or class that returns a torch.nn.Module, got {type(factory).__name__}"

@@ -30,6 +30,8 @@ def mlp(
     ['flatten', 'h1', 'h2', 'logits']
     """
     check_positive(width=width, n_classes=n_classes)
+    if depth < 0:
+        raise ValueError(f"depth must be at least 0, got {depth}")
     sizes = [math.prod(input_shape), *[width] * depth]
     hidden = {
         f"h{i}": _hidden(sizes[i - 1], width, batch_norm=batch_norm, dropout=dropout) for i in range(1, depth + 1)
