@@ -20,7 +20,7 @@ from manigeo.files import check_target
 from manigeo.manifolds import KINDS, kind_examples
 from manigeo_extract.data import DataSet, Permutation, permute_labels
 from manigeo_extract.devices import check_device
-from manigeo_extract.layers import Layer, list_layers, select_layers
+from manigeo_extract.layers import Layer, list_layers, select_layers, taking_inputs
 from manigeo_extract.recording import record_layers
 
 
@@ -53,17 +53,11 @@ def plan_extraction(
     Permuted and restored group the same images by different labels, so both draw, and the file holds the union.
     """
     rows = _choose_rows(examples, per_class, seed)
-    selected = select_layers(_probe(model, data, rows[:2]), layers, exclude)
+    batch = data.inputs(rows[:2])
+    with taking_inputs(batch, data.spec):
+        found = list_layers(model, batch)
+    selected = select_layers(found, layers, exclude)
     return ExtractionPlan(rows, examples.iloc[rows].reset_index(drop=True), tuple(selected))
-
-
-def _probe(model: torch.nn.Module, data: DataSet, rows: np.ndarray) -> list[Layer]:
-    batch = data.inputs(rows)
-    try:
-        return list_layers(model, batch)
-    except Exception as error:  # the network is anybody's, and so is what it raises
-        shape = " x ".join(map(str, batch.shape[1:]))
-        raise InputError(f"the network does not take inputs of shape {shape} from {data.spec}: {error}") from error
 
 
 def _choose_rows(examples: pd.DataFrame, per_class: int, seed: int) -> np.ndarray:

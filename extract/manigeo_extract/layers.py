@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
-from manigeo.errors import UsageError
+from manigeo.errors import InputError, UsageError
 from manigeo_extract.resolve import near_names
 
 
@@ -152,6 +152,19 @@ def like_parameters(root: nn.Module, batch: Tensor) -> Tensor:
     """
     own = next((p for p in root.parameters() if p.is_floating_point()), batch)
     return batch.to(own.device, own.dtype if batch.is_floating_point() else batch.dtype, copy=True)
+
+
+@contextmanager
+def taking_inputs(batch: Tensor, source: str) -> Iterator[None]:
+    """Whatever a network raises inside the block becomes one line that names the inputs it was given.
+
+    Raises :class:`~manigeo.errors.InputError`: the network is anybody's, and so is what it raises.
+    """
+    try:
+        yield
+    except Exception as error:
+        shape = " x ".join(map(str, batch.shape[1:]))
+        raise InputError(f"the network does not take inputs of shape {shape} from {source}: {error}") from error
 
 
 def names_of_modules(root: nn.Module) -> dict[nn.Module, tuple[str, ...]]:

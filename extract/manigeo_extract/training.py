@@ -27,7 +27,7 @@ from manigeo_extract.checkpoints import Checkpoint, plain, read_safely, restore_
 from manigeo_extract.data import DataSet
 from manigeo_extract.devices import check_device
 from manigeo_extract.evaluation import MEMORIZATION_GATE, HasInputs, Scores, evaluate, memorized
-from manigeo_extract.layers import evaluating
+from manigeo_extract.layers import evaluating, taking_inputs
 from manigeo_extract.recorder import Recorder
 from manigeo_extract.resolve import near_names
 
@@ -188,11 +188,8 @@ def _check_network(
     if not any(weights.requires_grad for weights in model.parameters()):
         raise UsageError("the network has no parameters to train; expected one or more that require gradients")
     batch = data.inputs(rows[:2]).to(device)
-    try:
-        with evaluating(model), torch.inference_mode():
-            logits = model(batch)
-    except Exception as error:  # the network is anybody's, and so is what it raises
-        raise InputError(f"the network does not take inputs of shape {shape} from {data.spec}: {error}") from error
+    with taking_inputs(batch, data.spec), evaluating(model), torch.inference_mode():
+        logits = model(batch)
     _check_logits(logits, len(batch), data.n_classes)
 
 
