@@ -138,8 +138,11 @@ def span_coordinates(points: Float[np.ndarray, "points dim"]) -> Float[np.ndarra
     >>> span_coordinates(np.array([[3.0, 4.0, 0.0], [-3.0, -4.0, 0.0]])).shape
     (2, 1)
     """
-    if points.size == 0:
-        return np.zeros((len(points), 0))
-    eigenvalues, U = np.linalg.eigh(points @ points.T)
-    keep = eigenvalues > RANK_RTOL * eigenvalues[-1]
+    return gram_coordinates(points @ points.T)
+
+
+def gram_coordinates(gram: Float[np.ndarray, "points points"]) -> Float[np.ndarray, "points rank"]:
+    """Points with the given inner products, in an orthonormal basis of their span."""
+    eigenvalues, U = np.linalg.eigh(gram)
+    keep = eigenvalues > RANK_RTOL * max(eigenvalues[-1], 0.0)
     return U[:, keep] * np.sqrt(eigenvalues[keep])

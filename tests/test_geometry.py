@@ -163,7 +163,7 @@ def test_points_that_are_not_finite_and_draws_that_do_not_fit_are_refused():
         frame_geometry(np.zeros((2, 2)), draws=np.full((5, 3), np.nan))
     with pytest.raises(ValueError, match="kappa must be finite"):
         frame_geometry(np.zeros((2, 2)), kappa=np.nan)
-    with pytest.raises(ValueError, match="n_draws 1 or more"):
+    with pytest.raises(ValueError, match="n_draws must be 2 or more"):
         frame_geometry(np.zeros((2, 2)), n_draws=0)
     with pytest.raises(ValueError, match='"rank" or "ambient"'):
         frame_geometry(np.zeros((2, 2)), dimension="full")

@@ -42,7 +42,7 @@ def test_single_points_have_the_perceptrons_capacity():
     points = [row[None] for row in np.random.default_rng(1).standard_normal((60, 300))]
     r = manifold_capacity(points, n_draws=300, kappa=0.5)
     assert abs(r.capacity - point_capacity(0.5)) < 4 * r.stderr_draws.capacity
-    assert (r.radius, r.dimension) == (0.0, 0.0)
+    assert (r.radius, r.dimension) == pytest.approx((0.0, 0.0), abs=1e-12)
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e6])
@@ -109,14 +109,6 @@ def test_a_manifold_without_active_draws_is_flagged_and_taken_as_it_is():
     r = manifold_capacity(gaussian_manifolds(4, 3, 30), kappa=-8.0, n_draws=20)
     assert (r.capacity, r.n_manifolds, r.flag) == (np.inf, 4, "all_interior:4")
     assert r.per_manifold["flag"].tolist() == ["all_interior"] * 4
-
-
-def test_the_seed_sets_the_search_for_shared_directions_too():
-    rng = np.random.default_rng(0)
-    shared_part = 3 * rng.standard_normal((40, 10)) @ rng.standard_normal((10, 60))
-    manifolds = [shared_part[mu] + rng.standard_normal((4, 60)) for mu in range(40)]
-    residuals = {manifold_capacity(manifolds, n_draws=2, seed=seed).center_correlation_residual for seed in range(6)}
-    assert len(residuals) > 1
 
 
 @pytest.mark.parametrize("P", [2, 3, 5])

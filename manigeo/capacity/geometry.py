@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from manigeo.capacity.anchors import solve_anchors
-from manigeo.manifolds import span_coordinates
+from manigeo.capacity.anchors import solve_cone
+from manigeo.manifolds import gram_coordinates, span_coordinates
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ def frame_geometry(
     rng: np.random.Generator | None = None,
     draws: Float[np.ndarray, "draws dim_plus_1"] | None = None,
     dimension: str = "rank",
+    solver: str = "pivoting",
 ) -> FrameGeometry:
     r"""Capacity, radius and dimension of the manifold of ``points``, by ``n_draws`` Gaussian draws.
 
@@ -57,7 +58,7 @@ def frame_geometry(
     ``draws`` (n_draws, D + 1), with the last column along the centre, replaces random draws: the same draws give the same
     numbers in any program. ``dimension`` says which D multiplies :math:`\langle\hat t\cdot\hat s\rangle^2`: the ``"rank"``
     of the points (padding with null directions then changes nothing) or ``"ambient"``, the number of columns, as the
-    authors' package has it.
+    authors' package has it. ``solver``: ``"pivoting"``, or ``"cvxpy"`` as an independent, slow check of it.
 
     A single point has the perceptron's capacity (2 at margin 0), radius 0 and dimension 0. The relative standard error of
     the capacity is at most :math:`2\sqrt{\alpha/n_t}`, and is returned.
@@ -80,9 +81,29 @@ def frame_geometry(
         span, t = points, draws
     if t is None:
         t = (rng or np.random.default_rng()).standard_normal((n_draws, span.shape[1] + 1))
-    return _geometry(
-        span, t, kappa, rank=span_coordinates(points).shape[1] if dimension == "ambient" else span.shape[1]
-    )
+    rank = span_coordinates(points).shape[1] if dimension == "ambient" else span.shape[1]
+    return _geometry(np.column_stack([span, np.ones(len(span))]), t, kappa, rank, solver)
+
+
+def cone_geometry(
+    sideways: Float[np.ndarray, "points points"],
+    along: Float[np.ndarray, " points"],
+    kappa: float = 0.0,
+    n_draws: int = 300,
+    *,
+    rng: np.random.Generator,
+    solver: str = "pivoting",
+) -> FrameGeometry:
+    r"""Geometry of a manifold that is given by inner products: what :func:`frame_geometry` measures, and a little more.
+
+    Points are :math:`(\sigma, 1 + \rho)` in units of the centre norm: ``sideways`` (M, M) holds the inner products of the
+    :math:`\sigma`, which are orthogonal to the centre, and ``along`` (M,) the :math:`1 + \rho`, one on average. With
+    :math:`\rho = 0` these are the frames of mean-field theory, where the centre has a direction of its own. The margin is
+    that of a point at the centre. Radius counts :math:`\sigma` and :math:`\rho`, dimension :math:`\sigma`.
+    """
+    coordinates = gram_coordinates(sideways)
+    t = rng.standard_normal((n_draws, coordinates.shape[1] + 1))
+    return _geometry(np.column_stack([coordinates, along]), t, kappa, coordinates.shape[1], solver)
 
 
 def _check_request(points: np.ndarray, draws: np.ndarray | None, kappa: float, n_draws: int, dimension: str) -> None:
@@ -90,8 +111,7 @@ def _check_request(points: np.ndarray, draws: np.ndarray | None, kappa: float, n
         raise ValueError(f'dimension must be "rank" or "ambient", got {dimension!r}')
     if points.ndim != 2 or len(points) == 0 or not np.isfinite(points).all():
         raise ValueError(f"points must be finite, (points, dim) with at least one row, got shape {points.shape}")
-    if not np.isfinite(kappa) or n_draws < 1:
-        raise ValueError(f"kappa must be finite and n_draws 1 or more, got {kappa} and {n_draws}")
+    check_sampling(kappa, n_draws)
     if draws is None:
         return
     if draws.ndim != 2 or draws.shape[1] != points.shape[1] + 1 or len(draws) == 0:
@@ -100,21 +120,31 @@ def _check_request(points: np.ndarray, draws: np.ndarray | None, kappa: float, n
         raise ValueError("draws must be finite")
 
 
+def check_sampling(kappa: float, n_draws: int) -> None:
+    if not np.isfinite(kappa):
+        raise ValueError(f"kappa must be finite, got {kappa}; 0 is no margin")
+    if n_draws < 2:
+        raise ValueError(f"n_draws must be 2 or more for a standard error, got {n_draws}; 300 are usual")
+
+
 def _draws_in_span(points: np.ndarray, span: np.ndarray, draws: np.ndarray) -> np.ndarray:
     """Draws of the full space, in the coordinates of the span: span = points @ basis with an orthonormal basis."""
     basis = points.T @ (span / np.square(span).sum(axis=0))
     return np.column_stack([draws[:, :-1] @ basis, draws[:, -1]])
 
 
-def _geometry(points: np.ndarray, t: np.ndarray, kappa: float, rank: int) -> FrameGeometry:
-    solved = solve_anchors(points, t, kappa)
-    anchors = solved.weights @ points  # the centre's coordinate of every anchor is 1
-    gap = np.maximum((t[:, :-1] * anchors).sum(axis=1) + t[:, -1] + kappa, 0.0)
-    inverse_capacity = gap**2 / (np.square(anchors).sum(axis=1) + 1.0)
+def _geometry(points: np.ndarray, t: np.ndarray, kappa: float, rank: int, solver: str) -> FrameGeometry:
+    """``points`` (M, D + 1) from the origin, the last column along the centre and one on average; ``t`` likewise."""
+    fields = t + kappa * np.eye(t.shape[1])[-1]
+    solved = solve_cone(points, fields, solver)
+    anchors = solved.weights @ points
+    # t . s + kappa over |s|, squared, is the squared length of the projection on the anchor
+    gap = np.maximum((fields * anchors).sum(axis=1), 0.0)
+    inverse_capacity = gap**2 / np.square(anchors).sum(axis=1)
     inverse_capacity[solved.interior] = 0.0
     squared_radius = np.square(anchors - anchors.mean(axis=0)).sum(axis=1)
-    projection = (t[:, :-1] * _normalised(anchors)).sum(axis=1)
-    cosine = (_normalised(t[:, :-1]) * _normalised(anchors)).sum(axis=1)
+    projection = (t[:, :-1] * _normalised(anchors[:, :-1])).sum(axis=1)
+    cosine = (_normalised(t[:, :-1]) * _normalised(anchors[:, :-1])).sum(axis=1)
 
     (inverse, inverse_err), (r2, r2_err), (d_prx, d_prx_err), (c, c_err) = (
         _mean_and_stderr(x) for x in (inverse_capacity, squared_radius, projection**2, cosine)
@@ -122,12 +152,12 @@ def _geometry(points: np.ndarray, t: np.ndarray, kappa: float, rank: int) -> Fra
     return FrameGeometry(
         capacity=1.0 / inverse if inverse > 0 else np.inf,
         radius=np.sqrt(r2),
-        dimension=points.shape[1] * c**2,
+        dimension=(points.shape[1] - 1) * c**2,
         dimension_prx=d_prx,
         # delta method: the error of f(x) is |f'(x)| times that of x
         capacity_stderr=inverse_err / inverse**2 if inverse > 0 else np.nan,
         radius_stderr=r2_err / (2 * np.sqrt(r2)) if r2 > 0 else 0.0,
-        dimension_stderr=points.shape[1] * 2 * abs(c) * c_err,
+        dimension_stderr=(points.shape[1] - 1) * 2 * abs(c) * c_err,
         dimension_prx_stderr=d_prx_err,
         interior_fraction=float(solved.interior.mean()),
         rank=rank,

@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
 from threadpoolctl import threadpool_limits
 
+from manigeo.capacity.cavity import cavity, centers_in_metric
 from manigeo.capacity.centers import center_correlation, low_rank_centers
-from manigeo.capacity.geometry import FrameGeometry, frame_geometry
-from manigeo.manifolds import class_means, global_mean
+from manigeo.capacity.geometry import FrameGeometry, check_sampling, cone_geometry
+from manigeo.capacity.pooled import Moments, around_centers, is_flat, moments, pooled_points
 
 # A centre this small against its points is the rounding of their mean in float32; radii would be a million and more.
 _CENTER_RTOL = 1e-6
@@ -68,6 +68,8 @@ def manifold_capacity(
     n_draws: int = 300,
     centers: str = "auto",
     seed: int | np.random.SeedSequence = 0,
+    *,
+    solver: str = "pivoting",
 ) -> ManifoldCapacity:
     r"""Mean-field capacity, radius and dimension of a sequence of manifolds, arrays ``(points, features)``.
 
@@ -88,12 +90,14 @@ def manifold_capacity(
     >>> abs(r.capacity - 2 / 20) < 4 * r.stderr.capacity
     True
     """
-    manifolds = [np.asarray(X) for X in manifolds]
     _check_manifolds(manifolds)
+    check_sampling(kappa, n_draws)
+    if centers not in RULES:
+        raise ValueError(f"centers must be one of {RULES}, got {centers!r}")
     # Thousands of products of small matrices: one BLAS thread was ten times faster than two, and makes the result
     # independent of the number of cores.
     with threadpool_limits(limits=1, user_api="blas"):
-        return _mean_field(manifolds, kappa, n_draws, centers, seed)
+        return _mean_field(manifolds, kappa, n_draws, centers, seed, solver)
 
 
 def _mean_field(
@@ -102,23 +106,26 @@ def _mean_field(
     n_draws: int,
     centers: str,
     seed: int | np.random.SeedSequence,
+    solver: str,
 ) -> ManifoldCapacity:
-    mean = global_mean(manifolds)
-    means = class_means(manifolds)
-    rho, rho_stderr = center_correlation(means)
-    structure = low_rank_centers(means, centers, rng=_generator(seed, len(manifolds)))
-    rows = []
-    for mu, X in enumerate(manifolds):
-        S = _frame(X, mean, structure.directions)
-        rows.append(_row(None if S is None else frame_geometry(S, kappa, n_draws, rng=_generator(seed, mu))))
+    rng = _generator(seed, len(manifolds))
+    pooled = moments(manifolds, rng)
+    _check_finite(manifolds, pooled)
+    rho, rho_stderr = center_correlation(pooled.centers)
+    seen = _SEEN[centers](manifolds, pooled, rng)
+    has_center = np.linalg.norm(pooled.centers, axis=1) > _CENTER_RTOL * np.sqrt(pooled.mean_squares)
+    rows = [
+        _row(cone_geometry(*cone, kappa, n_draws, rng=_generator(seed, mu), solver=solver) if has_center[mu] else None)
+        for mu, cone in enumerate(seen.cones)
+    ]
     table = pd.DataFrame(rows)
     defined = table[table["flag"] != "zero_center"]
     flags = table.loc[table["flag"] != "", "flag"].value_counts()
     return ManifoldCapacity(
         **_aggregates(defined),
         center_correlation=rho,
-        center_correlation_residual=structure.correlation_after,
-        center_rank=structure.rank,
+        center_correlation_residual=seen.correlation,
+        center_rank=seen.rank,
         interior_fraction=float(defined["interior_fraction"].mean()),
         rank=float(defined["rank"].mean()),
         residual=float(defined["residual"].max()),
@@ -138,27 +145,75 @@ def _generator(seed: int | np.random.SeedSequence, key: int) -> np.random.Genera
 
 def _check_manifolds(manifolds: Sequence[np.ndarray]) -> None:
     if len(manifolds) < 2:
-        raise ValueError(f"capacity is about two or more manifolds, got {len(manifolds)}")
-    features = {X.shape[1] for X in manifolds if X.ndim == 2}
-    if len(features) != 1 or any(X.ndim != 2 or len(X) == 0 for X in manifolds):
         raise ValueError(
-            f"manifolds are (points, features) arrays with equal features, got {[X.shape for X in manifolds]}"
+            f"capacity is about two or more manifolds, got {len(manifolds)}; pass one array for each class"
         )
-    if not all(np.isfinite(X).all() for X in manifolds):
-        raise ValueError("manifolds hold NaN or infinite entries")
+    shapes = [X.shape for X in manifolds]
+    if len({shape[1:] for shape in shapes}) != 1 or any(len(shape) != 2 or 0 in shape for shape in shapes):
+        raise ValueError(
+            f"manifolds are (points, features) arrays with equal features, got {sorted(set(shapes))}; flatten each example"
+        )
 
 
-def _frame(
-    X: np.ndarray, mean: np.ndarray, directions: Float[np.ndarray, "features rank"]
-) -> Float[np.ndarray, "points features"] | None:
-    """The manifold around its centre, in centre norms; None where the centre vanishes."""
-    centred = X - mean
-    projected = centred - (centred @ directions) @ directions.T
-    center = projected.mean(axis=0)
-    norm, scale = np.linalg.norm(center), np.sqrt(np.square(X, dtype=np.float64).sum(axis=1).mean())
-    if norm <= _CENTER_RTOL * scale:
-        return None
-    return (projected - center) / norm
+def _check_finite(manifolds: Sequence[np.ndarray], pooled: Moments) -> None:
+    """NaN and infinity survive sums, so that only what is wrong is looked at twice."""
+    for mu in np.flatnonzero(~np.isfinite(pooled.mean_squares)):
+        if count := int(np.count_nonzero(~np.isfinite(manifolds[mu]))):
+            raise ValueError(f"manifold {mu} holds {count} NaN or infinite entries; leave those examples out")
+
+
+class _Seen(NamedTuple):
+    """Manifolds as their cones are seen after a rule for the centres: inner products (sideways, along) of each, see
+    :func:`~manigeo.capacity.geometry.cone_geometry`; how correlated centres still are, and how many directions are gone."""
+
+    cones: list[tuple[np.ndarray, np.ndarray]]
+    correlation: float
+    rank: int
+
+
+def _with_correlations(manifolds: Sequence[np.ndarray], pooled: Moments, rng: np.random.Generator) -> _Seen:
+    """Each manifold in the metric that the others leave; where nothing is shared that is the space as it is."""
+    if is_flat(pooled):
+        return _as_they_are(manifolds, pooled, rng)
+    points = pooled_points(manifolds, pooled)
+    inside = cavity(points, rng)
+    correlation, rank = centers_in_metric(points, inside)
+    return _Seen([_from_origin(K) for K in inside.grams], correlation, rank)
+
+
+def _without_shared_directions(manifolds: Sequence[np.ndarray], pooled: Moments, rng: np.random.Generator) -> _Seen:
+    structure = low_rank_centers(pooled.centers)
+    V = structure.directions
+    along_V = (Y @ V for Y in around_centers(manifolds, pooled))
+    squares = np.square(pooled.centers).sum(axis=1) - np.square(pooled.centers @ V).sum(axis=1)
+    cones = [
+        _around_center(gram - B @ B.T, square) for gram, B, square in zip(pooled.grams, along_V, squares, strict=True)
+    ]
+    return _Seen(cones, structure.correlation_after, structure.rank)
+
+
+def _as_they_are(manifolds: Sequence[np.ndarray], pooled: Moments, rng: np.random.Generator) -> _Seen:
+    squares = np.square(pooled.centers).sum(axis=1)
+    cones = [_around_center(gram, square) for gram, square in zip(pooled.grams, squares, strict=True)]
+    return _Seen(cones, center_correlation(pooled.centers)[0], 0)
+
+
+_SEEN = {"auto": _with_correlations, "reference": _without_shared_directions, "keep": _as_they_are}
+RULES = tuple(_SEEN)
+
+
+def _around_center(gram: np.ndarray, square: float) -> tuple[np.ndarray, np.ndarray]:
+    """From inner products around the centre and its squared norm; the centre has a direction of its own."""
+    return gram / square if square > 0 else gram, np.ones(len(gram))
+
+
+def _from_origin(K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """From inner products of the points themselves, the centre being their mean."""
+    mean = K.mean(axis=1)
+    square = mean.mean()
+    if square <= 0:
+        return np.zeros_like(K), np.ones(len(K))
+    return (K - np.outer(mean, mean) / square) / square, mean / square
 
 
 def _row(geometry: FrameGeometry | None) -> dict[str, object]:

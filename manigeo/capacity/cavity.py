@@ -1,0 +1,227 @@
+r"""Capacity of correlated manifolds: the metric in which a manifold sees the space that the others leave.
+
+Mean-field theory takes the directions of different manifolds as independent. In a network they share many, of centres and
+of axes. The cavity argument keeps the theory: the other manifolds act on one through their linear response alone. With
+the points :math:`Z_\mu` of manifold :math:`\mu` as rows, the mean of all removed,
+
+.. math:: H = \Big(q + \sum_\mu Z_\mu^\top W_\mu Z_\mu\Big)^{-1}, \qquad
+          K_\mu = Z_\mu H_{\setminus\mu} Z_\mu^\top, \qquad
+          \chi_\mu = \Big\langle \frac{\partial a}{\partial b} \Big\rangle_{b \sim N(0, K_\mu)}, \qquad
+          W_\mu = \chi_\mu (1 - K_\mu \chi_\mu)^{-1} .
+
+:math:`a \ge 0` are the multipliers of the projection of a Gaussian draw, with fields b, on the cone of the manifold's
+points. A draw answers a change of its fields through its active points B alone, :math:`\partial a/\partial b =
+(K_{BB})^{-1}` there and zero elsewhere; :math:`W_\mu` is that answer without the manifold's action on itself.
+:math:`H_{\setminus\mu}` leaves :math:`\mu` out of the sum, and capacity, radius and dimension of :math:`\mu` are those of
+the Gram matrix :math:`K_\mu`, as if it were alone. The scale q is free, since cones have none; every round sets it so that
+H is used as much as the manifolds together have degrees of freedom,
+
+.. math:: \mathrm{tr}\,(1 - qH) = \sum_\mu \mathrm{tr}\,\chi_\mu K_\mu .
+
+For Gaussian correlations the replica method leads to the same picture: Wakhloo, Sussman & Chung (2023), Phys. Rev. Lett.
+131, 027301. Directions beyond the leading ones (see :mod:`manigeo.capacity.pooled`) share one length.
+
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import no_type_check
+
+import numpy as np
+from jaxtyping import Float
+from numba import njit
+from scipy.optimize import brentq
+
+from manigeo.capacity.anchors import nonnegative_least_squares
+from manigeo.capacity.centers import mean_absolute_cosine
+from manigeo.capacity.pooled import PooledPoints
+
+_DRAWS = 40  # of fields a manifold and round, and more where few manifolds share the noise of their sum
+_ALL_DRAWS = 4000
+_ROUNDS = 10
+_SETTLED = 0.005  # rounds end when the degrees of freedom change by less than this share; three or four are usual
+_OCCUPIED = 0.97  # of all dimensions: more and no metric is left, the layer is too narrow to separate the manifolds
+_DEPENDENT_RTOL = 1e-10
+_SHARED = 1.5
+_ALWAYS_ACTIVE = 1e-6  # keeps W finite where a direction is used in every draw
+
+_kernel = njit(cache=True, nogil=True, error_model="numpy")
+
+
+@dataclass(frozen=True)
+class Cavity:
+    """Manifolds in the metric that the others leave.
+
+    ``grams``: inner products K of each manifold's points, the mean of all removed, up to a common scale. ``metric`` (d, d):
+    H of the leading directions, ``rest_metric`` that of all others. ``degrees_of_freedom``: the number of dimensions that
+    all manifolds together use, P / capacity. ``saturated``: they want more dimensions than there are.
+    ``last_change``: of the degrees of freedom in the last round, relative.
+    """
+
+    grams: Sequence[np.ndarray]
+    metric: Float[np.ndarray, "leading leading"]
+    rest_metric: float
+    degrees_of_freedom: float
+    saturated: bool
+    last_change: float
+
+
+def cavity(points: PooledPoints, rng: np.random.Generator) -> Cavity:
+    """The self-consistent metric of the module's equations, and every manifold in it.
+
+    ``rng`` draws the fields, once for all rounds, so that a round is a function of the last one's metric.
+    """
+    Z, R, tail = points.coordinates, points.rest, points.tail
+    n_draws = max(_DRAWS, _ALL_DRAWS // len(Z))
+    fields = [rng.standard_normal((n_draws, len(F))) for F in Z]
+    # a first guess: every point answers alike, and a quarter of all are active
+    W, used, previous = [np.eye(len(F)) for F in Z], sum(len(F) for F in Z) / 4, np.inf
+    for _ in range(_ROUNDS):
+        H, h, saturated = _metric(Z, R, W, tail, used)
+        grams = _left_by_others(Z, R, W, H, h)
+        if abs(used - previous) <= _SETTLED * used:
+            break
+        responses = [_response(K, t) for K, t in zip(grams, fields, strict=True)]
+        W = [_without_itself(chi, K) for chi, K in zip(responses, grams, strict=True)]
+        previous, used = used, sum(float((chi * K).sum()) for chi, K in zip(responses, grams, strict=True))
+    return Cavity(grams, H, h, used, saturated, abs(used - previous) / used if used else 0.0)
+
+
+def centers_in_metric(points: PooledPoints, inside: Cavity) -> tuple[float, int]:
+    r"""How correlated centres are in the metric H, and how many directions they share.
+
+    The first is the mean absolute cosine of :func:`~manigeo.capacity.centers.center_correlation` with inner products
+    :math:`c^\top H c'`. The second counts the principal directions of the centres with more variance than independent
+    centres of the norm g that others leave could have in N features, with room for finite size:
+    :math:`\lambda_k > 1.5\, (1 + \sqrt{P/N})^2\, \langle g^2 \rangle`, in the units of the points around their centres.
+    """
+    before = points.center_gram
+    along = np.stack([F.mean(axis=0) for F in points.coordinates])
+    after = along @ inside.metric @ along.T + inside.rest_metric * (before - along @ along.T)
+    around = sum(_around_mean(K) for K in inside.grams)
+    around_before = sum(_around_mean(F @ F.T + R) for F, R in zip(points.coordinates, points.rest, strict=True))
+    left = np.mean([K.mean() for K in inside.grams]) * (around_before / around if around > 0 else 1.0)
+    independent = left * (1 + np.sqrt(len(before) / points.n_features)) ** 2
+    rank = int(np.count_nonzero(np.linalg.eigvalsh(_centered(before)) > _SHARED * independent))
+    return mean_absolute_cosine(_centered(after)), rank
+
+
+def _centered(gram: np.ndarray) -> np.ndarray:
+    mean = gram.mean(axis=0)
+    return gram - mean - mean[:, None] + mean.mean()
+
+
+def _around_mean(gram: np.ndarray) -> float:
+    return float(np.trace(gram) - gram.sum() / len(gram))
+
+
+def _response(K: np.ndarray, t: np.ndarray) -> Float[np.ndarray, "points points"]:
+    """The mean of da/db over draws of fields b ~ N(0, K), made of standard normal ``t``."""
+    lengths = np.sqrt(np.clip(np.diag(K), 0, None))
+    lengths[lengths == 0] = 1.0
+    cosines = K / np.outer(lengths, lengths)
+    variance, U = np.linalg.eigh(cosines)
+    b = t @ (U * np.sqrt(np.clip(variance, 0, None))) @ U.T  # the symmetric root: signs of eigenvectors do not matter
+    multipliers, _ = nonnegative_least_squares(cosines, b)
+    return _mean_inverse_on_support(cosines, multipliers) / np.outer(lengths, lengths)
+
+
+@_kernel
+@no_type_check
+def _mean_inverse_on_support(K, a):
+    """The mean over rows of ``a`` of the inverse of K on the columns where the row is positive, zero elsewhere."""
+    n_draws, m = a.shape
+    total, L, inverse = np.zeros((m, m)), np.zeros((m, m)), np.zeros((m, m))
+    columns = np.empty(m, np.int64)
+    for i in range(n_draws):
+        n = 0
+        for j in range(m):
+            if a[i, j] > 0:
+                columns[n] = j
+                n += _append_row(K, columns, n, L)
+        for c in range(n):
+            inverse[c, c] = 1 / L[c, c]
+            for r in range(c + 1, n):
+                value = 0.0
+                for q in range(c, r):
+                    value -= L[r, q] * inverse[q, c]
+                inverse[r, c] = value / L[r, r]
+        for p in range(n):
+            for q in range(p + 1):
+                value = 0.0
+                for r in range(p, n):
+                    value += inverse[r, p] * inverse[r, q]
+                total[columns[p], columns[q]] += value
+                if p != q:
+                    total[columns[q], columns[p]] += value
+    return total / n_draws
+
+
+@_kernel
+@no_type_check
+def _append_row(K, columns, n, L):
+    """The next row of the Cholesky factor of K on ``columns``; 0 and nothing added where the column depends on others."""
+    j = columns[n]
+    for q in range(n):
+        value = K[j, columns[q]]
+        for r in range(q):
+            value -= L[n, r] * L[q, r]
+        L[n, q] = value / L[q, q]
+    left = K[j, j]
+    for r in range(n):
+        left -= L[n, r] ** 2
+    if left <= _DEPENDENT_RTOL * K[j, j]:
+        return 0
+    L[n, n] = np.sqrt(left)
+    return 1
+
+
+def _without_itself(chi: np.ndarray, K: np.ndarray) -> Float[np.ndarray, "points points"]:
+    """W = chi (1 - K chi)^-1, symmetric."""
+    W = np.linalg.solve((1 + _ALWAYS_ACTIVE) * np.eye(len(K)) - chi @ K, chi)
+    return (W + W.T) / 2
+
+
+def _left_by_others(
+    Z: Sequence[np.ndarray], R: Sequence[np.ndarray], W: Sequence[np.ndarray], H: np.ndarray, h: float
+) -> list[np.ndarray]:
+    """Inner products of each manifold's points in the metric that lacks its own W: (1 - Z H Z' W)^-1 Z H Z'."""
+    mapped = np.split(np.concatenate(Z) @ H, np.cumsum([len(F) for F in Z])[:-1])
+    grams = []
+    for F, HF, w, rest in zip(Z, mapped, W, R, strict=True):
+        whole = HF @ F.T
+        K = np.linalg.solve(np.eye(len(F)) - whole @ w, whole)
+        grams.append((K + K.T) / 2 + h * rest)
+    return grams
+
+
+def _metric(
+    Z: Sequence[np.ndarray], R: Sequence[np.ndarray], W: Sequence[np.ndarray], tail: np.ndarray, used: float
+) -> tuple[np.ndarray, float, bool]:
+    """H of the leading directions, the mean length h of the others, and whether ``used`` is more than fits."""
+    weighted = np.concatenate([w @ F for F, w in zip(Z, W, strict=True)])
+    pooled = np.concatenate(Z).T @ weighted
+    loads = np.clip(np.linalg.eigvalsh(pooled), 0, None)
+    outside = tail * _load_of_rest(R, W, tail)
+    everything = np.concatenate([loads, outside])
+    available = np.count_nonzero(everything > 1e-12 * everything.max(initial=0.0))
+    if available == 0:
+        return np.eye(len(pooled)), 1.0, False
+    q = _scale(everything, min(used, _OCCUPIED * available))
+    h = float((tail / (q + outside)).sum() / tail.sum()) if len(tail) else 0.0
+    return np.linalg.inv(q * np.eye(len(pooled)) + pooled), h, bool(used > _OCCUPIED * available)
+
+
+def _load_of_rest(R: Sequence[np.ndarray], W: Sequence[np.ndarray], tail: np.ndarray) -> float:
+    """What the manifolds load on a direction outside, for each unit of its variance."""
+    return sum(float((w * rest).sum()) for w, rest in zip(W, R, strict=True)) / tail.sum() if len(tail) else 0.0
+
+
+def _scale(loads: np.ndarray, used: float) -> float:
+    """The q at which sum loads / (q + loads) is ``used``."""
+
+    def excess(log_q: float) -> float:
+        return float((loads / (np.exp(log_q) + loads)).sum()) - used
+
+    top = float(np.log(loads.max()))
+    return float(np.exp(brentq(excess, top - 40, top + 40)))

@@ -1,0 +1,453 @@
+r"""Joint capacity: all manifolds at once, labels included, so that their correlations need no removal and no rule.
+
+Chou et al. (2024), "Geometry linked to untangling efficiency (GLUE)". The mean of all samples is subtracted; for a
+Gaussian :math:`t` in the points' span and labels :math:`y`, the draw is projected on the cone of the signed points,
+
+.. math:: \alpha^{-1} = \frac1P\, \mathrm{E}_{t, y} \big|\mathrm{proj}(t)\big|^2, \qquad
+          \mathrm{proj}(t) = \sum_\mu y_\mu m_\mu s_\mu ,
+
+where :math:`m_\mu` is the mass (sum of multipliers) of manifold :math:`\mu` and :math:`s_\mu` its anchor, the average of
+its points with the multipliers as weights (zero where there is no mass). With the anchors :math:`S` (P rows), their mean
+:math:`S_0` over draws, and :math:`S_1 = S - S_0`:
+
+.. math::
+    a = (St)^\top (SS^\top)^+ (St), \quad
+    b = (S_1t)^\top (S_1S_1^\top)^+ (S_1t), \quad
+    c = (S_1t)^\top (S_1S_1^\top + S_0S_0^\top)^+ (S_1t),
+
+.. math:: D = \frac{\mathrm{E}b}{P}, \quad R = \sqrt{\frac{\mathrm{E}c}{\mathrm{E}(b - c)}}, \quad
+          U = \frac{\mathrm{E}c}{\mathrm{E}a}, \qquad \alpha = \frac{U\,(1 + R^{-2})}{D} .
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+import joblib
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+from threadpoolctl import threadpool_limits
+
+from manigeo.capacity.cone import Projection, UnitPoints, project_on_cone
+from manigeo.manifolds import RANK_RTOL, class_means, global_mean
+
+LABELS = ("random", "one_vs_rest")
+POINTS = ("all", "centers", "axes")
+
+_LABEL_STREAM, _DRAW_STREAM = 0, 1  # spawn keys: draws are the same whatever the labels
+_BLOCK = 10  # draws a task; fixed, so that sums over draws are the same for any number of jobs
+_FEATURES_AT_ONCE = 4096
+_KKT_RTOL = 1e-9
+_ALIGNMENTS = ("center_alignment", "axis_alignment", "center_axis_alignment")
+_IDENTITY_RTOL = 1e-6  # a, from a pseudo-inverse, keeps half of float64's digits
+_DEAD_RTOL = 1e-12  # spread below this share of the activations is the rounding of their mean
+_PINV_RTOL = 1e-10  # of anchors with rms one; rounding leaves 1e-16 times their number
+
+
+class Pairs(NamedTuple):
+    r"""What pairs of manifolds share, (P, P) each.
+
+    ``load``: mean of :math:`y_\mu m_\mu s_\mu \cdot y_\nu m_\nu s_\nu`, whose sum is :math:`P/\alpha`; positive where two
+    manifolds hinder each other. ``center``: \|cos\| of the mean anchors; ``axis``: mean \|cos\| of the anchors around
+    their means; ``center_axis``: of the mean anchor of the row and the other's around its mean.
+    """
+
+    load: np.ndarray
+    center: np.ndarray
+    axis: np.ndarray
+    center_axis: np.ndarray
+
+
+@dataclass(frozen=True)
+class JointCapacity:
+    r"""Joint capacity and geometry of a set of manifolds, each number with its standard error over draws (jackknife).
+
+    ``dimension``, ``radius`` and ``utility`` are GLUE's D, R and U; alignments are means of :class:`Pairs` over different
+    manifolds. ``saturated_fraction`` is the share of draws that lie in the cone, because their labels cannot be separated
+    or nearly so; capacity cannot fall below ``bound`` = P/rank, and where half of the draws or more are ``saturated``
+    that bound, not the manifolds, sets it. ``residual``: the largest relative KKT residual over all points and draws.
+    ``identity_residual``: by how much :math:`U(1 + R^{-2})/D` differs from the capacity, relative.
+
+    ``per_class``, a row per manifold: ``inverse_capacity``, mean of :math:`y_\mu m_\mu s_\mu \cdot t`, whose mean over
+    manifolds is :math:`1/\alpha`, so that the largest limit it; ``capacity``, its reciprocal; ``anchored``, the share of
+    draws with mass; ``radius``, the anchors' spread around their mean by its norm, over those draws.
+    ``flag`` says why numbers are NaN (``no_spread``) or in doubt (``saturated``, ``uncertified``, ``identity``).
+    """
+
+    capacity: float
+    dimension: float
+    radius: float
+    utility: float
+    center_alignment: float
+    axis_alignment: float
+    center_axis_alignment: float
+    stderr: float
+    dimension_stderr: float
+    radius_stderr: float
+    utility_stderr: float
+    center_alignment_stderr: float
+    axis_alignment_stderr: float
+    center_axis_alignment_stderr: float
+    saturated: bool
+    saturated_fraction: float
+    bound: float
+    rank: int
+    active_points: float
+    residual: float
+    identity_residual: float
+    n_manifolds: int
+    n_draws: int
+    flag: str
+    per_class: pd.DataFrame
+    per_pair: Pairs
+
+
+def joint_capacity(
+    manifolds: Sequence[np.ndarray],
+    n_draws: int = 100,
+    *,
+    labels: str = "random",
+    points: str = "all",
+    seed: int | np.random.SeedSequence = 0,
+    n_jobs: int = 1,
+) -> JointCapacity:
+    r"""Joint capacity and GLUE geometry of a sequence of manifolds, arrays ``(points, features)``.
+
+    .. math:: \alpha = P \,/\, \mathrm{E}_{t, y} |\mathrm{proj}(t)|^2
+
+    ``labels``: ``"random"`` signs, or ``"one_vs_rest"``, each manifold in turn against all others. ``points``: ``"all"``;
+    ``"centers"``, each manifold its mean alone, so that only correlations of centres limit capacity; ``"axes"``, centres
+    turned orthogonal to each other and to all axes at equal norms, so that only the manifolds' extents and their
+    correlations do. The result is the same for any ``n_jobs``, and does not depend on rotations and scale of the features.
+
+    Points in general position have capacity 2 while there are enough features, and P/N where there are not: then
+    the result is ``saturated``. A layer whose samples are all equal gives NaN, flag ``no_spread``.
+
+    Raises ``ValueError`` for fewer than two manifolds, arrays that do not share their features, NaN or infinite entries,
+    fewer than two draws, and labels or points that are none of the above.
+
+    >>> r = joint_capacity([row[None] for row in np.eye(20)], n_draws=400)
+    >>> abs(r.capacity - 2.0) < 4 * r.stderr
+    True
+    """
+    manifolds = [np.asarray(X) for X in manifolds]
+    _check_request(manifolds, n_draws, labels, points)
+    with threadpool_limits(limits=1, user_api="blas"):  # bits then do not depend on the number of cores
+        sample = _sample(*_view(manifolds, points))
+        if sample is None:
+            return _undefined(len(manifolds), n_draws, "no_spread")
+        return _joint(sample, _Randomness(_sequence(seed), labels), n_draws, n_jobs)
+
+
+def _check_request(manifolds: Sequence[np.ndarray], n_draws: int, labels: str, points: str) -> None:
+    if labels not in LABELS or points not in POINTS:
+        raise ValueError(f"labels must be one of {LABELS} and points one of {POINTS}, got {labels!r} and {points!r}")
+    if n_draws < 2:
+        raise ValueError(f"n_draws must be 2 or more, for a standard error, got {n_draws}")
+    if len(manifolds) < 2:
+        raise ValueError(f"capacity is about two or more manifolds, got {len(manifolds)}")
+    if any(X.ndim != 2 or len(X) == 0 for X in manifolds) or len({X.shape[1] for X in manifolds}) != 1:
+        raise ValueError(
+            f"manifolds are (points, features) arrays with equal features, got {[X.shape for X in manifolds]}"
+        )
+    for mu, X in enumerate(manifolds):
+        if bad := np.count_nonzero(~np.isfinite(X)):
+            raise ValueError(f"activations must be finite, manifold {mu} holds {bad} NaN or infinite entries")
+
+
+def _view(manifolds: Sequence[np.ndarray], points: str) -> tuple[list[np.ndarray], Float[np.ndarray, " features"]]:
+    """The manifolds that are looked at, and what is to be subtracted from them."""
+    mean = global_mean(manifolds)
+    if points == "all":
+        return list(manifolds), mean
+    centers = class_means(manifolds)
+    if points == "centers":
+        return list(centers[:, None]), mean
+    own = np.diag(np.linalg.norm(centers - mean, axis=1))  # a direction for each centre alone
+    axes = [np.hstack([X - c, np.tile(e, (len(X), 1))]) for X, c, e in zip(manifolds, centers, own, strict=True)]
+    return axes, np.zeros(axes[0].shape[1])
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """All points in coordinates of their span, with the manifold each belongs to. Points at the mean constrain nothing
+    and are left out. ``whitening``: g in as many dimensions as points becomes t = whitening * (points' g), Gaussian in
+    the span, and the same for rotated features whatever signs the eigenvectors have."""
+
+    points: Float[np.ndarray, "points rank"]
+    norms: Float[np.ndarray, " points"]
+    owner: Int[np.ndarray, " points"]
+    whitening: Float[np.ndarray, " rank"]
+    unit: UnitPoints
+    n_manifolds: int
+
+
+def _sample(manifolds: Sequence[np.ndarray], mean: Float[np.ndarray, " features"]) -> _Sample | None:
+    spread = float(np.sqrt(np.mean([np.square(X - mean).sum(axis=1).mean() for X in manifolds])))
+    if spread <= _DEAD_RTOL * np.linalg.norm(mean):
+        return None
+    points = _span(manifolds, mean, spread)
+    norms = np.linalg.norm(points, axis=1)
+    keep = norms > _DEAD_RTOL
+    owner = np.repeat(np.arange(len(manifolds)), [len(X) for X in manifolds])[keep]
+    points, norms = points[keep], norms[keep]
+    whitening = 1 / np.linalg.norm(points, axis=0)  # its columns are orthogonal
+    return _Sample(points, norms, owner, whitening, UnitPoints.of(points / norms[:, None]), len(manifolds))
+
+
+def _span(
+    manifolds: Sequence[np.ndarray], mean: Float[np.ndarray, " features"], unit: float
+) -> Float[np.ndarray, "points rank"]:
+    """The points minus ``mean``, in ``unit``, on the principal axes of their span: from the features where these are
+    fewer than the points, else from the Gram, added up over blocks of features."""
+    n, width = sum(len(X) for X in manifolds), len(mean)
+    if width <= n:
+        Z = _columns(manifolds, mean, unit, slice(None))
+        eigenvalues, V = np.linalg.eigh(Z.T @ Z)
+        return Z @ V[:, eigenvalues > RANK_RTOL * eigenvalues[-1]]
+    gram = np.zeros((n, n))
+    for start in range(0, width, _FEATURES_AT_ONCE):
+        Z = _columns(manifolds, mean, unit, slice(start, start + _FEATURES_AT_ONCE))
+        gram += Z @ Z.T
+    eigenvalues, U = np.linalg.eigh(gram)
+    keep = eigenvalues > RANK_RTOL * eigenvalues[-1]
+    return U[:, keep] * np.sqrt(eigenvalues[keep])
+
+
+def _columns(manifolds: Sequence[np.ndarray], mean: np.ndarray, unit: float, columns: slice) -> np.ndarray:
+    return (np.concatenate([X[:, columns] for X in manifolds]) - mean[columns]) / unit
+
+
+class _Randomness(NamedTuple):
+    """Labels and Gaussian of draw i, each from its own stream."""
+
+    root: np.random.SeedSequence
+    labels: str
+
+    def generator(self, *key: int) -> np.random.Generator:
+        return np.random.default_rng(np.random.SeedSequence(self.root.entropy, spawn_key=(*self.root.spawn_key, *key)))
+
+    def signs(self, i: int, n_manifolds: int) -> Float[np.ndarray, " manifolds"]:
+        if self.labels == "random":
+            return self.generator(_LABEL_STREAM, i).choice([-1.0, 1.0], n_manifolds)
+        order = self.generator(_LABEL_STREAM).permutation(n_manifolds)
+        return np.where(np.arange(n_manifolds) == order[i % n_manifolds], 1.0, -1.0)
+
+    def gaussian(self, i: int, sample: _Sample) -> Float[np.ndarray, " rank"]:
+        g = self.generator(_DRAW_STREAM, i).standard_normal(len(sample.points))
+        return sample.whitening * (g @ sample.points)
+
+
+def _sequence(seed: int | np.random.SeedSequence) -> np.random.SeedSequence:
+    return seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
+
+
+class _Solved(NamedTuple):
+    """A draw: its labels, its Gaussian, its projection."""
+
+    signs: np.ndarray
+    t: np.ndarray
+    projection: Projection
+
+
+def _solve(sample: _Sample, randomness: _Randomness, i: int) -> _Solved:
+    signs, t = randomness.signs(i, sample.n_manifolds), randomness.gaussian(i, sample)
+    return _Solved(signs, t, project_on_cone(sample.unit, signs[sample.owner], t))
+
+
+def _anchors(
+    sample: _Sample, projection: Projection
+) -> tuple[Float[np.ndarray, "manifolds rank"], Float[np.ndarray, " manifolds"]]:
+    """Anchors S, a zero row for a manifold without mass, and the masses."""
+    active = projection.active
+    weights = np.zeros((sample.n_manifolds, len(active)))
+    weights[sample.owner[active], np.arange(len(active))] = projection.multipliers / sample.norms[active]
+    mass = weights.sum(axis=1)
+    return weights / np.where(mass > 0, mass, 1.0)[:, None] @ sample.points[active], mass
+
+
+def _joint(sample: _Sample, randomness: _Randomness, n_draws: int, n_jobs: int) -> JointCapacity:
+    blocks = [range(start, min(start + _BLOCK, n_draws)) for start in range(0, n_draws, _BLOCK)]
+    with joblib.Parallel(n_jobs=n_jobs) as parallel:
+        first = parallel(joblib.delayed(_solve_block)(sample, randomness, block) for block in blocks)
+        solved = [draw for draws, _, _ in first for draw in draws]
+        mean = sum(total for _, total, _ in first) / n_draws
+        rms = np.sqrt(sum(squares for _, _, squares in first) / n_draws)
+        anchors = _MeanAnchors(mean, np.where(rms > 0, rms, 1.0), n_draws)
+        second = parallel(
+            joblib.delayed(_measure_block)(sample, anchors, [solved[i] for i in block]) for block in blocks
+        )
+    draws = _Draws(*(np.concatenate(column) for column in zip(*(rows for rows, _ in second), strict=True)))
+    pairs = Pairs(*(sum(parts) / n_draws for parts in zip(*(pairs for _, pairs in second), strict=True)))
+    return _result(sample, solved, anchors, draws, pairs)
+
+
+def _solve_block(
+    sample: _Sample, randomness: _Randomness, block: range
+) -> tuple[list[_Solved], np.ndarray, np.ndarray]:
+    """Solved draws, the sum of their anchors and of the anchors' squared norms."""
+    with threadpool_limits(limits=1, user_api="blas"):
+        solved = [_solve(sample, randomness, i) for i in block]
+        anchors = [_anchors(sample, draw.projection)[0] for draw in solved]
+    return solved, np.sum(anchors, axis=0), np.sum([np.square(S).sum(axis=1) for S in anchors], axis=0)
+
+
+class _MeanAnchors(NamedTuple):
+    """S_0, the anchors' root mean squares (they set what counts as zero), and over how many draws."""
+
+    mean: np.ndarray
+    rms: np.ndarray
+    n_draws: int
+
+
+class _Draws(NamedTuple):
+    """What each draw gives, a row a draw: a, b, c; each manifold's share of the squared projection; whether it has mass;
+    mean alignments, that of centres with this draw left out."""
+
+    abc: np.ndarray
+    load: np.ndarray
+    anchored: np.ndarray
+    alignment: np.ndarray
+
+
+def _measure_block(sample: _Sample, anchors: _MeanAnchors, solved: list[_Solved]) -> tuple[_Draws, Pairs]:
+    with threadpool_limits(limits=1, user_api="blas"):
+        measured = [_measure(sample, anchors, draw) for draw in solved]
+    rows = _Draws(*(np.stack(column) for column in zip(*(draw for draw, _ in measured), strict=True)))
+    return rows, Pairs(*(np.sum(parts, axis=0) for parts in zip(*(pairs for _, pairs in measured), strict=True)))
+
+
+def _measure(sample: _Sample, anchors: _MeanAnchors, draw: _Solved) -> tuple[_Draws, Pairs]:
+    S, mass = _anchors(sample, draw.projection)
+    S0 = anchors.mean
+    S1 = S - S0
+    parts = (mass * draw.signs)[:, None] * S  # of the projection, one for each manifold
+    pairs = Pairs(parts @ parts.T, _cosines(S0, S0), _cosines(S1, S1), _cosines(S0, S1))
+    without = (anchors.n_draws * S0 - S) / (anchors.n_draws - 1)
+    alignment = [_off_diagonal(C) for C in (_cosines(without, without), pairs.axis, pairs.center_axis)]
+    rms = anchors.rms[:, None]
+    abc = _abc(S / rms, S0 / rms, S1 / rms, draw.t)
+    return _Draws(abc, parts @ draw.t, mass > 0, np.array(alignment)), pairs
+
+
+def _abc(
+    S: Float[np.ndarray, "manifolds rank"],
+    S0: Float[np.ndarray, "manifolds rank"],
+    S1: Float[np.ndarray, "manifolds rank"],
+    t: Float[np.ndarray, " rank"],
+) -> Float[np.ndarray, " 3"]:
+    G1 = S1 @ S1.T
+    return np.array([_norm_by(S @ S.T, S @ t), _norm_by(G1, S1 @ t), _norm_by(G1 + S0 @ S0.T, S1 @ t)])
+
+
+def _norm_by(G: Float[np.ndarray, "n n"], x: Float[np.ndarray, " n"]) -> float:
+    """x' G^+ x."""
+    eigenvalues, U = np.linalg.eigh(G)
+    keep = eigenvalues > _PINV_RTOL
+    return float(np.square(U[:, keep].T @ x) @ (1 / eigenvalues[keep]))
+
+
+def _cosines(A: Float[np.ndarray, "n rank"], B: Float[np.ndarray, "n rank"]) -> Float[np.ndarray, "n n"]:
+    """|cos| between rows; zero where a row vanishes."""
+    norms = np.outer(np.linalg.norm(A, axis=1), np.linalg.norm(B, axis=1))
+    return np.abs(np.divide(A @ B.T, norms, out=np.zeros_like(norms), where=norms > 0))
+
+
+def _off_diagonal(C: Float[np.ndarray, "n n"]) -> float:
+    return float((C.sum() - np.trace(C)) / (len(C) * (len(C) - 1)))
+
+
+def _result(
+    sample: _Sample, solved: list[_Solved], anchors: _MeanAnchors, draws: _Draws, pairs: Pairs
+) -> JointCapacity:
+    P, rank = sample.n_manifolds, sample.points.shape[1]
+    measures = _measures(P, draws)
+    alignments = {name: _off_diagonal(getattr(pairs, name.removesuffix("_alignment"))) for name in _ALIGNMENTS}
+    errors = {f"{name}_stderr": error for name, (_, error) in measures.items()}
+    errors |= dict(zip((f"{name}_stderr" for name in _ALIGNMENTS), _alignment_errors(draws.alignment), strict=True))
+    values = {name: value for name, (value, _) in measures.items()}
+    with np.errstate(all="ignore"):
+        glue = values["utility"] * (1 + np.float64(values["radius"]) ** -2) / values["dimension"]
+        identity = float(abs(glue / values["capacity"] - 1))
+    residual = max(draw.projection.residual for draw in solved)
+    inside = float(np.mean([draw.projection.inside for draw in solved]))
+    return JointCapacity(
+        **values,
+        **alignments,
+        stderr=errors.pop("capacity_stderr"),
+        **errors,
+        saturated=inside >= 0.5,
+        saturated_fraction=inside,
+        bound=P / rank,
+        rank=rank,
+        active_points=float(np.mean([len(draw.projection.active) for draw in solved])),
+        residual=residual,
+        identity_residual=identity,
+        n_manifolds=P,
+        n_draws=len(solved),
+        flag=_flag(inside, residual, identity),
+        per_class=_per_class(draws, anchors),
+        per_pair=pairs,
+    )
+
+
+def _measures(P: int, draws: _Draws) -> dict[str, tuple[float, float]]:
+    """Capacity, dimension, radius and utility, each with its error."""
+    a, b, c = draws.abc.T
+    return {
+        "capacity": _estimate(lambda squared: P / squared, draws.load.sum(axis=1)),
+        "dimension": _estimate(lambda b: b / P, b),
+        "radius": _estimate(lambda c, rest: np.sqrt(c / rest), c, np.maximum(b - c, 0.0)),
+        "utility": _estimate(lambda c, a: c / a, c, a),
+    }
+
+
+def _estimate(f: Callable[..., np.ndarray], *samples: Float[np.ndarray, " draws"]) -> tuple[float, float]:
+    """f of the samples' means, and its jackknife error: the spread of f over means that leave one draw out."""
+    n, means = len(samples[0]), [x.mean() for x in samples]
+    with np.errstate(all="ignore"):  # a mean of zero gives inf or NaN
+        left_out = f(*((n * mean - x) / (n - 1) for mean, x in zip(means, samples, strict=True)))
+        return float(f(*means)), float(np.sqrt((n - 1) * np.var(left_out)))
+
+
+def _alignment_errors(alignment: Float[np.ndarray, "draws 3"]) -> list[float]:
+    """Of centres by the jackknife, since their mean is taken first; of the others by their spread over draws."""
+    n, variance = len(alignment), alignment.var(axis=0)
+    return [float(error) for error in np.sqrt(variance * [n - 1, 1 / (n - 1), 1 / (n - 1)])]
+
+
+def _flag(inside: float, residual: float, identity: float) -> str:
+    doubts = {
+        "saturated": inside >= 0.5,
+        "uncertified": residual > _KKT_RTOL,
+        "identity": not identity <= _IDENTITY_RTOL,
+    }
+    return ";".join(name for name, holds in doubts.items() if holds)
+
+
+def _per_class(draws: _Draws, anchors: _MeanAnchors) -> pd.DataFrame:
+    inverse, inverse_stderr = draws.load.mean(axis=0), draws.load.std(axis=0, ddof=1) / np.sqrt(len(draws.load))
+    anchored = draws.anchored.mean(axis=0)
+    share = np.where(anchored > 0, anchored, 1.0)  # turns means over draws into means over draws with mass
+    squared_norm, squared_center = anchors.rms**2 / share, np.square(anchors.mean).sum(axis=1) / share**2
+    with np.errstate(all="ignore"):  # a manifold that no draw needs has infinite capacity and no radius
+        return pd.DataFrame(
+            {
+                "inverse_capacity": inverse,
+                "inverse_capacity_stderr": inverse_stderr,
+                "capacity": 1 / inverse,
+                "capacity_stderr": inverse_stderr / inverse**2,
+                "anchored": anchored,
+                "radius": np.sqrt(np.maximum(squared_norm - squared_center, 0.0) / squared_center),
+            }
+        )
+
+
+def _undefined(n_manifolds: int, n_draws: int, flag: str) -> JointCapacity:
+    nothing: dict[str, Any] = dict.fromkeys((field.name for field in fields(JointCapacity)), np.nan)
+    defined = {"saturated": False, "rank": 0, "n_manifolds": n_manifolds, "n_draws": n_draws, "flag": flag}
+    columns = ("inverse_capacity", "inverse_capacity_stderr", "capacity", "capacity_stderr", "anchored", "radius")
+    table = pd.DataFrame(np.nan, index=range(n_manifolds), columns=columns)
+    pairs = Pairs(*(np.full((n_manifolds, n_manifolds), np.nan) for _ in Pairs._fields))
+    return JointCapacity(**(nothing | defined | {"per_class": table, "per_pair": pairs}))

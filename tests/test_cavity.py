@@ -1,0 +1,149 @@
+import numpy as np
+import pytest
+
+from manigeo import manifold_capacity
+from manigeo.capacity import pooled
+from manigeo.capacity.anchors import nonnegative_least_squares
+from manigeo.capacity.cavity import _left_by_others, _mean_inverse_on_support, cavity
+from manigeo.capacity.pooled import PooledPoints, moments, pooled_points
+from tests.reference import shared
+
+
+def segments(P: int, N: int, strength: float, seed: int, radius: float = 0.5) -> list[np.ndarray]:
+    """Segments whose centres, of length one, lie by a share ``strength`` (of norm) in three common directions."""
+    rng = np.random.default_rng(seed)
+
+    def directions(dim: int) -> np.ndarray:
+        v = rng.standard_normal((P, dim))
+        return v / np.linalg.norm(v, axis=1, keepdims=True)
+
+    common = np.linalg.qr(rng.standard_normal((N, 3)))[0].T
+    centers = np.sqrt(1 - strength**2) * directions(N) + strength * directions(3) @ common
+    return [np.stack([c + a, c - a]) for c, a in zip(centers, radius * directions(N), strict=True)]
+
+
+def segment_capacity(radius: float) -> float:
+    return 1 / (1.5 - 2 / np.pi * np.arctan(1 / radius))
+
+
+def in_cavity(manifolds: list[np.ndarray], seed: int = 0):
+    rng = np.random.default_rng(seed)
+    return cavity(pooled_points(manifolds, moments(manifolds, rng)), rng)
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, 0.7, 0.9, 0.95])
+def test_planted_correlations_of_centers_are_taken_off(strength):
+    r = manifold_capacity(segments(120, 500, strength, seed=3), n_draws=600)
+    expected = segment_capacity(0.5 / np.sqrt(1 - strength**2))
+    # finite P and N leave one to two per cent; four are asked for
+    assert r.capacity == pytest.approx(expected, rel=0.04)
+
+
+def test_planted_directions_are_counted():
+    ranks = {
+        s: [manifold_capacity(segments(120, 500, s, seed), n_draws=2).center_rank for seed in range(20)]
+        for s in (0, 0.9)
+    }
+    assert ranks[0].count(0) >= 19
+    assert ranks[0.9].count(3) >= 19
+
+
+@pytest.mark.parametrize("case", ["last_unpermuted_h6", "last_permuted_h6"])
+def test_real_layers_have_their_simulated_capacity(case):
+    with np.load(shared("reference/real_layers.npz")) as layers:
+        r = manifold_capacity(list(layers[f"{case}/activations"]))
+        # the simulation is of 24 dichotomies a point, good to 2 %; the theory was within 2 % of longer ones
+        assert r.capacity == pytest.approx(layers[f"{case}/expected"][0], rel=0.05)
+
+
+def test_points_have_capacity_two_however_correlated():
+    rng = np.random.default_rng(4)
+    points = [
+        row[None]
+        for row in rng.standard_normal((80, 20)) @ rng.standard_normal((20, 300)) + rng.standard_normal((80, 300))
+    ]
+    assert manifold_capacity(points, n_draws=2000).capacity == pytest.approx(2.0, rel=0.03)  # and 1/P of finite P
+
+
+def test_a_wide_layer_has_the_capacity_of_its_narrow_original():
+    rng = np.random.default_rng(5)
+    widths = np.arange(1, 401) ** -0.5
+    narrow = [widths * (rng.standard_normal(400) + rng.standard_normal((12, 400))) for _ in range(30)]
+    turned = np.linalg.qr(rng.standard_normal((2000, 400)))[0].T
+    a, b = manifold_capacity(narrow), manifold_capacity([X @ turned for X in narrow])
+    assert b.capacity == pytest.approx(a.capacity, rel=0.05)  # 256 directions and a power law instead of all 400
+
+
+def test_a_flat_wide_layer_is_taken_as_it_is():
+    rng = np.random.default_rng(6)
+    manifolds = [rng.standard_normal((10, 4000)) for _ in range(60)]
+    assert manifold_capacity(manifolds).capacity == manifold_capacity(manifolds, centers="keep").capacity
+
+
+def test_the_metric_is_used_as_much_as_there_are_degrees_of_freedom():
+    inside = in_cavity(segments(60, 100, 0.7, 0))
+    H = inside.metric
+    q = 1 / np.linalg.eigvalsh(H)[-1]  # directions that nobody loads are left at 1/q
+    spare = in_cavity([np.pad(X, ((0, 0), (0, 5))) for X in segments(60, 100, 0.7, 0)])
+    q = 1 / np.linalg.eigvalsh(spare.metric)[-1]
+    assert np.trace(np.eye(len(spare.metric)) - q * spare.metric) == pytest.approx(spare.degrees_of_freedom, rel=0.02)
+
+
+def test_leaving_a_manifold_out_is_taking_its_response_from_the_sum():
+    rng = np.random.default_rng(7)
+    Z = [rng.standard_normal((4, 9)) for _ in range(3)]
+    W = [A @ A.T for A in rng.standard_normal((3, 4, 4))]
+    H = np.linalg.inv(2 * np.eye(9) + sum(F.T @ w @ F for F, w in zip(Z, W, strict=True)))
+    without_1 = np.linalg.inv(np.linalg.inv(H) - Z[1].T @ W[1] @ Z[1])
+    grams = _left_by_others(Z, [np.zeros((4, 4))] * 3, W, H, 1.0)
+    np.testing.assert_allclose(grams[1], Z[1] @ without_1 @ Z[1].T, rtol=1e-9, atol=1e-10)
+
+
+def test_the_response_is_the_derivative_of_the_multipliers():
+    rng = np.random.default_rng(8)
+    Z = rng.standard_normal((6, 10))
+    Z /= np.linalg.norm(Z, axis=1, keepdims=True)
+    K, b = Z @ Z.T, rng.standard_normal((1, 6))
+    a, _ = nonnegative_least_squares(K, b)
+    step = 1e-6  # far below the distance to the next change of the active set
+    moved = [(nonnegative_least_squares(K, b + step * e)[0] - a)[0] / step for e in np.eye(6)]
+    np.testing.assert_allclose(_mean_inverse_on_support(K, a), np.array(moved), atol=1e-7)
+
+
+def test_dependent_points_do_not_break_the_response():
+    K = np.ones((3, 3))
+    np.testing.assert_allclose(_mean_inverse_on_support(K, np.array([[0.5, 0.5, 0.0]])), np.diag([1.0, 0, 0]))
+
+
+@pytest.mark.parametrize("change", ["rotated", "scaled", "shifted"])
+def test_the_cavity_does_not_depend_on_coordinates(change):
+    rng = np.random.default_rng(9)
+    manifolds = [rng.standard_normal(30) + rng.standard_normal((6, 30)) / np.arange(1, 31) for _ in range(20)]
+    turn = np.linalg.qr(rng.standard_normal((30, 30)))[0]
+    changed = {
+        "rotated": [X @ turn for X in manifolds],
+        "scaled": [1e4 * X for X in manifolds],
+        "shifted": [X + 5 for X in manifolds],
+    }[change]
+    a, b = in_cavity(manifolds), in_cavity(changed)
+    # the same draws to rounding, which may move a point across the edge of a draw's active set
+    assert b.degrees_of_freedom == pytest.approx(a.degrees_of_freedom, rel=1e-3)
+
+
+def test_a_layer_too_narrow_to_separate_its_manifolds_is_saturated():
+    rng = np.random.default_rng(10)
+    inside = in_cavity([rng.standard_normal((10, 5)) for _ in range(20)])
+    assert inside.saturated is True
+    assert all(np.isfinite(K).all() for K in inside.grams)
+
+
+def test_empty_directions_have_a_metric_too():
+    zeros = [np.zeros((3, 4))] * 3
+    points = PooledPoints(zeros, [np.zeros((3, 3))] * 3, np.zeros(0), np.zeros((3, 3)), 4)
+    assert np.isfinite(cavity(points, np.random.default_rng(0)).metric).all()
+
+
+def test_more_than_512_features_are_looked_at_in_their_leading_directions():
+    rng = np.random.default_rng(11)
+    manifolds = [(rng.standard_normal(600) + rng.standard_normal((20, 600))) / np.arange(1, 601) for _ in range(20)]
+    assert in_cavity(manifolds).metric.shape == (pooled.LEADING_DIRECTIONS,) * 2
