@@ -5,7 +5,7 @@
     /                 attrs: format, format_version, complete, created, manigeo_version, fingerprint, provenance=<JSON>
     /examples/        index, split, true_label, train_label, permuted     one row per example, grouped by true class
     /classes          names
-    /layers/<name>    (n_examples, n_features); chunks of whole rows, about 1 MiB; gzip-1 + shuffle, checksummed
+    /layers/<name>    (n_examples, n_features); chunks of whole rows, 256 KiB or less; gzip-1 + shuffle, checksummed
                       attrs: order, module_class, call_index, feature_shape, readout, projection=<JSON or null>, aliases
 
 Images are stored once: the four kinds of :mod:`manigeo.manifolds` are views of the rows by label and mask. A file is
@@ -26,6 +26,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pandas as pd
+from jaxtyping import Int
 
 from manigeo import __version__
 from manigeo.errors import InputError, UsageError
@@ -35,7 +36,11 @@ from manigeo.manifolds import KINDS, kind_examples, sample_rows
 FORMAT = "manigeo-activations"
 FORMAT_VERSION = 1
 EXAMPLE_COLUMNS = ("index", "split", "true_label", "train_label", "permuted")
-_CHUNK_BYTES = 1 << 20
+# A permuted class has its rows all over the file, and a chunk is read whole: small ones waste less.
+_CHUNK_BYTES = 256 << 10
+_READ_BYTES = 32 << 20  # at a time
+_HELD_BYTES = 256 << 20  # manifolds above this stay in the file,
+_BATCH_BYTES = 64 << 20  # and so much of them is held at a time
 # Where a file lies and how it was asked for does not change what is in it.
 _NOT_IDENTITY = ("argv", "model")
 
@@ -228,18 +233,15 @@ class Activations:
         Raises :class:`~manigeo.errors.InputError` where they are NaN or infinite, or the file is damaged.
         """
         self.layer(layer)
+        if not self._file:
+            raise ValueError(f"{self.path} is closed; use its manifolds while it is open")
         dataset = self._file["layers"][layer]
         out = np.empty((len(rows), dataset.shape[1]), dtype=dataset.dtype)
         order = np.argsort(rows, kind="stable")
-        step = dataset.chunks[0] * max(1, (32 << 20) // max(1, dataset.chunks[0] * dataset.shape[1] * 4))
         try:
-            for start in range(
-                0, dataset.shape[0], step
-            ):  # whole chunks: a point selection decompresses one many times
-                low, high = np.searchsorted(rows, [start, start + step], sorter=order)
-                if high > low:
-                    wanted = order[low:high]
-                    out[wanted] = dataset[start : start + step][rows[wanted] - start]
+            for start, stop in _spans(rows[order], dataset):
+                wanted = order[slice(*np.searchsorted(rows, [start, stop], sorter=order))]
+                out[wanted] = dataset[start:stop][rows[wanted] - start]
         except OSError as error:
             raise InputError(f"{self.path}: layer {layer!r} cannot be read ({error}); extract it again") from error
         if not np.isfinite(out).all():
@@ -248,15 +250,79 @@ class Activations:
             )
         return out
 
-    def manifolds(self, layer: str, kind: str, per_class: int | None = None, seed: int = 0) -> list[np.ndarray]:
+    def manifolds(
+        self, layer: str, kind: str, per_class: int | None = None, seed: int = 0
+    ) -> "list[np.ndarray] | StoredManifolds":
         """The point clouds of a layer, one (points, features) array a class: all points, or ``per_class`` sampled.
 
-        The same ``seed`` takes the same examples in every layer. Raises ``ValueError`` for an unknown kind or more points
-        than a class has.
+        The same ``seed`` takes the same examples in every layer. Clouds of more than 256 MB together stay in the file and
+        are read a few at a time, as they are looked at (:class:`StoredManifolds`); keep it open for these.
+
+        Raises ``ValueError`` for an unknown kind or more points than a class has.
         """
-        sampled = sample_rows(self.examples, kind, per_class, seed)
-        values = self.rows(layer, np.concatenate(list(sampled.values())))
-        return np.split(values, np.cumsum([len(rows) for rows in sampled.values()])[:-1])
+        sampled = list(sample_rows(self.examples, kind, per_class, seed).values())
+        dataset = self._file["layers"][self.layer(layer).name]
+        if sum(map(len, sampled)) * _row_bytes(dataset) > _HELD_BYTES:
+            return StoredManifolds(self, layer, sampled, _row_bytes(dataset))
+        return np.split(self.rows(layer, np.concatenate(sampled)), np.cumsum([len(rows) for rows in sampled])[:-1])
+
+
+def _row_bytes(dataset: h5py.Dataset) -> int:
+    return max(1, dataset.shape[1] * dataset.dtype.itemsize)
+
+
+def _spans(rows: Int[np.ndarray, " n"], dataset: h5py.Dataset) -> Iterator[tuple[int, int]]:
+    """From where to where to read for the ascending ``rows``: runs of the chunks that hold some of them, and no others,
+    each once (a point selection decompresses one many times)."""
+    size = dataset.chunks[0]
+    longest = max(1, _READ_BYTES // (size * _row_bytes(dataset)))
+    chunks = np.unique(rows // size)
+    for run in np.split(chunks, np.flatnonzero(np.diff(chunks) > 1) + 1):
+        for first in range(0, len(run), longest):
+            part = run[first : first + longest]
+            yield int(part[0]) * size, min((int(part[-1]) + 1) * size, dataset.shape[0])
+
+
+class StoredManifolds(Sequence):  # unsubscripted: a type check of its elements would read the file
+    """Point clouds that stay in the file: several consecutive ones are read together, and held until others are.
+
+    Walking through them in order reads each row once and holds 64 MB, or one manifold if that is more.
+    """
+
+    def __init__(self, acts: Activations, layer: str, rows: Sequence[np.ndarray], row_bytes: int):
+        self._acts, self._layer, self._rows = acts, layer, rows
+        self._batches = _batches([len(r) * row_bytes for r in rows])
+        self._held: tuple[range, list[np.ndarray]] = range(0), []
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        i = range(len(self))[index]
+        if i not in self._held[0]:
+            batch = next(batch for batch in self._batches if i in batch)
+            self._held = range(0), []  # first let go, then read
+            self._held = batch, self._read(batch)
+        batch, clouds = self._held
+        return clouds[i - batch.start]
+
+    def _read(self, batch: range) -> list[np.ndarray]:
+        rows = [self._rows[i] for i in batch]
+        return np.split(self._acts.rows(self._layer, np.concatenate(rows)), np.cumsum([len(r) for r in rows])[:-1])
+
+
+def _batches(sizes: Sequence[int]) -> list[range]:
+    """Consecutive manifolds, as many as fit a batch, at least one."""
+    batches: list[range] = []
+    start = total = 0
+    for i, size in enumerate(sizes):
+        if i > start and total + size > _BATCH_BYTES:
+            batches.append(range(start, i))
+            start, total = i, 0
+        total += size
+    return [*batches, range(start, len(sizes))]
 
 
 def _stored_layer(name: str, dataset: h5py.Dataset) -> StoredLayer:

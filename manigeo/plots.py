@@ -1,8 +1,10 @@
 """Figures from the results table. Every function takes a table and returns a matplotlib figure."""
 
+import itertools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
@@ -10,6 +12,7 @@ import seaborn as sns
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from manigeo.errors import InputError
 from manigeo.files import check_target, whole_file
@@ -24,7 +27,14 @@ PANELS = {
 # One colour and one marker a kind in every figure, told apart without colour as well.
 _COLOR = dict(zip(KINDS, sns.color_palette("colorblind", 4), strict=True))
 _MARKER = dict(zip(KINDS, "osD^", strict=True))
+# estimator -> its metric, colour, marker and line
+_ESTIMATORS = {
+    "mean field": ("capacity", "C0", "o", "-"),
+    "joint": ("capacity_joint", "C3", "s", "-"),
+    "simulated": ("capacity_simulated", "0.15", "x", "--"),
+}
 _MOST_TICKS = 14
+_MOST_COLUMNS = 4
 _UNDATED = {".png": {}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 
 
@@ -34,67 +44,255 @@ def plot_geometry(table: pd.DataFrame) -> Figure:
     Bands are one standard error over manifolds; the dotted line is the floor 2/M of capacity, where M points without
     structure lie. Rows share their scale, so that checkpoints compare by eye.
 
-    Raises :class:`~manigeo.errors.InputError` for a table without these measures.
+    Raises :class:`~manigeo.errors.InputError` for a table without these measures, at several settings, or with kinds or
+    checkpoints at different numbers of classes or of examples: these do not compare.
     """
-    table = table[(table["manifold"] == "") & table["metric"].isin(PANELS) & table["kind"].isin(KINDS)]
-    if table["value"].notna().sum() == 0:
-        raise InputError(
-            f"nothing to plot: the table holds no {', '.join(PANELS)} over manifolds of {', '.join(KINDS)}"
-        )
-    identity = ["run", "epoch", "checkpoint", "fingerprint"]  # runs may share a name
-    table = table.drop_duplicates([*identity, "layer", "kind", "metric", "settings"])
-    if table.duplicated([*identity, "layer", "kind", "metric"]).any():
-        raise InputError("the tables hold the same layers at different settings: plot one of the settings")
-    columns = list(table.sort_values("epoch", kind="stable").groupby(identity, sort=False, dropna=False))
-    with sns.axes_style("ticks"), sns.plotting_context("paper", font_scale=1.1):
+    columns = _checkpoints(_aggregates(table, PANELS))
+    with _style():
         figure = Figure(figsize=(1.2 + 4.2 * len(columns), 10.5), layout="constrained")
         axes = figure.subplots(len(PANELS), len(columns), sharex="col", sharey="row", squeeze=False)
-        several_runs = len(set(table["run"])) > 1
-        for ((run, epoch, checkpoint, _), part), column in zip(columns, axes.T, strict=True):
+        for (title, part), column in zip(columns.items(), axes.T, strict=True):
             _draw_checkpoint(part, list(column))
-            column[0].set_title((f"{run}: " if several_runs else "") + _title(epoch, checkpoint))
+            column[0].set_title(title)
         for label, ax in zip(PANELS.values(), axes[:, 0], strict=True):
             ax.set_ylabel(label)
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
-        sns.despine(figure)
+        _finish(figure)
     return figure
+
+
+def plot_estimators(table: pd.DataFrame) -> Figure:
+    """Capacity by every estimator in the table (mean field, joint, simulated): a column a kind, a row a checkpoint.
+
+    Bars are one standard error: of mean field over manifolds, of the others over draws and dichotomies. Hollow squares,
+    off the line, are saturated: there joint capacity is at the bound P/rank that too few features set. The dotted
+    line is the floor 2/M.
+
+    Raises :class:`~manigeo.errors.InputError` as :func:`plot_geometry` does, and for a table of one estimator.
+    """
+    metrics = [metric for metric, *_ in _ESTIMATORS.values()]
+    part = _aggregates(table, metrics)
+    if part.loc[part["value"].notna(), "metric"].nunique() < 2:
+        raise InputError("the table holds one estimator of capacity; add --simulate or --joint to manigeo capacity")
+    rows = _checkpoints(part)
+    kinds = [kind for kind in KINDS if kind in set(part["kind"])]
+    with _style():
+        figure = Figure(figsize=(1.2 + 3.2 * len(kinds), 0.9 + 3.0 * len(rows)), layout="constrained")
+        axes = figure.subplots(len(rows), len(kinds), sharex=True, sharey=True, squeeze=False)
+        for (title, at), line in zip(rows.items(), axes, strict=True):
+            for kind, ax in zip(kinds, line, strict=True):
+                _draw_estimators(ax, at[at["kind"] == kind])
+                _draw_floor(ax, at)
+                _name_layers(ax, at)
+            line[0].set_ylabel(f"{title}\n{PANELS['capacity']}" if title else PANELS["capacity"])
+        for kind, ax in zip(kinds, axes[0], strict=True):
+            ax.set_title(kind)
+        for ax in axes[:-1].flat:
+            ax.set_xlabel("")
+        _finish(figure)
+    return figure
+
+
+def plot_sweep(table: pd.DataFrame) -> Figure:
+    """Capacity against the number of points per manifold M: a line a kind, a panel a layer, rows of panels a checkpoint.
+
+    Both axes are logarithmic; the dotted line is the floor 2/M. Kinds are told apart at an M where their lines are.
+
+    Raises :class:`~manigeo.errors.InputError` for a table without a sweep, and where kinds were swept over different M.
+    """
+    part = _aggregates(table, ["capacity_sweep"], by_size=True)
+    part = part.assign(M=[_setting(settings, "per_class") for settings in part["settings"]])
+    panels = {
+        (title, layer): at
+        for title, rows in _checkpoints(part).items()
+        for (_, layer), at in rows.groupby(["depth", "layer"])
+    }
+    for (_, layer), at in panels.items():
+        _refuse_different(at.groupby("kind")["M"].agg(lambda M: tuple(sorted(M))), f"at {layer} kinds were swept over")
+    n_columns = min(_MOST_COLUMNS, len(panels))
+    n_rows = -(-len(panels) // n_columns)
+    with _style():
+        figure = Figure(figsize=(1.2 + 2.9 * n_columns, 0.9 + 2.7 * n_rows), layout="constrained")
+        axes = figure.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False)
+        for ((title, layer), at), ax in zip(panels.items(), axes.flat, strict=False):
+            _draw_sweep(ax, at)
+            ax.set_title(f"{title}: {layer}" if len({title for title, _ in panels}) > 1 else layer)
+        for ax in axes.flat[len(panels) :]:
+            ax.remove()
+        for ax in axes.flat[max(0, len(panels) - n_columns) : len(panels)]:
+            ax.set_xlabel("examples per class $M$")
+            ax.tick_params(labelbottom=True)
+        for ax in axes[:, 0]:
+            ax.set_ylabel(PANELS["capacity"])
+        _finish(figure)
+    return figure
+
+
+FIGURES: dict[str, tuple[Callable[[pd.DataFrame], Figure], frozenset[str]]] = {
+    "geometry": (plot_geometry, frozenset({"capacity"})),
+    "estimators": (plot_estimators, frozenset({"capacity_joint", "capacity_simulated"})),
+    "sweep": (plot_sweep, frozenset({"capacity_sweep"})),
+}
+
+
+def figures_of(table: pd.DataFrame) -> list[str]:
+    """The figures that a table has numbers for, the main one first.
+
+    >>> figures_of(pd.DataFrame({"metric": ["capacity", "capacity_sweep"], "value": [0.1, 0.1]}))
+    ['geometry', 'sweep']
+    """
+    present = set(table.loc[table["value"].notna(), "metric"])
+    return [name for name, (_, metrics) in FIGURES.items() if metrics & present]
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    with sns.axes_style("ticks"), sns.plotting_context("paper", font_scale=1.1):
+        yield
+
+
+def _finish(figure: Figure) -> None:
+    """One legend for all panels, each label once."""
+    labelled = [pair for ax in figure.axes for pair in zip(*ax.get_legend_handles_labels(), strict=True)]
+    handles = {label: handle for handle, label in reversed(labelled)}
+    order = list(dict.fromkeys(label for _, label in labelled))
+    figure.legend([handles[x] for x in order], order, loc="outside upper center", ncols=len(order), frameon=False)
+    sns.despine(figure)
+
+
+# ------------------------------------------------------------------------------------------------------- what compares
+def _aggregates(table: pd.DataFrame, metrics: Collection[str], by_size: bool = False) -> pd.DataFrame:
+    """The rows over manifolds of these metrics, each once; of one setting, and of one size unless it is swept."""
+    table = table[(table["manifold"] == "") & table["metric"].isin(metrics) & table["kind"].isin(KINDS)]
+    if table["value"].notna().sum() == 0:
+        raise InputError(
+            f"nothing to plot: the table holds no {', '.join(metrics)} over manifolds of {', '.join(KINDS)}"
+        )
+    line = [*_IDENTITY, "layer", "kind", "metric"]
+    table = table.drop_duplicates([*line, "settings"])
+    settings = [_without_size(text) for text in table["settings"]] if by_size else table["settings"]
+    if table.assign(settings=settings).groupby(line, dropna=False)["settings"].nunique().max() > 1:
+        raise InputError("the tables hold the same layers at different settings: plot one of the settings")
+    sizes = pd.Series(
+        [_size(text, by_size) for text in table["settings"]], index=table["kind"] + " " + table["checkpoint"]
+    )
+    _refuse_different(sizes, "the table compares")
+    return table
+
+
+_IDENTITY = ["run", "epoch", "checkpoint", "fingerprint"]  # runs may share a name
+
+
+def _size(settings: str, by_size: bool) -> tuple[object, ...]:
+    names = ("n_classes",) if by_size else ("n_classes", "per_class")
+    return tuple(_setting(settings, name) for name in names)
+
+
+def _refuse_different(sizes: pd.Series, what: str) -> None:
+    """Capacity depends on P and strongly on M: curves at different ones do not compare."""
+    if sizes.nunique() > 1:
+        found = "; ".join(f"{name}: {size}" for name, size in sizes.groupby(level=0).first().items())
+        raise InputError(
+            f"{what} different numbers of classes or examples per class ({found}), and capacity depends on these: "
+            "run manigeo capacity on all of them with one --per-class (or --sweep-examples)"
+        )
+
+
+def _setting(settings: str, name: str) -> object:
+    """None for a table of another program, without settings of ours."""
+    try:
+        return json.loads(settings).get(name)
+    except (ValueError, AttributeError):
+        return None
+
+
+def _without_size(settings: str) -> str:
+    try:
+        return json.dumps({key: value for key, value in json.loads(settings).items() if key != "per_class"})
+    except (ValueError, AttributeError):
+        return settings
+
+
+def _checkpoints(part: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The rows of each checkpoint under its title, by epoch."""
+    groups = part.sort_values("epoch", kind="stable").groupby(_IDENTITY, sort=False, dropna=False)
+    several_runs = part["run"].nunique() > 1
+    titled: dict[str, pd.DataFrame] = {}
+    for (run, epoch, checkpoint, _), rows in groups:
+        title = (f"{run}: " if several_runs else "") + _title(epoch, checkpoint)
+        titled[_unused(title, titled)] = rows
+    return titled
+
+
+def _unused(title: str, titled: Collection[str]) -> str:
+    """Runs of one name are told apart by number."""
+    names = itertools.chain([title], (f"{title} [{i}]" for i in itertools.count(2)))
+    return next(name for name in names if name not in titled)
 
 
 def _title(epoch: float, checkpoint: str) -> str:
     return (checkpoint or "checkpoint") + ("" if np.isnan(epoch) else f" (epoch {epoch:.0f})")
 
 
+# ------------------------------------------------------------------------------------------------------------- drawing
 def _draw_checkpoint(part: pd.DataFrame, column: Sequence[Axes]) -> None:
     for metric, ax in zip(PANELS, column, strict=True):
         for kind in KINDS:
             line = part[(part["metric"] == metric) & (part["kind"] == kind)].sort_values("depth")
             _draw_line(ax, line, kind)
-    floor = _floor(part)
-    if floor is not None:
-        column[0].axhline(floor, color="0.4", linestyle=":", linewidth=1, label=f"floor 2/M = {floor:.3g}")
-    layers = part.drop_duplicates("depth").sort_values("depth")
-    shown = layers.iloc[:: 1 + (len(layers) - 1) // _MOST_TICKS]
-    column[-1].set_xticks(shown["depth"], shown["layer"], rotation=45, ha="right", rotation_mode="anchor")
-    column[-1].set_xlabel("layer")
+    _draw_floor(column[0], part)
+    _name_layers(column[-1], part)
 
 
-def _draw_line(ax: Axes, line: pd.DataFrame, kind: str) -> None:
+def _draw_line(ax: Axes, line: pd.DataFrame, kind: str, x: str = "depth") -> None:
     if line.empty:
         return
-    x, y, error = (line[name].to_numpy(dtype=float) for name in ("depth", "value", "stderr"))
-    ax.plot(x, y, color=_COLOR[kind], marker=_MARKER[kind], markersize=4, linewidth=1.6, label=kind)
-    ax.fill_between(x, y - error, y + error, color=_COLOR[kind], alpha=0.2, linewidth=0)
+    at, y, error = (line[name].to_numpy(dtype=float) for name in (x, "value", "stderr"))
+    ax.plot(at, y, color=_COLOR[kind], marker=_MARKER[kind], markersize=4, linewidth=1.6, label=kind)
+    ax.fill_between(at, y - error, y + error, color=_COLOR[kind], alpha=0.2, linewidth=0)
 
 
-def _floor(part: pd.DataFrame) -> float | None:
-    """2/M, where every row was computed with one and the same M."""
-    try:
-        sizes = {json.loads(settings).get("per_class") for settings in part["settings"].unique()}
-    except (ValueError, AttributeError):  # a table of another program, without settings of ours
-        return None
-    (size,) = sizes if len(sizes) == 1 else (None,)
-    return 2 / size if size else None
+def _draw_estimators(ax: Axes, rows: pd.DataFrame) -> None:
+    for name, (metric, color, marker, dashes) in _ESTIMATORS.items():
+        line = rows[rows["metric"] == metric].sort_values("depth")
+        if line.empty:
+            continue
+        saturated = line["flag"].str.contains("saturated").to_numpy()
+        x, y, error = (line[column].to_numpy(dtype=float) for column in ("depth", "value", "stderr"))
+        own = np.where(saturated, np.nan, y)  # a bound is no point of the curve
+        ax.errorbar(
+            x, own, error, color=color, marker=marker, linestyle=dashes, markersize=4, linewidth=1.4, label=name
+        )
+        if saturated.any():
+            ax.plot(
+                x[saturated], y[saturated], marker, color=color, markerfacecolor="white", label=f"{name}, saturated"
+            )
+
+
+def _draw_sweep(ax: Axes, at: pd.DataFrame) -> None:
+    for kind in KINDS:
+        _draw_line(ax, at[at["kind"] == kind].sort_values("M"), kind, x="M")
+    sizes = np.array(sorted(set(at["M"])), dtype=float)
+    ax.plot(sizes, 2 / sizes, color="0.4", linestyle=":", linewidth=1, label="floor 2/M")
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_xticks(sizes, [f"{size:.0f}" for size in sizes])
+    ax.minorticks_off()
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+
+
+def _draw_floor(ax: Axes, part: pd.DataFrame) -> None:
+    """2/M, which all rows share, at margin 0."""
+    size = _setting(part["settings"].iloc[0], "per_class")
+    if isinstance(size, int) and not any(_setting(settings, "kappa") for settings in part["settings"].unique()):
+        ax.axhline(2 / size, color="0.4", linestyle=":", linewidth=1, label=f"floor 2/M = {2 / size:.3g}")
+
+
+def _name_layers(ax: Axes, part: pd.DataFrame) -> None:
+    layers = part.drop_duplicates("depth").sort_values("depth")
+    shown = layers.iloc[:: 1 + (len(layers) - 1) // _MOST_TICKS]
+    ax.set_xticks(shown["depth"], shown["layer"], rotation=45, ha="right", rotation_mode="anchor")
+    ax.set_xlabel("layer")
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: int = 150, force: bool = False) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from manigeo import create_activations, open_activations
-from manigeo.activations import StoredLayer
+from manigeo.activations import Activations, StoredLayer, StoredManifolds, _spans
 from manigeo.errors import InputError, UsageError
 from manigeo.manifolds import KINDS, kind_examples
 from tests.test_manifolds import example_table
@@ -108,13 +108,13 @@ def test_layers_are_stored_in_whole_rows_compressed_and_checksummed(path):
         assert set(dataset.attrs) >= {"order", "module_class", "call_index", "feature_shape", "readout", "projection"}
 
 
-def test_a_wide_layer_is_chunked_by_about_a_mebibyte(tmp_path):
+def test_a_wide_layer_is_chunked_by_256_kib_so_that_scattered_rows_waste_little(tmp_path):
     wide = [stored("wide", 0, (65536,))]
     examples = grouped_examples()
     with create_activations(tmp_path / "a.h5", examples, CLASSES, wide, {}) as writer:
         writer.append({"wide": np.zeros((len(examples), 65536), np.float32)})
     with h5py.File(tmp_path / "a.h5") as file:
-        assert file["layers/wide"].chunks == (4, 65536)
+        assert file["layers/wide"].chunks == (1, 65536)
 
 
 def test_an_existing_file_is_not_overwritten_without_force(path):
@@ -253,3 +253,73 @@ def test_the_fingerprint_is_that_of_the_content_and_not_of_the_command(tmp_path)
         with open_activations(tmp_path / name) as acts:
             prints.append(acts.fingerprint)
     assert prints[0] == prints[1] != prints[2]
+
+
+# ------------------------------------------------------------------------------------- layers that do not fit in memory
+@pytest.fixture
+def narrow(monkeypatch):
+    """Two manifolds of the layer "a/b" (six rows of 20 bytes) fit a batch, all of them are too much to hold."""
+    monkeypatch.setattr("manigeo.activations._HELD_BYTES", 100)
+    monkeypatch.setattr("manigeo.activations._BATCH_BYTES", 240)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_manifolds_that_stay_in_the_file_are_the_same_manifolds(path, monkeypatch, kind):
+    with open_activations(path) as acts:
+        held = acts.manifolds("a/b", kind, per_class=5, seed=2)
+        for batch in (1, 100, 240, 10_000):
+            monkeypatch.setattr("manigeo.activations._HELD_BYTES", 100)
+            monkeypatch.setattr("manigeo.activations._BATCH_BYTES", batch)
+            stored = acts.manifolds("a/b", kind, per_class=5, seed=2)
+            assert isinstance(stored, StoredManifolds)
+            assert len(stored) == len(held)
+            for one, other in zip(stored, held, strict=True):
+                np.testing.assert_array_equal(one, other)
+            np.testing.assert_array_equal(stored[-1], held[2])
+            assert [X.shape for X in stored[1:]] == [(5, 5), (5, 5)]
+            with pytest.raises(IndexError):
+                stored[3]
+
+
+def test_a_walk_through_reads_each_row_once_and_holds_one_batch(path, monkeypatch, narrow):
+    read = []
+    rows = Activations.rows
+    monkeypatch.setattr(
+        Activations, "rows", lambda self, layer, wanted: read.append(len(wanted)) or rows(self, layer, wanted)
+    )
+    with open_activations(path) as acts:
+        stored = acts.manifolds("a/b", "permuted")
+        for X in stored:
+            assert X.base.nbytes <= 240
+    assert read == [12, 6]
+
+
+def test_only_chunks_with_wanted_rows_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("manigeo.activations._CHUNK_BYTES", 100)  # five rows of "a/b"
+    content = write(tmp_path / "a.h5")
+    with open_activations(tmp_path / "a.h5") as acts:
+        rows = np.array([3, 24, 50, 4, 31])
+        spans = list(_spans(np.sort(rows), acts._file["layers/a/b"]))
+        assert spans == [(0, 5), (20, 25), (30, 35), (50, 51)]
+        np.testing.assert_array_equal(acts.rows("a/b", rows), content["a/b"][rows])
+        monkeypatch.setattr("manigeo.activations._READ_BYTES", 200)  # two chunks at a time
+        assert list(_spans(np.arange(51), acts._file["layers/a/b"]))[:2] == [(0, 10), (10, 20)]
+        np.testing.assert_array_equal(acts.rows("a/b", np.arange(51)), content["a/b"])
+
+
+def test_manifolds_that_stay_in_the_file_need_it_open(path, narrow):
+    with open_activations(path) as acts:
+        stored = acts.manifolds("a/b", "test")
+    with pytest.raises(ValueError, match="is closed; use its manifolds while it is open"):
+        stored[0]
+
+
+def test_bad_rows_of_manifolds_that_stay_in_the_file_are_refused_when_they_are_read(path, narrow):
+    bad = values("a/b", 51, 5)
+    bad[-1] = np.nan  # a test example of the last class
+    write(path, force=True, **{"a/b": bad})
+    with open_activations(path) as acts:
+        stored = acts.manifolds("a/b", "test")
+        assert len(stored[0]) == 5
+        with pytest.raises(InputError, match="layer 'a/b' holds NaN"):
+            stored[2]

@@ -104,7 +104,10 @@ def test_json_goes_to_stdout_alone(acts):
 
 def test_a_plan_is_shown_and_nothing_is_written(checkpoint, acts):
     before = sorted(os.listdir())
-    assert "4 layers x 4 kinds" in done("capacity", acts, "--dry-run")
+    plan = done("capacity", acts, "--simulate", "--joint", "--bias", "--dry-run")
+    assert "4 layers x 4 kinds" in plan
+    assert "64 tasks" in plan
+    assert "simulated, 200 dichotomies, with a bias; joint, 100 draws, random labels" in plan
     assert "h1.linear" in done("extract", "--model", checkpoint, "--out", "new.h5", "--dry-run")
     assert "2 epochs" in done("train", *SMALL, "--out", "new", "--dry-run")
     assert sorted(os.listdir()) == before
@@ -180,23 +183,23 @@ def test_an_interrupted_analysis_keeps_what_is_finished_and_goes_on_to_the_same_
     done("capacity", acts, "--draws", 20, "--out", "whole.csv")
     from manigeo import layerwise
 
-    compute, calls = layerwise._capacity_rows, []
+    compute, calls = layerwise._task_rows, []
 
-    def breaks_off(plan, layer, kind):
-        calls.append((layer, kind))
+    def breaks_off(plan, task):
+        calls.append(task)
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return compute(plan, layer, kind)
+        return compute(plan, task)
 
-    monkeypatch.setattr(layerwise, "_capacity_rows", breaks_off)
+    monkeypatch.setattr(layerwise, "_task_rows", breaks_off)
     code, _, err = run("capacity", acts, "--draws", 20, "--out", "cut.csv")
     assert code == 130
     assert "what was finished is in cut.csv; the same command with --resume goes on" in err
-    assert len(set(zip(*[read_results("cut.csv")[name] for name in ("layer", "kind")], strict=True))) == 3
+    assert len(read_results("cut.csv").drop_duplicates(["layer", "kind", "settings"])) == 3
     other = refused(2, "capacity", acts, "--draws", 21, "--out", "cut.csv", "--resume")
     assert "acts.h5 with these settings: give another --out, or --force" in other
     done("capacity", acts, "--draws", 20, "--out", "cut.csv", "--resume")
-    assert len(calls) == 4 + 13  # of 16, three were there
+    assert len(calls) == 4 + 29  # of 32, three were there
     assert Path("cut.csv").read_bytes() == Path("whole.csv").read_bytes()
 
 

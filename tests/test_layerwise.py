@@ -4,9 +4,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from manigeo import capacity_table, create_activations, manifold_capacity, open_activations, plan_capacity
+import manigeo
+from manigeo import (
+    capacity_table,
+    create_activations,
+    joint_capacity,
+    manifold_capacity,
+    open_activations,
+    plan_capacity,
+    simulated_capacity,
+)
+from manigeo.analyses import Joint, Simulated, Sweep
 from manigeo.errors import InputError, UsageError
+from manigeo.layerwise import CapacityPlan, _task_seed, capacity_parts, finished_tasks
 from manigeo.manifolds import KINDS
+from manigeo.results import join_results
 from tests.test_activations import CLASSES, LAYERS, grouped_examples, values, write
 
 
@@ -26,7 +38,7 @@ def test_the_default_plan_is_every_layer_and_kind_at_the_largest_common_size(pat
     assert plan.size.kinds == KINDS
     assert (plan.settings.n_classes, plan.settings.per_class) == (3, 5)
     assert plan.size.limited_by == ("test", 0)
-    assert len(plan.tasks) == 12
+    assert [task.analysis for task in plan.tasks] == ["mean_field", "spectrum"] * 12
 
 
 def test_the_table_holds_what_manifold_capacity_says_of_each_layer_and_kind(path):
@@ -119,3 +131,172 @@ def test_a_file_without_permuted_labels_has_two_kinds(tmp_path):
     assert plan_capacity(tmp_path / "a.h5").size.kinds == ("unpermuted", "test")
     with pytest.raises(UsageError, match="has no permuted examples; it has unpermuted, test"):
         plan_capacity(tmp_path / "a.h5", kinds=["permuted"])
+
+
+# ---------------------------------------------------------------------------------------- analyses beside mean field
+ALL = (Simulated(50), Joint(6), Sweep((2, 4), n_draws=10))
+
+
+def small(path, **changes) -> CapacityPlan:
+    return plan_capacity(path, **({"n_draws": 10, "layers": ["a/*"], "kinds": ["test"], "also": ALL} | changes))
+
+
+def by_metric(table: pd.DataFrame) -> pd.DataFrame:
+    return table[table["manifold"] == ""].drop_duplicates("metric").set_index("metric")
+
+
+def test_every_analysis_has_its_rows_in_the_one_table(path):
+    table = capacity_table(small(path, kinds=[]))
+    for analysis in small(path).analyses:
+        for kind in KINDS:
+            assert set(analysis.metrics) <= set(table[(table["kind"] == kind) & (table["manifold"] == "")]["metric"])
+    one_number = ["layer", "kind", "manifold", "metric", "settings"]
+    assert not table.duplicated(one_number).any()
+    assert set(table[table["metric"] == "capacity_joint"]["manifold"]) == {"", *CLASSES}
+
+
+def test_rows_say_what_was_asked_of_their_analysis_and_nothing_of_the_others(path):
+    settings = by_metric(capacity_table(small(path)))["settings"].map(json.loads)
+    sample = {"per_class": 5, "n_classes": 3, "project": None, "seed": 0}
+    assert settings["capacity_simulated"] == {"analysis": "simulated", "n_dichotomies": 50, "bias": False, **sample}
+    assert settings["capacity_joint"] == {"analysis": "joint", "n_draws": 6, "labels": "random", **sample}
+    assert settings["capacity"]["analysis"] == "mean_field"
+    assert settings["participation_ratio"] == {"analysis": "spectrum", **sample}
+
+
+def test_a_number_depends_neither_on_workers_nor_on_other_layers_kinds_or_analyses(path):
+    everything = capacity_table(small(path, layers=[], kinds=[]))
+    in_parallel = capacity_table(small(path, layers=[], kinds=[]), n_jobs=2)
+    pd.testing.assert_frame_equal(in_parallel, everything)
+    within = everything[(everything["layer"] == "a/b") & (everything["kind"] == "test")]
+    for analysis in ALL:
+        alone = capacity_table(small(path, also=[analysis]))
+        of_analysis = alone[alone["metric"].isin(analysis.metrics)].reset_index(drop=True)
+        same = within[within["settings"].isin(of_analysis["settings"]) & within["metric"].isin(analysis.metrics)]
+        pd.testing.assert_frame_equal(of_analysis, same.reset_index(drop=True))
+
+
+def test_draws_of_different_layers_kinds_and_analyses_are_different(path):
+    plan = small(path, layers=[], kinds=[], also=[Simulated(50), Joint(6)])
+    states = [tuple(_task_seed(plan.settings, task).generate_state(2)) for task in plan.tasks]
+    assert len(set(states)) == len(states) == 3 * 4 * 4
+
+
+def test_simulated_and_joint_rows_are_those_of_the_functions(path):
+    plan = small(path)
+    table = by_metric(capacity_table(plan))
+    with open_activations(path) as acts:
+        clouds = acts.manifolds("a/b", "test", per_class=5)
+    seeds = {task.analysis: _task_seed(plan.settings, task) for task in plan.tasks}
+    simulated = simulated_capacity(clouds, 50, seed=seeds["simulated"])
+    joint = joint_capacity(clouds, 6, seed=seeds["joint"])
+    np.testing.assert_equal(
+        table.loc[["capacity_simulated", "critical_dimension"], ["value", "stderr"]].to_numpy(),
+        [[simulated.capacity, simulated.stderr], [simulated.critical_dimension, simulated.critical_dimension_stderr]],
+    )
+    assert table.loc["capacity_simulated", "flag"] == simulated.flag
+    assert table.loc["utility_joint", ["value", "stderr", "flag"]].tolist() == [
+        joint.utility, joint.utility_stderr, joint.flag,
+    ]  # fmt: skip
+    assert table.loc["saturated_fraction_joint", "value"] == joint.saturated_fraction
+
+
+def test_capacity_stands_beside_its_floor_and_that_of_balls(path):
+    table = by_metric(capacity_table(small(path)))
+    assert table.loc["capacity_floor", "value"] == 2 / 5
+    r, d = (table.loc[name, "value"] for name in ("radius", "dimension_prx"))
+    assert table.loc["capacity_ball", "value"] == manigeo.theory.ball_capacity(r, d)
+    at_margin = by_metric(capacity_table(small(path, kappa=0.3)))
+    assert np.isnan(at_margin.loc["capacity_floor", "value"])
+    assert at_margin.loc["capacity_floor", "flag"] == "margin"
+    assert at_margin.loc["capacity_ball", "value"] < table.loc["capacity_ball", "value"]
+
+
+def test_intervals_are_on_request_and_hold_the_value(path):
+    table = by_metric(capacity_table(small(path, bootstrap=200)))
+    for name in ("capacity", "radius", "dimension"):
+        low, value, high = (table.loc[n, "value"] for n in (f"{name}_ci_low", name, f"{name}_ci_high"))
+        assert low <= value <= high
+    assert "capacity_ci_low" not in by_metric(capacity_table(small(path))).index
+
+
+def test_a_sweep_has_a_capacity_for_each_m_of_the_same_classes(path):
+    table = capacity_table(small(path))
+    sweep = table[table["metric"] == "capacity_sweep"]
+    assert [json.loads(settings)["per_class"] for settings in sweep["settings"]] == [2, 4]
+    assert sweep["value"].is_monotonic_decreasing
+    assert (sweep["n"] == 3).all()
+
+
+def test_a_sweep_beyond_the_smallest_class_is_refused(path):
+    with pytest.raises(UsageError, match="--sweep-examples 9 is more than there are: class 'zero' has 5 test examples"):
+        small(path, also=[Sweep((2, 9))])
+
+
+def test_a_kind_with_too_few_examples_is_nan_in_every_analysis(tmp_path):
+    examples = grouped_examples()
+    kept = examples.drop(examples[examples["split"] == "test"].index[-4:]).reset_index(drop=True)
+    with create_activations(tmp_path / "a.h5", kept, CLASSES, LAYERS, {}) as writer:
+        writer.append({layer.name: values(layer.name, len(kept), layer.n_features) for layer in LAYERS})
+    plan = small(tmp_path / "a.h5", kinds=[])
+    table = capacity_table(plan)
+    excluded = table[table["kind"] == "test"]
+    assert excluded["value"].isna().all()
+    assert set(excluded["metric"]) == {metric for analysis in plan.analyses for metric in analysis.metrics}
+    assert set(excluded["flag"]) == {"fewer_than_2:two"}
+
+
+def test_an_analysis_can_be_added_to_a_finished_table_and_other_settings_cannot(path):
+    first = capacity_table(small(path, also=[]))
+    more = small(path)
+    done = finished_tasks(more, first)
+    assert done == set(small(path, also=[]).tasks)
+    rest = list(capacity_parts(more, done=done))
+    pd.testing.assert_frame_equal(join_results([first, *rest]), capacity_table(more))
+    for other in ({"n_draws": 11}, {"bootstrap": 100}, {"seed": 1}, {"project": 3}, {"per_class": 4}):
+        with pytest.raises(UsageError, match=r"is not of .* with these settings"):
+            finished_tasks(small(path, **other), first)
+    with pytest.raises(UsageError, match=r"is not of .* with these settings"):
+        finished_tasks(small(path, also=[]), capacity_table(more))
+
+
+def test_total_dimension_is_left_out_of_wide_layers_unless_it_is_asked_for(path, monkeypatch):
+    monkeypatch.setattr("manigeo.layerwise._SPECTRUM_COST", 15 * 5 * 5)  # 15 samples; input has 6 features, "a/b" 5
+
+    def with_spectrum(**options):
+        plan = plan_capacity(path, kinds=["test"], **options)
+        return plan.wide, [task.layer for task in plan.tasks if task.analysis == "spectrum"]
+
+    assert with_spectrum() == (("input",), ["features.0", "a/b"])
+    assert with_spectrum(project=5) == ((), ["input", "features.0", "a/b"])
+    assert with_spectrum(total_dimension=True)[1] == ["input", "features.0", "a/b"]
+    assert with_spectrum(total_dimension=False)[1] == []
+
+
+def test_only_layers_of_more_features_are_projected_and_all_kinds_alike(path):
+    plain, projected = (capacity_table(small(path, layers=[], kinds=[], also=[], project=n)) for n in (None, 4))
+    same = (plain["value"] == projected["value"]) | plain["value"].isna()
+    assert same[plain["layer"] == "features.0"].all()  # four features already
+    assert not same[(plain["layer"] == "a/b") & (plain["metric"] == "capacity")].any()
+    dims = projected[(projected["metric"] == "rank") & (projected["manifold"] == "")]["value"]
+    assert (dims <= 4).all()
+
+
+def test_all_kinds_of_a_layer_are_projected_on_the_same_directions(path, monkeypatch):
+    seeds = []
+
+    def remember(manifolds, n, seed):
+        seeds.append(tuple(seed.generate_state(2)))
+        return manifolds
+
+    monkeypatch.setattr("manigeo.layerwise.project_manifolds", remember)
+    capacity_table(small(path, layers=["a/*", "input"], kinds=["permuted", "test"], project=4))
+    assert len(seeds) == 2 * 2 * 5
+    assert len(set(seeds)) == 2
+
+
+def test_layers_that_stay_in_the_file_give_the_same_table(path, monkeypatch):
+    in_memory = capacity_table(small(path, layers=[], kinds=[]))
+    monkeypatch.setattr("manigeo.activations._HELD_BYTES", 1)
+    monkeypatch.setattr("manigeo.activations._BATCH_BYTES", 250)
+    pd.testing.assert_frame_equal(capacity_table(small(path, layers=[], kinds=[])), in_memory)

@@ -184,7 +184,7 @@ def test_the_capacity_is_classes_by_critical_dimension_and_so_is_its_error():
 def test_the_search_spends_what_it_was_given_and_most_of_it_near_the_crossing(n_dichotomies):
     r = simulated_capacity(correlated_clouds(30, 4, 200), n_dichotomies)
     assert r.trials.sum() == n_dichotomies
-    near = np.abs(r.dimensions - r.critical_dimension) < 3 * r.width
+    near = np.abs(np.sqrt(r.dimensions) - np.sqrt(r.critical_dimension)) < 1.5 * r.width
     assert r.trials[near].sum() > 0.5 * n_dichotomies
 
 

@@ -158,7 +158,7 @@ def _check_manifolds(manifolds: Sequence[np.ndarray]) -> None:
 def _check_finite(manifolds: Sequence[np.ndarray], pooled: Moments) -> None:
     """NaN and infinity survive sums, so that only what is wrong is looked at twice."""
     for mu in np.flatnonzero(~np.isfinite(pooled.mean_squares)):
-        if count := int(np.count_nonzero(~np.isfinite(manifolds[mu]))):
+        if count := int(np.count_nonzero(~np.isfinite(manifolds[int(mu)]))):
             raise ValueError(f"manifold {mu} holds {count} NaN or infinite entries; leave those examples out")
 
 

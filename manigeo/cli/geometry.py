@@ -11,11 +11,31 @@ from manigeo.errors import UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from manigeo.analyses import Analysis
     from manigeo.layerwise import CapacityPlan
 
 acts_argument = click.argument("acts", type=click.Path(path_type=Path, dir_okay=False))
 
 
+def _sizes(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[int, ...]:
+    try:
+        sizes = {int(word) for word in text.split(",")} if text else set()
+    except ValueError:
+        sizes = {0}
+    if any(size < 2 for size in sizes):
+        raise click.BadParameter(
+            f"expected numbers of 2 or more with commas between, e.g. 5,10,20; got {text!r}", ctx, param
+        )
+    return tuple(sorted(sizes))
+
+
+def _resamples(ctx: click.Context, param: click.Parameter, n: int) -> int:
+    if n and n < 100:
+        raise click.BadParameter(f"expected 100 resamples or more, e.g. 1000, or 0 for none; got {n}", ctx, param)
+    return n
+
+
+# fmt: off
 @click.command("capacity")
 @acts_argument
 @click.option(
@@ -44,26 +64,50 @@ acts_argument = click.argument("acts", type=click.Path(path_type=Path, dir_okay=
     type=click.Choice(["auto", "reference", "keep"]),
     help="Which shared directions of the class centres are removed.",
 )
+@click.option("--bootstrap", default=0, metavar="N", callback=_resamples,
+              help="Resamples of the manifolds for 95 % intervals, e.g. 1000.  [default: none]")
+@click.option("--simulate", is_flag=True, help="Also simulated capacity: the separability of random dichotomies.")
+@click.option("--dichotomies", default=200, show_default=True, type=click.IntRange(min=50), help="Of --simulate.")
+@click.option("--bias", is_flag=True, help="Of --simulate: hyperplanes may have an offset.")
+@click.option("--joint", is_flag=True, help="Also joint capacity (GLUE): all manifolds at once, without a rule for centres.")
+@click.option("--joint-draws", default=100, show_default=True, type=click.IntRange(min=2), help="Of --joint.")
+@click.option("--joint-labels", default="random", show_default=True, type=click.Choice(["random", "one_vs_rest"]),
+              help="Of --joint.")
+@click.option("--sweep-examples", callback=_sizes, metavar="M,M,...",
+              help="Also mean-field capacity against M, the number of points per manifold, e.g. 5,10,20,50.")
+@click.option("--total-dimension/--no-total-dimension", default=None,
+              help="Participation ratio and directions of 90 % of the variance.  [default: where it takes seconds]")
+@click.option("--project", type=click.IntRange(min=1), metavar="N",
+              help="Project layers of more features than N on N random directions (the authors': 5000).")
 @options.jobs_option()
 @options.seed_option
 @options.json_option
-@click.option("--resume", is_flag=True, help="Go on with an interrupted analysis in --out.")
+@click.option("--resume", is_flag=True, help="Go on with an interrupted analysis in --out, or add analyses to it.")
 @options.dry_run_option
 @options.force_option
 @options.config_option
 def capacity_command(
     acts: Path, out: Path | None, layers: tuple[str, ...], kinds: tuple[str, ...], per_class: int | None, draws: int,
-    kappa: float, centers: str, jobs: int, seed: int, as_json: bool, resume: bool, dry_run: bool, force: bool,
-) -> None:  # fmt: skip
-    """Mean-field manifold capacity, radius and dimension of every layer and kind in ACTS."""
+    kappa: float, centers: str, bootstrap: int, simulate: bool, dichotomies: int, bias: bool, joint: bool,
+    joint_draws: int, joint_labels: str, sweep_examples: tuple[int, ...], total_dimension: bool | None,
+    project: int | None, jobs: int, seed: int, as_json: bool, resume: bool, dry_run: bool, force: bool,
+) -> None:
+    """Manifold capacity, radius and dimension of every layer and kind in ACTS."""
+    from manigeo.analyses import Joint, Simulated, Sweep
     from manigeo.layerwise import plan_capacity
     from manigeo.results import as_json as to_json
     from manigeo.results import check_results_path
 
     if resume and force:
         raise UsageError("--resume goes on with a table and --force replaces it: give one of them")
+    also: list[Analysis] = [
+        *([Simulated(dichotomies, bias)] if simulate else []),
+        *([Joint(joint_draws, joint_labels)] if joint else []),
+        *([Sweep(sweep_examples, kappa, draws, centers)] if sweep_examples else []),
+    ]
     plan = plan_capacity(
-        acts, layers=layers, kinds=kinds, per_class=per_class, kappa=kappa, n_draws=draws, centers=centers, seed=seed
+        acts, layers=layers, kinds=kinds, per_class=per_class, kappa=kappa, n_draws=draws, centers=centers,
+        bootstrap=bootstrap, also=also, total_dimension=total_dimension, project=project, seed=seed,
     )
     click.echo(describe_plan(plan), err=as_json)
     if dry_run:
@@ -74,6 +118,7 @@ def capacity_command(
     click.echo(f"wrote {out}; next: manigeo plot {out}", err=as_json)
 
 
+# fmt: on
 def _compute(plan: "CapacityPlan", out: Path, resume: bool, jobs: int) -> "pd.DataFrame":
     """The table, written to ``out``; so is what was finished when the user interrupts."""
     from manigeo.layerwise import capacity_parts, finished_tasks
@@ -95,11 +140,13 @@ def _compute(plan: "CapacityPlan", out: Path, resume: bool, jobs: int) -> "pd.Da
 
 
 def describe_plan(plan: "CapacityPlan") -> str:
-    """What is compared, and at which size."""
+    """What is compared, at which size, and by which analyses."""
     size, settings = plan.size, plan.settings
+    analyses = [analysis for analysis in plan.analyses if any(task.analysis == analysis.name for task in plan.tasks)]
     lines = [
         f"{len(plan.layers)} layers x {len(size.kinds)} kinds, P = {settings.n_classes} classes x M = {settings.per_class} "
-        f"examples, {settings.n_draws} draws; the floor of capacity is 2/M = {2 / settings.per_class:.3f}"
+        f"examples; the floor of capacity is 2/M = {2 / settings.per_class:.3f}",
+        f"{len(plan.tasks)} tasks: " + "; ".join(analysis.describe() for analysis in analyses),
     ]
     if size.limited_by:
         kind, label = size.limited_by
@@ -107,26 +154,50 @@ def describe_plan(plan: "CapacityPlan") -> str:
     for kind, classes in size.excluded.items():
         names = ", ".join(repr(plan.class_names[label]) for label in classes)
         lines.append(f"{kind} is left out: fewer than 2 examples in class {names}")
+    if plan.wide and any(analysis.name == "spectrum" for analysis in plan.analyses):
+        lines.append(
+            f"without total dimension, which takes minutes: {', '.join(plan.wide)}; --total-dimension computes it"
+        )
     if settings.n_classes < 30:
         lines.append(f"P = {settings.n_classes} classes is small for mean field: read the curves, not the third digit")
     return "\n".join(lines)
+
+
+# metric -> its name in the report, digits
+REPORTED = {
+    "capacity": ("capacity", 3),
+    "capacity_joint": ("joint capacity", 3),
+    "capacity_simulated": ("simulated capacity", 3),
+    "radius": ("radius", 2),
+    "dimension": ("dimension", 1),
+    "center_correlation": ("centre correlation", 3),
+}
 
 
 def geometry_report(table: "pd.DataFrame") -> str:
     """The aggregates as text: a block a measure, a line a layer, a column a kind, value +- standard error."""
     aggregates = table[table["manifold"] == ""]
     blocks = []
-    for metric, digits in (("capacity", 3), ("radius", 2), ("dimension", 1), ("center_correlation", 3)):
+    for metric, (name, digits) in REPORTED.items():
         part = aggregates[aggregates["metric"] == metric]
+        if part.empty:
+            continue
         cells = part.assign(cell=[_cell(v, e, digits) for v, e in zip(part["value"], part["stderr"], strict=True)])
         wide = cells.pivot(index=["depth", "layer"], columns="kind", values="cell").reset_index("depth", drop=True)
         kinds = [kind for kind in ("unpermuted", "permuted", "restored", "test") if kind in wide]
-        wide = wide[kinds].rename_axis(index=None, columns=metric.replace("center_", "centre "))
-        blocks.append(wide.to_string())
-    flags = sorted(
-        {f"{kind}: {flag}" for kind, flag in zip(aggregates["kind"], aggregates["flag"], strict=True) if flag}
-    )
-    return "\n\n".join(blocks + (["flags: " + "; ".join(flags)] if flags else []))
+        blocks.append(wide[kinds].rename_axis(index=None, columns=name).to_string())
+    return "\n\n".join([*blocks, *_flags(aggregates)])
+
+
+def _flags(aggregates: "pd.DataFrame") -> list[str]:
+    flagged = aggregates[aggregates["flag"] != ""].drop_duplicates(["kind", "layer", "flag"])
+    layers = flagged.groupby(["kind", "flag"])["layer"].agg(", ".join)
+    every = aggregates["layer"].nunique()
+    said = [
+        f"{kind}: {flag}" + ("" if len(names.split(", ")) == every else f" ({names})")
+        for (kind, flag), names in layers.items()
+    ]
+    return ["flags: " + "; ".join(said)] if said else []
 
 
 def _cell(value: float, error: float, digits: int) -> str:

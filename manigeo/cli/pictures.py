@@ -10,23 +10,39 @@ from manigeo.cli import options
 @click.command("plot")
 @click.argument("results", nargs=-1, required=True)
 @click.option(
+    "--figure",
+    type=click.Choice(["geometry", "estimators", "sweep"]),
+    help="Which figure.  [default: every one that the tables have numbers for; with --out, the first of these]",
+)
+@click.option(
     "--out",
     "-o",
-    default="geometry.png",
-    show_default=True,
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Figure: .png, .pdf or .svg.",
+    help="Figure: .png, .pdf or .svg.  [default: FIGURE.png]",
 )
 @click.option("--dpi", default=150, show_default=True, type=click.IntRange(30, 2400))
 @options.force_option
 @options.config_option
-def plot_command(results: tuple[str, ...], out: Path, dpi: int, force: bool) -> None:  # fmt: skip
-    """Draw capacity, radius, dimension and centre correlation against depth, a column a checkpoint.
+def plot_command(results: tuple[str, ...], figure: str | None, out: Path | None, dpi: int, force: bool) -> None:
+    """Draw figures from RESULTS, tables of manigeo capacity (globs allowed), e.g. of the best and of the last epoch.
 
-    RESULTS are tables of manigeo capacity (globs allowed), e.g. those of the best and of the last epoch.
+    \b
+    geometry    capacity, radius, dimension and centre correlation against depth, a column a checkpoint
+    estimators  mean-field, joint and simulated capacity against depth, a column a kind (--joint, --simulate)
+    sweep       capacity against the number of examples per class, a panel a layer (--sweep-examples)
     """
-    from manigeo.plots import plot_geometry, save_figure
+    from manigeo.files import check_target
+    from manigeo.plots import FIGURES, figures_of, save_figure
     from manigeo.results import read_results
 
-    save_figure(plot_geometry(read_results(results)), out, dpi, force)
-    click.echo(f"wrote {out}")
+    table = read_results(results)
+    names = [figure] if figure else figures_of(table) or ["geometry"]
+    paths = {name: out or Path(f"{name}.png") for name in (names[:1] if out else names)}
+    for path in paths.values():
+        check_target(path, force=force)
+    for name, path in paths.items():
+        draw, _ = FIGURES[name]
+        save_figure(draw(table), path, dpi, force)
+        click.echo(f"wrote {path}")
+    if left := [name for name in names if name not in paths]:
+        click.echo(f"the tables hold more: --figure {', --figure '.join(left)}")

@@ -1,0 +1,110 @@
+r"""What capacity owes to the sample: the number of points M of each manifold, and which manifolds were taken.
+
+M points of a manifold underfill it: whatever the manifold, their capacity is :math:`2/M` or more (margin 0), and far
+above that of the whole. So capacities are compared at one M, and a sweep over M shows how much of a value is the sample's.
+Points of a smaller sample are points of the larger ones, so that a curve over M is one sample growing.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from manigeo.capacity.mean_field import manifold_capacity
+
+_SWEPT = ("capacity", "radius", "dimension")
+
+
+def capacity_vs_M(
+    manifolds: Sequence[np.ndarray],
+    sizes: Sequence[int],
+    kappa: float = 0.0,
+    n_draws: int = 300,
+    centers: str = "auto",
+    seed: int | np.random.SeedSequence = 0,
+) -> pd.DataFrame:
+    r"""Mean-field capacity, radius and dimension of the manifolds at M points each, for every M of ``sizes``.
+
+    .. math:: \alpha(M) \ge 2/M \quad (\kappa = 0), \qquad \text{with equality for points without structure}
+
+    A row per M, ascending: ``M``, ``capacity``, ``radius``, ``dimension``, each with its ``_stderr`` over manifolds,
+    ``floor`` = 2/M (NaN at other margins), ``center_rank``, ``n_manifolds`` and ``flag`` (those of
+    :func:`~manigeo.capacity.mean_field.manifold_capacity`). Each manifold's points are put in an order that ``seed``, a
+    number, and its position decide; M takes the first M of them.
+
+    Raises ``ValueError`` for no sizes, and sizes below 1 or above the number of points of the smallest manifold.
+
+    >>> rng = np.random.default_rng(0)
+    >>> table = capacity_vs_M([rng.standard_normal((20, 400)) for _ in range(20)], sizes=[5, 20], n_draws=100)
+    >>> bool(np.allclose(table["capacity"], table["floor"], rtol=0.2))  # no structure: the floor
+    True
+    """
+    sizes = sorted(set(sizes))
+    smallest = min((len(X) for X in manifolds), default=0)
+    if not sizes or sizes[0] < 1 or sizes[-1] > smallest:
+        raise ValueError(
+            f"sizes must be one or more numbers from 1 to {smallest}, the smallest manifold's; got {sizes}"
+        )
+    orders = [_generator(seed, mu).permutation(len(X)) for mu, X in enumerate(manifolds)]
+    rows = []
+    for size in sizes:
+        sample = [X[order[:size]] for X, order in zip(manifolds, orders, strict=True)]
+        r = manifold_capacity(sample, kappa, n_draws, centers, seed)
+        measured = {name: getattr(r, name) for name in _SWEPT}
+        errors = {f"{name}_stderr": getattr(r.stderr, name) for name in _SWEPT}
+        extra = {"center_rank": r.center_rank, "n_manifolds": r.n_manifolds, "flag": r.flag}
+        rows.append({"M": size, **measured, **errors, "floor": unstructured_capacity(size, kappa), **extra})
+    return pd.DataFrame(rows)
+
+
+def unstructured_capacity(n_points: int, kappa: float = 0.0) -> float:
+    """Capacity 2/M of manifolds of M points without structure, the floor at margin 0; NaN at others, where there is no
+    such bound: it depends on the radius.
+
+    >>> unstructured_capacity(20)
+    0.1
+    """
+    return 2 / n_points if kappa == 0 else np.nan
+
+
+def _generator(seed: int | np.random.SeedSequence, mu: int) -> np.random.Generator:
+    """The order of one manifold's points; a longer key than those of the draws, so another stream."""
+    root = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
+    return np.random.default_rng(np.random.SeedSequence(root.entropy, spawn_key=(*root.spawn_key, mu, 0)))
+
+
+def bootstrap_intervals(
+    per_manifold: pd.DataFrame,
+    n_resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int | np.random.SeedSequence = 0,
+) -> Mapping[str, tuple[float, float]]:
+    r"""Percentile intervals of capacity, radius and dimension over manifolds drawn with replacement.
+
+    ``per_manifold`` has a row per manifold and these columns, as ``ManifoldCapacity.per_manifold``; rows that are NaN are
+    left out. Capacity is averaged harmonically. Fewer than two manifolds give NaN.
+
+    Raises ``ValueError`` for fewer than 100 resamples, which have no 2.5 % point to speak of, and a confidence outside
+    (0, 1).
+
+    >>> table = pd.DataFrame({"capacity": [1.0, 1.0, 1.0], "radius": [0.0, 1.0, 2.0], "dimension": [3.0, 3.0, 3.0]})
+    >>> intervals = bootstrap_intervals(table)
+    >>> intervals["capacity"], intervals["radius"][0] < 1 < intervals["radius"][1]
+    ((1.0, 1.0), True)
+    """
+    if n_resamples < 100 or not 0 < confidence < 1:
+        raise ValueError(
+            f"a percentile interval takes 100 resamples or more and a confidence between 0 and 1, "
+            f"got {n_resamples} and {confidence}"
+        )
+    columns = per_manifold[list(_SWEPT)].astype(float).dropna()
+    if len(columns) < 2:
+        return dict.fromkeys(_SWEPT, (np.nan, np.nan))
+    inverse = pd.DataFrame({"capacity": 1 / columns["capacity"], **columns[["radius", "dimension"]]}).to_numpy()
+    root = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
+    taken = np.random.default_rng(root).integers(len(inverse), size=(n_resamples, len(inverse)))
+    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+    low, high = np.quantile(inverse[taken].mean(axis=1), tails, axis=0)
+    with np.errstate(divide="ignore"):  # resamples of infinite capacity alone
+        low[0], high[0] = 1 / high[0], 1 / low[0]
+    return {name: (float(a), float(b)) for name, a, b in zip(_SWEPT, low, high, strict=True)}
