@@ -317,10 +317,8 @@ def _bracket(experiment: _Experiment, batch: int) -> tuple[int, int]:
 
 
 def _refine(experiment: _Experiment, n_dichotomies: int) -> None:
-    """Spend what is left at the fitted crossing and three quarters of a width to both sides, fitting again after each quarter of it.
-
-    Few manifolds rise with a bend that no one curve has, and this near it does not show.
-    """
+    """Spend what is left at the fitted crossing and 3/4 of a width to both sides, fitting again after each quarter of it:
+    the curve of few manifolds has a bend, which this near does not show."""
     rounds = 4
     for left in range(rounds, 0, -1):
         if experiment.hopeless:
