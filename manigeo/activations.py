@@ -251,16 +251,22 @@ class Activations:
         return out
 
     def manifolds(
-        self, layer: str, kind: str, per_class: int | None = None, seed: int = 0
+        self,
+        layer: str,
+        kind: str,
+        per_class: int | None = None,
+        seed: int = 0,
+        classes: Sequence[int] | None = None,
     ) -> "list[np.ndarray] | StoredManifolds":
-        """The point clouds of a layer, one (points, features) array a class: all points, or ``per_class`` sampled.
+        """The point clouds of a layer, one (points, features) array a class: all points, or ``per_class`` sampled; of all
+        classes, or of those with the labels ``classes``.
 
         The same ``seed`` takes the same examples in every layer. Clouds of more than 256 MB together stay in the file and
         are read a few at a time, as they are looked at (:class:`StoredManifolds`); keep it open for these.
 
         Raises ``ValueError`` for an unknown kind or more points than a class has.
         """
-        sampled = list(sample_rows(self.examples, kind, per_class, seed).values())
+        sampled = list(sample_rows(self.examples, kind, per_class, seed, classes).values())
         dataset = self._file["layers"][self.layer(layer).name]
         if sum(map(len, sampled)) * _row_bytes(dataset) > _HELD_BYTES:
             return StoredManifolds(self, layer, sampled, _row_bytes(dataset))
@@ -291,11 +297,17 @@ class StoredManifolds(Sequence):  # unsubscripted: a type check of its elements 
 
     def __init__(self, acts: Activations, layer: str, rows: Sequence[np.ndarray], row_bytes: int):
         self._acts, self._layer, self._rows = acts, layer, rows
+        self._n_features = acts.layer(layer).n_features
         self._batches = _batches([len(r) * row_bytes for r in rows])
         self._held: tuple[range, list[np.ndarray]] = range(0), []
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    @property
+    def shapes(self) -> list[tuple[int, int]]:
+        """Of the point clouds, without reading them."""
+        return [(len(rows), self._n_features) for rows in self._rows]
 
     def __getitem__(self, index):
         if isinstance(index, slice):

@@ -29,6 +29,7 @@ from manigeo.results import as_table, join_results
 _SPECTRUM_COST = 1e11
 # Spawn keys of what is neither a layer's kind nor an analysis of it.
 _PROJECTION = len(KINDS)
+_CLASSES = _PROJECTION + 1
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ def plan_capacity(
     layers: Sequence[str] = (),
     kinds: Sequence[str] = (),
     per_class: int | None = None,
+    n_classes: int | None = None,
     kappa: float = 0.0,
     n_draws: int = 300,
     centers: str = "auto",
@@ -99,13 +101,14 @@ def plan_capacity(
 ) -> CapacityPlan:
     """Look at a file and say what would be computed: layers (globs), kinds, and the matched number of points per class.
 
-    ``per_class`` defaults to the largest number that every kind has for every class, up to 50. Mean field is always
+    ``per_class`` defaults to the largest number that every kind has for every class, up to 50; ``n_classes`` to all, else
+    so many are drawn by ``seed``: fewer manifolds keep joint and simulated capacity out of saturation. Mean field is always
     computed; ``also`` are other analyses of :mod:`manigeo.analyses`. Total dimension is computed where it takes seconds
     (None), of every layer (True) or of none (False). Layers of more features than ``project`` are projected on so many
     random directions, the same for all kinds.
 
     Raises :class:`~manigeo.errors.UsageError` for a pattern that matches no layer, a kind that is not in the file, or more
-    points per class than there are.
+    classes, or points per class, than there are.
     """
     if not np.isfinite(kappa):
         raise UsageError(f"the margin kappa must be a finite number, got {kappa}")
@@ -114,14 +117,15 @@ def plan_capacity(
         absent = [kind for kind in wanted if kind not in acts.kinds]
         if absent:
             raise UsageError(f"{path} has no {', '.join(absent)} examples; it has {', '.join(acts.kinds)}")
-        size = matched_size(acts.examples, wanted, cap=per_class or 50)
+        classes = _draw_classes(acts, n_classes, seed)
+        size = matched_size(acts.examples, wanted, per_class or 50, classes)
         if len(size.classes) < 2 or not size.kinds:
             what = "one class" if len(size.classes) < 2 else "a class with fewer than 2 examples in every kind"
             raise InputError(
                 f"{path} has {what}: manifold capacity takes 2 classes or more, with 2 examples or more each"
             )
         for option, n in (("--per-class", per_class), ("--sweep-examples", _largest_sample(also))):
-            _check_sample(acts, wanted, option, n)
+            _check_sample(acts, wanted, classes, option, n)
         names, class_names = _select(acts, layers), acts.class_names
         settings = SampleSettings(size.per_class, len(size.classes), project, seed)
         wide = tuple(name for name in names if not total_dimension and _is_wide(acts, name, settings))
@@ -137,8 +141,16 @@ def _largest_sample(analyses: Sequence[Analysis]) -> int | None:
     return max((max(analysis.sizes) for analysis in analyses if isinstance(analysis, Sweep)), default=None)
 
 
-def _check_sample(acts: Activations, kinds: Sequence[str], option: str, n: int | None) -> None:
-    size = matched_size(acts.examples, kinds, cap=n or 2)
+def _draw_classes(acts: Activations, n: int | None, seed: int) -> list[int]:
+    classes = np.unique(acts.examples["true_label"])
+    if n is not None and not 2 <= n <= len(classes):
+        raise UsageError(f"--classes {n} is not between 2 and {len(classes)}, the number of classes of {acts.path}")
+    drawn = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_CLASSES,))).permutation(classes)[:n]
+    return sorted(int(label) for label in drawn)
+
+
+def _check_sample(acts: Activations, kinds: Sequence[str], classes: Sequence[int], option: str, n: int | None) -> None:
+    size = matched_size(acts.examples, kinds, n or 2, classes)
     if n is not None and size.limited_by is not None:
         kind, label = size.limited_by
         raise UsageError(
@@ -250,7 +262,9 @@ def _task_rows(plan: CapacityPlan, task: Task) -> list[Row]:
     per_class = _largest_sample([analysis]) or settings.per_class
     classes = [plan.class_names[label] for label in plan.size.classes]
     with open_activations(plan.path) as acts:
-        clouds: Sequence[np.ndarray] = acts.manifolds(task.layer, task.kind, per_class=per_class, seed=settings.seed)
+        clouds: Sequence[np.ndarray] = acts.manifolds(
+            task.layer, task.kind, per_class, settings.seed, plan.size.classes
+        )
         if settings.project:
             clouds = project_manifolds(clouds, settings.project, _seed(settings, task.layer, _PROJECTION))
         place = _place(acts, task.layer, task.kind)

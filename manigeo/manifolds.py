@@ -68,24 +68,29 @@ class MatchedSize:
     excluded: Mapping[str, tuple[int, ...]]
 
 
-def matched_size(examples: pd.DataFrame, kinds: Sequence[str] = KINDS, cap: int = 50) -> MatchedSize:
-    """The largest common number of examples per class over ``kinds``, up to ``cap``; kinds too small are left out."""
-    classes = np.unique(examples["true_label"])
+def matched_size(
+    examples: pd.DataFrame, kinds: Sequence[str] = KINDS, cap: int = 50, classes: Sequence[int] | None = None
+) -> MatchedSize:
+    """The largest common number of examples per class over ``kinds``, up to ``cap``; kinds too small are left out.
+
+    ``classes``: labels of those that count; None for all.
+    """
+    counted = np.unique(examples["true_label"]) if classes is None else np.array(classes)
     smallest: dict[str, tuple[int, int]] = {}
     excluded: dict[str, tuple[int, ...]] = {}
     for kind in kinds:
         _, labels = kind_examples(examples, kind)
-        counts = np.array([np.count_nonzero(labels == c) for c in classes])
+        counts = np.array([np.count_nonzero(labels == c) for c in counted])
         if counts.min() < 2:
-            excluded[kind] = tuple(int(c) for c in classes[counts < 2])
+            excluded[kind] = tuple(int(c) for c in counted[counts < 2])
         else:
-            smallest[kind] = (int(counts.min()), int(classes[counts.argmin()]))
+            smallest[kind] = (int(counts.min()), int(counted[counts.argmin()]))
     limit = min(smallest, key=lambda k: smallest[k][0], default=None)
     if limit is None or smallest[limit][0] >= cap:
         per_class, limited_by = cap, None
     else:
         per_class, limited_by = smallest[limit][0], (limit, smallest[limit][1])
-    return MatchedSize(tuple(int(c) for c in classes), tuple(smallest), per_class, limited_by, excluded)
+    return MatchedSize(tuple(int(c) for c in counted), tuple(smallest), per_class, limited_by, excluded)
 
 
 def sample_rows(
@@ -93,8 +98,11 @@ def sample_rows(
     kind: str,
     per_class: int | None = None,
     seed: int = 0,
+    classes: Sequence[int] | None = None,
 ) -> dict[int, Int[np.ndarray, " m"]]:
     """Rows of each class of a kind: all of them, or ``per_class`` drawn without replacement, in ascending order.
+
+    ``classes``: labels of the wanted ones; None for all.
 
     The draw of a class depends on ``seed``, the kind and the class alone, so that every layer, and every checkpoint,
     is looked at through the same examples. Permuted and restored are drawn apart: they group the same images differently.
@@ -103,7 +111,7 @@ def sample_rows(
     """
     rows, labels = kind_examples(examples, kind)
     sampled = {}
-    for c in np.unique(examples["true_label"]):
+    for c in np.unique(examples["true_label"]) if classes is None else classes:
         members = rows[labels == c]
         if per_class is not None:
             if len(members) < per_class:
@@ -112,6 +120,37 @@ def sample_rows(
             members = np.sort(rng.choice(members, size=per_class, replace=False))
         sampled[int(c)] = members
     return sampled
+
+
+def check_shapes(shapes: Sequence[tuple[int, ...]]) -> None:
+    """Arrays of these shapes are manifolds that can be compared: two or more, (points, features), of equal features.
+
+    Raises ``ValueError`` where they are not.
+
+    >>> check_shapes([(20, 512), (7, 512)])
+    """
+    if len(shapes) < 2:
+        raise ValueError(f"capacity is about two or more manifolds, got {len(shapes)}; pass one array for each class")
+    if len({shape[1:] for shape in shapes}) != 1 or any(len(shape) != 2 or 0 in shape for shape in shapes):
+        raise ValueError(
+            f"manifolds are (points, features) arrays with equal features, got {sorted(set(shapes))}; flatten each example"
+        )
+
+
+def check_manifolds(manifolds: Sequence[np.ndarray]) -> None:
+    """Of such shapes, see :func:`check_shapes`, and finite throughout; each manifold is looked at once.
+
+    Raises ``ValueError`` where they are not: a manifold with NaN or infinite entries is named with their number.
+
+    >>> check_manifolds([np.zeros((3, 2)), np.array([[0.0, np.nan]])])
+    Traceback (most recent call last):
+    ValueError: manifold 1 holds 1 NaN or infinite entries; leave those examples out
+    """
+    seen = [(X.shape, X.size - np.count_nonzero(np.isfinite(X))) for X in manifolds]
+    check_shapes([shape for shape, _ in seen])
+    for mu, (_, count) in enumerate(seen):
+        if count:
+            raise ValueError(f"manifold {mu} holds {count} NaN or infinite entries; leave those examples out")
 
 
 def global_mean(manifolds: Sequence[np.ndarray]) -> Float[np.ndarray, " features"]:
@@ -146,3 +185,19 @@ def gram_coordinates(gram: Float[np.ndarray, "points points"]) -> Float[np.ndarr
     eigenvalues, U = np.linalg.eigh(gram)
     keep = eigenvalues > RANK_RTOL * max(eigenvalues[-1], 0.0)
     return U[:, keep] * np.sqrt(eigenvalues[keep])
+
+
+def principal_directions(
+    points: Float[np.ndarray, "points dim"],
+) -> tuple[Float[np.ndarray, "dim rank"], Float[np.ndarray, " rank"]]:
+    r"""An orthonormal basis of the points' span, along their principal axes, and their root sums of squares along these.
+
+    .. math:: S^\top S = V \Lambda V^\top \;\Rightarrow\; V,\, \Lambda^{1/2}
+
+    >>> basis, lengths = principal_directions(np.array([[3.0, 4.0], [-3.0, -4.0]]))
+    >>> np.abs(basis).round(12).tolist(), np.square(lengths).round(12).tolist()
+    ([[0.6], [0.8]], [50.0])
+    """
+    eigenvalues, V = np.linalg.eigh(points.T @ points)
+    keep = eigenvalues > RANK_RTOL * max(eigenvalues[-1], 0.0)
+    return V[:, keep], np.sqrt(eigenvalues[keep])

@@ -35,6 +35,8 @@ _ESTIMATORS = {
 }
 _MOST_TICKS = 14
 _MOST_COLUMNS = 4
+_LEGEND_INCHES = 1.7
+_FLOOR, _SATURATED = "floor 2/M", "saturated"
 _UNDATED = {".png": {}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 
 
@@ -42,7 +44,8 @@ def plot_geometry(table: pd.DataFrame) -> Figure:
     """Capacity, radius, dimension and centre correlation against depth: a row each, a line a kind, a column a checkpoint.
 
     Bands are one standard error over manifolds; the dotted line is the floor 2/M of capacity, where M points without
-    structure lie. Rows share their scale, so that checkpoints compare by eye.
+    structure lie. Hollow points are of layers too narrow to separate their manifolds (flag ``saturated``). Rows share
+    their scale, so that checkpoints compare by eye.
 
     Raises :class:`~manigeo.errors.InputError` for a table without these measures, at several settings, or with kinds or
     checkpoints at different numbers of classes or of examples: these do not compare.
@@ -63,9 +66,9 @@ def plot_geometry(table: pd.DataFrame) -> Figure:
 def plot_estimators(table: pd.DataFrame) -> Figure:
     """Capacity by every estimator in the table (mean field, joint, simulated): a column a kind, a row a checkpoint.
 
-    Bars are one standard error: of mean field over manifolds, of the others over draws and dichotomies. Hollow squares,
-    off the line, are saturated: there joint capacity is at the bound P/rank that too few features set. The dotted
-    line is the floor 2/M.
+    Bars are one standard error: of mean field over manifolds, of the others over draws and dichotomies. Hollow points, off
+    the line, are of layers too narrow to separate their manifolds: joint capacity is at the bound P/rank there. The
+    dotted line is the floor 2/M.
 
     Raises :class:`~manigeo.errors.InputError` as :func:`plot_geometry` does, and for a table of one estimator.
     """
@@ -151,11 +154,12 @@ def _style() -> Iterator[None]:
 
 
 def _finish(figure: Figure) -> None:
-    """One legend for all panels, each label once."""
+    """One legend for all panels, each label once: curves, then what is off them, in as many columns as fit."""
     labelled = [pair for ax in figure.axes for pair in zip(*ax.get_legend_handles_labels(), strict=True)]
     handles = {label: handle for handle, label in reversed(labelled)}
-    order = list(dict.fromkeys(label for _, label in labelled))
-    figure.legend([handles[x] for x in order], order, loc="outside upper center", ncols=len(order), frameon=False)
+    order = sorted(dict.fromkeys(label for _, label in labelled), key=lambda x: (_FLOOR in x, _SATURATED in x))
+    columns = min(len(order), int(figure.get_figwidth() / _LEGEND_INCHES))
+    figure.legend([handles[x] for x in order], order, loc="outside upper center", ncols=columns, frameon=False)
     sns.despine(figure)
 
 
@@ -248,7 +252,14 @@ def _draw_line(ax: Axes, line: pd.DataFrame, kind: str, x: str = "depth") -> Non
         return
     at, y, error = (line[name].to_numpy(dtype=float) for name in (x, "value", "stderr"))
     ax.plot(at, y, color=_COLOR[kind], marker=_MARKER[kind], markersize=4, linewidth=1.6, label=kind)
+    hollow = _is_saturated(line)
+    if hollow.any():
+        ax.plot(at[hollow], y[hollow], _MARKER[kind], color=_COLOR[kind], markerfacecolor="white", markersize=4)
     ax.fill_between(at, y - error, y + error, color=_COLOR[kind], alpha=0.2, linewidth=0)
+
+
+def _is_saturated(rows: pd.DataFrame) -> np.ndarray:
+    return rows["flag"].str.contains(_SATURATED).to_numpy(dtype=bool)
 
 
 def _draw_estimators(ax: Axes, rows: pd.DataFrame) -> None:
@@ -256,23 +267,22 @@ def _draw_estimators(ax: Axes, rows: pd.DataFrame) -> None:
         line = rows[rows["metric"] == metric].sort_values("depth")
         if line.empty:
             continue
-        saturated = line["flag"].str.contains("saturated").to_numpy()
+        saturated = _is_saturated(line)
         x, y, error = (line[column].to_numpy(dtype=float) for column in ("depth", "value", "stderr"))
         own = np.where(saturated, np.nan, y)  # a bound is no point of the curve
         ax.errorbar(
             x, own, error, color=color, marker=marker, linestyle=dashes, markersize=4, linewidth=1.4, label=name
         )
         if saturated.any():
-            ax.plot(
-                x[saturated], y[saturated], marker, color=color, markerfacecolor="white", label=f"{name}, saturated"
-            )
+            label = f"{name}, {_SATURATED}"
+            ax.plot(x[saturated], y[saturated], marker, color=color, markerfacecolor="white", label=label)
 
 
 def _draw_sweep(ax: Axes, at: pd.DataFrame) -> None:
     for kind in KINDS:
         _draw_line(ax, at[at["kind"] == kind].sort_values("M"), kind, x="M")
     sizes = np.array(sorted(set(at["M"])), dtype=float)
-    ax.plot(sizes, 2 / sizes, color="0.4", linestyle=":", linewidth=1, label="floor 2/M")
+    ax.plot(sizes, 2 / sizes, color="0.4", linestyle=":", linewidth=1, label=_FLOOR)
     ax.set_xscale("log")
     ax.set_yscale("log")
     ax.set_xticks(sizes, [f"{size:.0f}" for size in sizes])
@@ -285,7 +295,7 @@ def _draw_floor(ax: Axes, part: pd.DataFrame) -> None:
     """2/M, which all rows share, at margin 0."""
     size = _setting(part["settings"].iloc[0], "per_class")
     if isinstance(size, int) and not any(_setting(settings, "kappa") for settings in part["settings"].unique()):
-        ax.axhline(2 / size, color="0.4", linestyle=":", linewidth=1, label=f"floor 2/M = {2 / size:.3g}")
+        ax.axhline(2 / size, color="0.4", linestyle=":", linewidth=1, label=f"{_FLOOR} = {2 / size:.3g}")
 
 
 def _name_layers(ax: Axes, part: pd.DataFrame) -> None:

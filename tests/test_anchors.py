@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from scipy.optimize import nnls
 from scipy.stats import special_ortho_group
 
-from manigeo.capacity.anchors import Anchors, kkt_residual, nonnegative_least_squares, solve_anchors
+from manigeo.capacity.anchors import Anchors, kkt_residual, solve_anchors
+from manigeo.capacity.pivoting import nonnegative_least_squares
 
 
 def cloud(shape: str, rng: np.random.Generator, points: int, dim: int) -> np.ndarray:

@@ -81,11 +81,8 @@ def test_a_flat_wide_layer_is_taken_as_it_is():
 
 
 def test_the_metric_is_used_as_much_as_there_are_degrees_of_freedom():
-    inside = in_cavity(segments(60, 100, 0.7, 0))
-    H = inside.metric
-    q = 1 / np.linalg.eigvalsh(H)[-1]  # directions that nobody loads are left at 1/q
     spare = in_cavity([np.pad(X, ((0, 0), (0, 5))) for X in segments(60, 100, 0.7, 0)])
-    q = 1 / np.linalg.eigvalsh(spare.metric)[-1]
+    q = 1 / np.linalg.eigvalsh(spare.metric)[-1]  # directions that nobody loads are left at 1/q
     assert np.trace(np.eye(len(spare.metric)) - q * spare.metric) == pytest.approx(spare.degrees_of_freedom, rel=0.02)
 
 
@@ -138,8 +135,8 @@ def test_a_layer_too_narrow_to_separate_its_manifolds_is_saturated():
 
 
 def test_empty_directions_have_a_metric_too():
-    zeros = [np.zeros((3, 4))] * 3
-    points = PooledPoints(zeros, [np.zeros((3, 3))] * 3, np.zeros(0), np.zeros((3, 3)), 4)
+    zeros = [np.zeros((4, 4))] * 3
+    points = PooledPoints(zeros, zeros, np.zeros(0), np.zeros((3, 3)), 4)
     assert np.isfinite(cavity(points, np.random.default_rng(0)).metric).all()
 
 
@@ -147,3 +144,23 @@ def test_more_than_512_features_are_looked_at_in_their_leading_directions():
     rng = np.random.default_rng(11)
     manifolds = [(rng.standard_normal(600) + rng.standard_normal((20, 600))) / np.arange(1, 601) for _ in range(20)]
     assert in_cavity(manifolds).metric.shape == (pooled.LEADING_DIRECTIONS,) * 2
+
+
+@pytest.mark.parametrize("radius", [1e-3, 1e-6, 1e-9])
+def test_small_manifolds_keep_their_digits(radius):
+    rng = np.random.default_rng(12)
+    centers, offsets = rng.standard_normal((12, 60)), rng.standard_normal((12, 5, 60))
+    offsets -= offsets.mean(axis=1, keepdims=True)
+    # at radius 0 the metric is that of the centres: Gram matrices of the points around them scale with its square
+    large, small = (in_cavity([c + r * Y for c, Y in zip(centers, offsets, strict=True)]).grams for r in (1e-3, radius))
+    for K, k in zip(large, small, strict=True):
+        scaled = k[:-1, :-1] / k[-1, -1] / radius**2
+        # a part in a thousand for the radius of the first, and the rounding of the centres' entries against the radius
+        np.testing.assert_allclose(scaled, K[:-1, :-1] / K[-1, -1] / 1e-6, atol=5e-3 * np.trace(scaled))
+
+
+def test_single_points_share_no_directions_that_count():
+    rng = np.random.default_rng(13)
+    points = [rng.standard_normal((1, 900)) for _ in range(30)]
+    assert manifold_capacity(points).center_rank == 0
+    assert manifold_capacity([np.repeat(X, 3, axis=0) for X in points]).center_rank == 0

@@ -137,6 +137,32 @@ def test_a_figure_is_drawn_from_tables_and_the_suffix_decides(acts):
     assert "<svg" in Path("geometry.svg").read_text()
 
 
+def test_every_analysis_goes_into_one_table_and_each_figure_is_drawn_of_it(acts):
+    analyses = ("--simulate", "--dichotomies", 50, "--joint", "--joint-draws", 6, "--sweep-examples", "3,6")
+    sample = ("--layers", "h*", "--kinds", "permuted", "--kinds", "restored", "--classes", 6, "--project", 12)
+    out = done("capacity", acts, *analyses, *sample, "--bootstrap", 100, "--draws", 20)
+    assert "2 layers x 2 kinds, P = 6 classes" in out
+    for said in ("joint capacity", "simulated capacity", "20 tasks", "100 bootstrap resamples"):
+        assert said in out
+    table = read_results("acts.capacity.csv")
+    assert {"capacity_simulated", "capacity_joint", "capacity_sweep", "capacity_ci_low"} <= set(table["metric"])
+    assert all(json.loads(settings)["project"] == 12 for settings in table["settings"])
+    assert "wrote geometry.png\nwrote estimators.png\nwrote sweep.png" in done("plot", "acts.capacity.csv")
+    assert "the tables hold more: --figure estimators, --figure sweep" in done("plot", "*.csv", "-o", "one.svg")
+    done("plot", "*.csv", "--figure", "sweep", "-o", "two.svg")
+    assert "floor 2/M" in Path("two.svg").read_text()
+
+
+def test_an_analysis_is_added_to_a_table_that_is_there(acts):
+    sample = ("--layers", "logits", "--draws", 20, "--no-total-dimension")
+    done("capacity", acts, *sample)
+    before = read_results("acts.capacity.csv")
+    done("capacity", acts, *sample, "--simulate", "--dichotomies", 50, "--resume")
+    after = read_results("acts.capacity.csv")
+    pd.testing.assert_frame_equal(after[after["metric"].isin(before["metric"])].reset_index(drop=True), before)
+    assert set(after["metric"]) - set(before["metric"]) == {"capacity_simulated", "critical_dimension"}
+
+
 def test_a_checkpoint_of_a_users_own_loop_is_extracted_by_saying_what_it_does_not(here):
     from manigeo_extract.models import build_model
 
@@ -298,6 +324,10 @@ def test_what_cannot_be_is_refused_in_one_line(checkpoint, acts):
     assert "expected the number of processes" in refused(2, "capacity", acts, "--jobs", 0)
     assert "must be a finite number" in refused(2, "capacity", acts, "--kappa", "nan")
     assert "give one of them" in refused(2, "capacity", acts, "--resume", "--force")
+    assert "e.g. 5,10,20; got '5;10'" in refused(2, "capacity", acts, "--sweep-examples", "5;10")
+    assert "--sweep-examples 9999 is more than there are" in refused(2, "capacity", acts, "--sweep-examples", "5,9999")
+    assert "expected 100 resamples or more" in refused(2, "capacity", acts, "--bootstrap", 10)
+    assert "--classes 11 is not between 2 and 10" in refused(2, "capacity", acts, "--classes", 11)
     assert "cuda" in refused(2, "extract", "--model", checkpoint, "--out", "new.h5", "--device", "cuda:77")
     assert "cpu" in refused(2, "train", *SMALL, "--out", "new", "--device", "foo")
 
@@ -332,7 +362,7 @@ def test_a_kind_with_a_class_of_one_example_is_left_out_by_name(here):
     done("extract", "--model", "run/checkpoints/last.pt")
     out = done("capacity", "acts.h5")
     assert "test is left out: fewer than 2 examples in class '2'" in out
-    assert "flags: test: fewer_than_2:2" in out
+    assert "test: fewer_than_2:2" in out
     before = Path("acts.capacity.csv").read_bytes()
     done("capacity", "acts.h5", "--resume")
     assert Path("acts.capacity.csv").read_bytes() == before

@@ -85,8 +85,13 @@ def test_points_in_general_position_have_the_capacity_of_schlaeflis_count(P, N):
     assert r.bound == P / r.rank
 
 
-def test_orthonormal_points_have_capacity_two():
-    r = joint_capacity([row[None] for row in np.eye(60)], n_draws=300)
+@pytest.fixture(scope="module")
+def orthonormal_points() -> JointCapacity:
+    return joint_capacity([row[None] for row in np.eye(60)], n_draws=300)
+
+
+def test_orthonormal_points_have_capacity_two(orthonormal_points):
+    r = orthonormal_points
     assert abs(r.capacity - point_capacity()) < 4 * r.stderr
 
 
@@ -205,9 +210,9 @@ def test_measures_multiply_to_the_capacity_and_shares_add_up_to_it():
     np.testing.assert_allclose(r.per_pair.center, r.per_pair.center.T)
 
 
-def test_orthogonal_points_have_the_geometry_of_half_their_anchors():
+def test_orthogonal_points_have_the_geometry_of_half_their_anchors(orthonormal_points):
     # a point is its own anchor in half of the draws: S_0 = z/2 and S_1 = +-z/2, so b = P, c = P/2, a = P/2
-    r = joint_capacity([row[None] for row in np.eye(60)], n_draws=300)
+    r = orthonormal_points
     for name, exact in {"dimension": 1.0, "radius": 1.0, "utility": 1.0}.items():
         # one direction of P goes with the mean; the mean over 300 draws of S_0 is off by 1/sqrt(300), its square counts
         assert abs(getattr(r, name) - exact) < 4 * getattr(r, f"{name}_stderr") + 2 / 60, name

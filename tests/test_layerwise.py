@@ -260,6 +260,37 @@ def test_an_analysis_can_be_added_to_a_finished_table_and_other_settings_cannot(
         finished_tasks(small(path, also=[]), capacity_table(more))
 
 
+def test_fewer_classes_are_drawn_by_seed_and_are_the_same_for_every_kind(path):
+    plan = plan_capacity(path, n_classes=2, n_draws=20)
+    assert len(plan.size.classes) == plan.settings.n_classes == 2
+    assert plan_capacity(path, n_classes=2).size.classes == plan.size.classes
+    assert {plan_capacity(path, n_classes=2, seed=seed).size.classes for seed in range(20)} == {(0, 1), (0, 2), (1, 2)}
+    table = capacity_table(plan)
+    names = [CLASSES[label] for label in plan.size.classes]
+    for _, rows in table[(table["metric"] == "capacity") & (table["manifold"] != "")].groupby(["layer", "kind"]):
+        assert rows["manifold"].tolist() == names
+    with open_activations(path) as acts:
+        every = acts.manifolds("a/b", "permuted", 5)
+        some = acts.manifolds("a/b", "permuted", 5, classes=plan.size.classes)
+    for label, cloud in zip(plan.size.classes, some, strict=True):
+        np.testing.assert_array_equal(cloud, every[label])
+
+
+def test_the_size_is_matched_over_the_classes_that_are_drawn(tmp_path):
+    examples = grouped_examples()
+    kept = examples.drop(examples[examples["split"] == "test"].index[-4:]).reset_index(drop=True)  # class 2 keeps one
+    with create_activations(tmp_path / "a.h5", kept, CLASSES, LAYERS, {}) as writer:
+        writer.append({layer.name: values(layer.name, len(kept), layer.n_features) for layer in LAYERS})
+    plans = [plan_capacity(tmp_path / "a.h5", n_classes=2, seed=seed) for seed in range(20)]
+    assert {plan.size.classes for plan in plans if not plan.size.excluded} == {(0, 1)}
+
+
+@pytest.mark.parametrize("n", [1, 4])
+def test_a_number_of_classes_that_there_is_not_is_refused(path, n):
+    with pytest.raises(UsageError, match=f"--classes {n} is not between 2 and 3"):
+        plan_capacity(path, n_classes=n)
+
+
 def test_total_dimension_is_left_out_of_wide_layers_unless_it_is_asked_for(path, monkeypatch):
     monkeypatch.setattr("manigeo.layerwise._SPECTRUM_COST", 15 * 5 * 5)  # 15 samples; input has 6 features, "a/b" 5
 

@@ -1,3 +1,6 @@
+from collections.abc import Sequence
+from inspect import unwrap
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -6,10 +9,13 @@ from hypothesis import strategies as st
 
 from manigeo.manifolds import (
     KINDS,
+    check_manifolds,
+    check_shapes,
     class_means,
     global_mean,
     kind_examples,
     matched_size,
+    principal_directions,
     sample_rows,
     span_coordinates,
 )
@@ -133,3 +139,70 @@ def test_span_coordinates_keep_inner_products_in_rank_many_columns(seed, points,
 
 def test_points_that_are_all_zero_have_rank_zero():
     assert span_coordinates(np.zeros((4, 3))).shape == (4, 0)
+
+
+@given(seed=st.integers(0, 10**6), points=st.integers(1, 12), dim=st.integers(1, 12), rank=st.integers(1, 12))
+def test_principal_directions_are_an_orthonormal_basis_of_the_span_with_the_spread_along_each(seed, points, dim, rank):
+    rng = np.random.default_rng(seed)
+    rank = min(rank, points, dim)
+    S = rng.standard_normal((points, rank)) @ rng.standard_normal((rank, dim))
+    V, lengths = principal_directions(S)
+    assert V.shape == (dim, len(lengths))
+    np.testing.assert_allclose(V.T @ V, np.eye(len(lengths)), atol=1e-13)
+    np.testing.assert_allclose(S @ V @ V.T, S, atol=1e-5 * np.linalg.norm(S))  # what the rank tolerance drops, its root
+    gram = (S @ V).T @ (S @ V)
+    np.testing.assert_allclose(gram, np.diag(lengths**2), atol=1e-13 * np.square(S).sum())
+
+
+def test_points_that_are_all_zero_have_no_principal_directions():
+    V, lengths = principal_directions(np.zeros((4, 3)))
+    assert V.shape == (3, 0)
+    assert lengths.shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        ([(2, 3)], "two or more manifolds, got 1; pass one array for each class"),
+        ([], "two or more manifolds, got 0"),
+        ([(2, 3), (2, 4)], r"equal features, got \[\(2, 3\), \(2, 4\)\]; flatten each example"),
+        ([(2, 3), (2, 3, 5)], r"equal features, got .*\(2, 3, 5\)"),
+        ([(2, 3, 5), (4, 3, 5)], "equal features"),
+        ([(3,), (3,)], "equal features"),
+        ([(2, 3), (0, 3)], "equal features"),
+        ([(2, 0), (2, 0)], "equal features"),
+    ],
+)
+def test_arrays_that_are_no_manifolds_are_refused_by_their_shapes(shapes, message):
+    with pytest.raises(ValueError, match=message):
+        check_shapes(shapes)
+    with pytest.raises(ValueError, match=message):
+        check_manifolds([np.zeros(shape) for shape in shapes])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int64, bool])
+def test_manifolds_of_unequal_sizes_and_any_numbers_are_accepted(dtype):
+    check_manifolds([np.ones((m, 3), dtype) for m in (1, 4, 2)])
+
+
+def test_a_manifold_that_is_not_finite_is_named_with_the_count():
+    bad = np.array([[1.0, np.nan, np.inf], [-np.inf, 0.0, 1.0]])
+    with pytest.raises(ValueError, match="manifold 1 holds 3 NaN or infinite entries; leave those examples out"):
+        check_manifolds([np.ones((2, 3)), bad])
+
+
+def test_every_manifold_is_read_once_to_be_checked():
+    class Read(Sequence):  # as those that stay in a file, where a second walk is a second reading
+        def __init__(self):
+            self.reads = []
+
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, i):
+            self.reads.append(range(3)[i])
+            return np.ones((2, 4))
+
+    manifolds = Read()
+    unwrap(check_manifolds)(manifolds)  # a check of types looks at one more
+    assert manifolds.reads == [0, 1, 2]

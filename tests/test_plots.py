@@ -2,10 +2,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from manigeo import plot_geometry
+from manigeo import plot_estimators, plot_geometry, plot_sweep
 from manigeo.errors import InputError, UsageError
 from manigeo.manifolds import KINDS
-from manigeo.plots import PANELS, save_figure
+from manigeo.plots import PANELS, figures_of, save_figure
 from manigeo.results import as_table
 
 
@@ -85,3 +85,91 @@ def test_an_unknown_format_or_folder_is_refused(tmp_path):
         save_figure(plot_geometry(geometry_table()), tmp_path / "a.bmp")
     with pytest.raises(UsageError, match="does not exist; make it first"):
         save_figure(plot_geometry(geometry_table()), tmp_path / "none" / "a.png")
+
+
+# --------------------------------------------------------------------------------------------- estimators and samples
+def estimator_table(values=(0.2, 0.19, 0.21), flags=("", "", ""), checkpoints=(("last", 40),)) -> pd.DataFrame:
+    metrics = ("capacity", "capacity_joint", "capacity_simulated")
+    return as_table(
+        [
+            {
+                "run": "run", "checkpoint": checkpoint, "epoch": epoch, "layer": f"h{depth}", "depth": depth, "kind": kind,
+                "metric": metric, "value": value, "stderr": 0.01, "n": 3, "flag": flag if depth else "",
+                "settings": f'{{"analysis": "{metric}", "per_class": 25, "n_classes": 30}}',
+            }
+            for checkpoint, epoch in checkpoints for depth in range(3) for kind in KINDS
+            for metric, value, flag in zip(metrics, values, flags, strict=True)
+        ]
+    )  # fmt: skip
+
+
+def sweep_table(sizes=(5, 10, 20), **of_kind) -> pd.DataFrame:
+    return as_table(
+        [
+            {
+                "run": "run", "checkpoint": "last", "epoch": 40, "layer": f"h{depth}", "depth": depth, "kind": kind,
+                "metric": "capacity_sweep", "value": 2.5 / M, "stderr": 0.01, "n": 3,
+                "settings": f'{{"analysis": "sweep", "per_class": {M}, "n_classes": 30}}',
+            }
+            for depth in range(5) for kind in KINDS for M in of_kind.get(kind, sizes)
+        ]
+    )  # fmt: skip
+
+
+def curves(ax) -> dict[str, np.ndarray]:
+    return {line.get_label(): line.get_ydata() for line in ax.get_lines()} | {
+        bars.get_label(): bars.lines[0].get_ydata() for bars in ax.containers
+    }
+
+
+def test_estimators_are_curves_in_one_panel_a_kind():
+    figure = plot_estimators(estimator_table(checkpoints=(("best", 6), ("last", 40))))
+    assert [ax.get_title() for ax in figure.axes[:4]] == list(KINDS)
+    assert len(figure.axes) == 8
+    for ax in figure.axes:
+        drawn = curves(ax)
+        for name, value in (("mean field", 0.2), ("joint", 0.19), ("simulated", 0.21)):
+            np.testing.assert_array_equal(drawn[name], [value] * 3)
+        assert drawn["floor 2/M = 0.08"][0] == 0.08
+
+
+def test_a_saturated_value_is_off_its_curve():
+    drawn = curves(plot_estimators(estimator_table(flags=("", "saturated", ""))).axes[0])
+    np.testing.assert_array_equal(drawn["joint"], [0.19, np.nan, np.nan])
+    np.testing.assert_array_equal(drawn["joint, saturated"], [0.19, 0.19])
+
+
+def test_one_estimator_is_no_comparison():
+    table = estimator_table()
+    with pytest.raises(InputError, match="add --simulate or --joint to manigeo capacity"):
+        plot_estimators(table[table["metric"] == "capacity"])
+
+
+def test_a_sweep_is_a_panel_a_layer_against_the_number_of_points():
+    figure = plot_sweep(sweep_table())
+    assert [ax.get_title() for ax in figure.axes] == ["h0", "h1", "h2", "h3", "h4"]
+    lines = {line.get_label(): line for line in figure.axes[0].get_lines()}
+    np.testing.assert_array_equal(lines["permuted"].get_xdata(), [5, 10, 20])
+    np.testing.assert_allclose(lines["permuted"].get_ydata(), [0.5, 0.25, 0.125])
+    np.testing.assert_allclose(lines["floor 2/M"].get_ydata(), [0.4, 0.2, 0.1])
+
+
+def test_kinds_swept_over_different_sizes_are_refused():
+    with pytest.raises(InputError, match=r"at h0 kinds were swept over different .*--sweep-examples"):
+        plot_sweep(sweep_table(permuted=(5, 10)))
+
+
+@pytest.mark.parametrize("setting", ["per_class", "n_classes"])
+def test_kinds_at_different_sizes_are_refused(setting):
+    table = geometry_table().assign(settings='{"n_classes": 9, "per_class": 9}')
+    table.loc[table["kind"] == "permuted", "settings"] = table["settings"].str.replace(
+        f'"{setting}": 9', f'"{setting}": 8'
+    )
+    with pytest.raises(InputError, match=r"compares different numbers of classes or examples.*--per-class"):
+        plot_geometry(table)
+
+
+def test_a_table_has_the_figures_that_it_has_numbers_for():
+    assert figures_of(geometry_table()) == ["geometry"]
+    assert figures_of(pd.concat([estimator_table(), sweep_table()])) == ["geometry", "estimators", "sweep"]
+    assert figures_of(estimator_table(values=(np.nan, np.nan, np.nan))) == []

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from manigeo.capacity import pooled
-from manigeo.capacity.pooled import is_flat, moments, pooled_points
+from manigeo.capacity.pooled import PooledPoints, is_flat, moments, pooled_points
 
 WIDE = 3000
 
@@ -23,9 +23,17 @@ def whole(manifolds: list[np.ndarray]) -> np.ndarray:
     return X - X.mean(axis=0)
 
 
-def test_moments_are_those_of_all_samples():
-    manifolds = [X[: 3 + mu] for mu, X in enumerate(clouds(5, 8, 40))]  # unequal sizes
+def from_mean(points: PooledPoints) -> np.ndarray:
+    """All points in the leading directions, from the mean of all."""
+    return np.concatenate([rows[:-1] + rows[-1] for rows in points.coordinates])
+
+
+@pytest.mark.parametrize("unit", [1.0, 2.0**40, 2.0**-40])
+def test_moments_are_those_of_all_samples_in_units_of_their_size(unit):
+    manifolds = [unit * X[: 3 + mu] for mu, X in enumerate(clouds(5, 8, 40))]  # unequal sizes
     m = moments(manifolds, rng())
+    assert np.abs(np.concatenate(manifolds)).max() < m.unit <= 2 * np.abs(np.concatenate(manifolds)).max()
+    manifolds = [X / m.unit for X in manifolds]
     X = np.concatenate(manifolds)
     np.testing.assert_allclose(m.mean, X.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(m.centers[2], manifolds[2].mean(axis=0) - X.mean(axis=0), atol=1e-12)
@@ -35,11 +43,19 @@ def test_moments_are_those_of_all_samples():
     assert m.variance == pytest.approx(np.square(whole(manifolds)).sum(), rel=1e-12)
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1e-150, 1e150, 1e300])
+def test_moments_neither_overflow_nor_vanish(scale):
+    manifolds = clouds(5, 8, 40)
+    plain, scaled = moments(manifolds, rng()), moments([scale * X for X in manifolds], rng())
+    # relative: units are powers of two, the scale is not
+    assert scaled.variance * (scaled.unit / scale) ** 2 == pytest.approx(plain.variance * plain.unit**2, rel=1e-12)
+
+
 def test_narrow_layers_keep_all_their_directions():
     manifolds = clouds(4, 6, 30)
     points = pooled_points(manifolds, moments(manifolds, rng()))
     X = whole(manifolds)
-    np.testing.assert_allclose(np.concatenate(points.coordinates), X / np.sqrt(np.square(X).sum(axis=1).mean()))
+    np.testing.assert_allclose(from_mean(points), X / np.sqrt(np.square(X).sum(axis=1).mean()))
     assert not np.any(points.rest)
     assert len(points.tail) == 0
 
@@ -52,10 +68,12 @@ def test_wide_layers_keep_the_inner_products_of_each_manifold(dtype):
     unit = np.square(X).sum(axis=1).mean()
     for mu, Z in enumerate(np.split(X, 30)):
         F, R = points.coordinates[mu], points.rest[mu]
-        Y, G = Z - Z.mean(axis=0), F - F.mean(axis=0)
-        inside = G @ G.T + R - R.mean(axis=0) - R.mean(axis=1)[:, None] + R.mean()
-        np.testing.assert_allclose(inside, Y @ Y.T / unit, atol=1e-5)  # the projection is in float32
-    assert np.isclose(points.tail.sum(), len(X) - np.square(np.concatenate(points.coordinates)).sum())
+        rows = np.vstack([Z - Z.mean(axis=0), Z.mean(axis=0)])
+        whole_gram = rows @ rows.T / unit
+        # the projection is in float32
+        np.testing.assert_allclose((F @ F.T + R)[:-1, :-1], whole_gram[:-1, :-1], atol=1e-5)
+        np.testing.assert_allclose((F @ F.T + R)[-1, -1], whole_gram[-1, -1], atol=1e-5)
+    assert np.isclose(points.tail.sum(), len(X) - np.square(from_mean(points)).sum())
     assert np.all(np.diff(points.tail) <= 0)
 
 
@@ -65,7 +83,7 @@ def test_the_sketch_finds_the_directions_of_most_variance(monkeypatch):
     points = pooled_points(manifolds, moments(manifolds, rng()))
     variance = np.linalg.svd(whole(manifolds), compute_uv=False) ** 2
     # a sketch of 700 rows for 600 points: nearly all of what 40 directions can hold
-    assert np.square(np.concatenate(points.coordinates)).sum() / 600 > 0.995 * variance[:40].sum() / variance.sum()
+    assert np.square(from_mean(points)).sum() / 600 > 0.995 * variance[:40].sum() / variance.sum()
 
 
 def test_unstructured_wide_layers_are_flat_and_structured_ones_are_not():

@@ -1,39 +1,11 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy.optimize import linprog
 from scipy.stats import binom, chi2
 
-from manigeo.capacity import simulated
-from manigeo.capacity.simulated import linear_separation, simulated_capacity
+from manigeo.capacity import separation, simulated
+from manigeo.capacity.simulated import simulated_capacity
 from manigeo.capacity.theory import ball_capacity, point_capacity
 from tests.reference import shared, simplex
-
-
-def cloud(shape: str, rng: np.random.Generator, points: int, dim: int) -> np.ndarray:
-    """Points that are hard to separate in one way each."""
-    X = rng.standard_normal((points, dim))
-    return {
-        "gaussian": X,
-        "duplicates": np.repeat(X[: (points + 1) // 2], 2, axis=0)[:points],
-        "antipodes": np.vstack([X, -X])[::2][:points],
-        "low_rank": X[:, :2] @ rng.standard_normal((X[:, :2].shape[1], dim)),
-        "relu": np.maximum(X, 0),
-        "power_law": X * np.arange(1, dim + 1.0) ** -2,
-        "integers": rng.integers(-1, 2, (points, dim)).astype(float),
-        "zero": np.zeros((points, dim)),
-    }[shape]
-
-
-SHAPES = ("gaussian", "duplicates", "antipodes", "low_rank", "relu", "power_law", "integers", "zero")
-
-
-def linear_program_separates(points: np.ndarray, labels: np.ndarray) -> bool:
-    """Is there w with y x.w >= 1 for all points?"""
-    n = points.shape[1]
-    program = linprog(np.zeros(n), -points * labels[:, None], -np.ones(len(points)), bounds=(None, None))
-    return program.status == 0
 
 
 def independent_frames(shape: np.ndarray, P: int) -> list[np.ndarray]:
@@ -55,71 +27,17 @@ def correlated_clouds(P: int, M: int, N: int, seed: int = 0) -> list[np.ndarray]
     return list(centers + rng.standard_normal((P, M, N)))
 
 
-@settings(max_examples=400, deadline=None)
-@given(
-    shape=st.sampled_from(SHAPES),
-    points=st.integers(1, 40),
-    dim=st.integers(1, 25),
-    seed=st.integers(0, 2**32 - 1),
-)
-def test_every_dichotomy_has_a_certificate_and_the_verdict_of_a_linear_program(shape, points, dim, seed):
-    rng = np.random.default_rng(seed)
-    X, y = cloud(shape, rng, points, dim), rng.choice([-1.0, 1.0], points)
-    s = linear_separation(X, y)
-    # Gordan's alternative, from the definition and on the points as given
-    if s.separable:
-        assert (y * (X @ s.normal)).min() > 0
-        assert np.linalg.norm(s.normal) == pytest.approx(1.0)
-    else:
-        lengths = np.linalg.norm(X, axis=1)
-        signed = X * np.divide(y, lengths, out=np.zeros(points), where=lengths > 0)[:, None]
-        assert np.linalg.norm(s.weights @ signed) <= 1e-10
-    assert s.certified
-    assert s.weights.min() >= 0
-    assert s.weights.sum() == pytest.approx(1.0)
-    assert s.margin <= s.residual + 1e-15  # weak duality
-    # HiGHS accepts violations of 1e-7 of margins that it makes 1: a margin below that may be either for it
-    if not (s.separable and s.margin < 1e-6):
-        assert s.separable == linear_program_separates(X, y)
-
-
-@settings(max_examples=200, deadline=None)
-@given(points=st.integers(1, 30), integers=st.booleans(), seed=st.integers(0, 2**32 - 1))
-def test_the_line_search_ends_where_the_slope_vanishes(points, integers, seed):
-    rng = np.random.default_rng(seed)
-    s, c = rng.standard_normal((2, points)) * 3
-    if integers:
-        s, c = s.round(), c.round()  # ties, zeros
-    c *= np.sign(np.maximum(s, 0) @ c)  # downhill, as a Newton step is
-    t = simulated._line_search(s, c) if c.any() else 0.0
-    slope = c @ np.maximum(s - t * c, 0)
-    assert abs(slope) < 1e-12 * (np.abs(c) @ (np.abs(s) + t * np.abs(c)) + 1)  # rounding of its terms
-    assert t >= 0
-
-
 def test_a_steep_spectrum_is_certified_in_coordinates_of_condition_one():
-    rng = np.random.default_rng(0)
-    X = correlated_clouds(10, 10, 200)
-    steep = [x * np.arange(1, 201.0) ** -4 for x in X]  # singular values over six decades
+    steep = [x * np.arange(1, 201.0) ** -4 for x in correlated_clouds(10, 10, 200)]  # singular values over six decades
     assert simulated_capacity(steep, 60).uncertified == 0
-    points, y = np.concatenate(steep)[:, :20], np.repeat(rng.choice([-1.0, 1.0], 10), 10)
-    assert linear_separation(simulated._whitened(points), y).separable == linear_program_separates(points * 1e3, y)
 
 
 def test_a_dichotomy_without_a_certificate_is_decided_by_the_better_one_and_counted(monkeypatch):
-    monkeypatch.setattr(simulated, "_NEWTON_STEPS", 1)
+    monkeypatch.setattr(separation, "_NEWTON_STEPS", 1)
+    monkeypatch.setattr(separation, "_least_squares_of_combinations", separation._least_squares_of_inequalities)
     r = simulated_capacity(correlated_clouds(10, 5, 40), 50)
     assert r.uncertified > 0
     assert f"uncertified:{r.uncertified}" in r.flag
-
-
-def test_conflicting_duplicates_are_decided():
-    # Newton's first step fits all other points, so the slope is flat at its end up to rounding
-    rng = np.random.default_rng(554)
-    X, y = cloud("duplicates", rng, 19, 19), rng.choice([-1.0, 1.0], 19)
-    s = linear_separation(X, y)
-    assert not s.separable
-    assert s.certified
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -157,7 +75,7 @@ def test_simulation_agrees_with_mean_field_theory_at_a_hundred_dimensions(body):
     assert abs(r.capacity - alpha) < 0.03 * alpha  # centring P manifolds costs about 0.6 / P, 1 % here
 
 
-@pytest.mark.parametrize(("case", "n_dichotomies"), [("last_unpermuted_h6", 120), ("last_permuted_h6", 60)])
+@pytest.mark.parametrize(("case", "n_dichotomies"), [("last_unpermuted_h6", 60), ("last_permuted_h6", 50)])
 def test_real_layers_have_the_capacity_another_program_simulated(case, n_dichotomies):
     layers = np.load(shared("reference/real_layers.npz"))
     r = simulated_capacity(list(layers[f"{case}/activations"]), n_dichotomies)
@@ -168,7 +86,7 @@ def test_real_layers_have_the_capacity_another_program_simulated(case, n_dichoto
 
 def test_the_claimed_error_is_the_spread_over_seeds():
     X = correlated_clouds(20, 2, 40)
-    results = [simulated_capacity(X, 100, seed=seed) for seed in range(50)]
+    results = [simulated_capacity(X, 50, seed=seed) for seed in range(50)]
     crossing = np.array([r.critical_dimension for r in results])
     claimed = np.sqrt(np.mean([r.critical_dimension_stderr**2 for r in results]))
     assert 0.7 < crossing.std(ddof=1) / claimed < 1.3  # 50 seeds know their spread to 10 %: three times that
@@ -201,8 +119,8 @@ def test_the_bracket_narrows_to_a_tenth_around_the_crossing():
 
 def test_dichotomies_of_different_dimensions_share_no_labels(monkeypatch):
     seen = []
-    separation = simulated.linear_separation
-    monkeypatch.setattr(simulated, "linear_separation", lambda X, y: seen.append(y.tobytes()) or separation(X, y))
+    separate = simulated.linear_separation
+    monkeypatch.setattr(simulated, "linear_separation", lambda X, y: seen.append(y.tobytes()) or separate(X, y))
     simulated_capacity(single_points(64, 100), 100)
     assert len(seen) == len(set(seen)) == 100  # of 2^64
 
@@ -278,7 +196,7 @@ DEGENERATE = {
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("case", DEGENERATE)
 def test_degenerate_input_has_a_value_or_a_named_reason(case, bias):
-    r = simulated_capacity(DEGENERATE[case], 60, bias=bias)
+    r = simulated_capacity(DEGENERATE[case], 50, bias=bias)
     P = len(DEGENERATE[case])
     assert r.dimensions.max(initial=0) <= r.rank
     if r.flag:
@@ -291,10 +209,11 @@ def test_degenerate_input_has_a_value_or_a_named_reason(case, bias):
     assert r.uncertified == 0
 
 
-def test_classes_that_touch_up_to_rounding_have_a_value_or_say_that_dichotomies_are_open():
-    shared_point = np.random.default_rng(1).standard_normal(60)
-    X = [np.vstack([shared_point + 1e-10 * x[0], x]) for x in correlated_clouds(10, 5, 60)]
-    r = simulated_capacity(X, 60)
+def test_classes_that_touch_up_to_rounding_have_a_value_or_say_that_dichotomies_are_open(monkeypatch):
+    monkeypatch.setattr(separation, "_NEWTON_STEPS", 30)  # touching classes take all there are
+    shared_point = np.random.default_rng(1).standard_normal(30)
+    X = [np.vstack([shared_point + 1e-10 * x[0], x]) for x in correlated_clouds(6, 4, 30)]
+    r = simulated_capacity(X, 50)
     assert np.isfinite(r.capacity) != r.flag.startswith("not_separable")
     assert (r.uncertified > 0) == ("uncertified" in r.flag)
 

@@ -4,5 +4,18 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["anchors", "centers", "cone", "geometry", "joint", "mean_field", "sampling", "simulated", "theory"],
+    submodules=[
+        "anchors",
+        "centers",
+        "cone",
+        "geometry",
+        "glue",
+        "joint",
+        "mean_field",
+        "pivoting",
+        "sampling",
+        "separation",
+        "simulated",
+        "theory",
+    ],
 )

@@ -21,6 +21,15 @@ H is used as much as the manifolds together have degrees of freedom,
 For Gaussian correlations the replica method leads to the same picture: Wakhloo, Sussman & Chung (2023), Phys. Rev. Lett.
 131, 027301. Directions beyond the leading ones (see :mod:`manigeo.capacity.pooled`) share one length.
 
+On 22 layers of three kinds of networks (10 to 100 classes) this lies within 1.6 % of simulated capacity on average, 4.3 % at
+worst (3.4 % too low on average with ten classes, 1.1 % from thirty on); the authors' removal of directions of the centres
+is 10 % off, 5 % from thirty classes on, and no removal 55 % too high. No criterion for how many directions to remove
+(parallel analysis, permutation null, elbows, least or penalised correlation) came below 7.8 %, and the best number of
+each layer in hindsight does no better than this. On planted directions all but the last agree with the closed form to
+1 %. The comparison is in ``notebooks/centers.ipynb``.
+
+The points around their centre and the centre itself are carried as separate rows, :math:`Z = T F` with
+:math:`T = (1 | \mathbf 1)`, and :math:`T^\top W T` in place of W: manifolds of radius 1e-8 keep their digits.
 """
 
 from collections.abc import Sequence
@@ -32,8 +41,8 @@ from jaxtyping import Float
 from numba import njit
 from scipy.optimize import brentq
 
-from manigeo.capacity.anchors import nonnegative_least_squares
 from manigeo.capacity.centers import mean_absolute_cosine
+from manigeo.capacity.pivoting import nonnegative_least_squares
 from manigeo.capacity.pooled import PooledPoints
 
 _DRAWS = 40  # of fields a manifold and round, and more where few manifolds share the noise of their sum
@@ -43,6 +52,7 @@ _SETTLED = 0.005  # rounds end when the degrees of freedom change by less than t
 _OCCUPIED = 0.97  # of all dimensions: more and no metric is left, the layer is too narrow to separate the manifolds
 _DEPENDENT_RTOL = 1e-10
 _SHARED = 1.5
+_SINGLE = 1e-28  # of the mean squared length: points spread no further than rounding
 _ALWAYS_ACTIVE = 1e-6  # keeps W finite where a direction is used in every draw
 
 _kernel = njit(cache=True, nogil=True, error_model="numpy")
@@ -52,10 +62,11 @@ _kernel = njit(cache=True, nogil=True, error_model="numpy")
 class Cavity:
     """Manifolds in the metric that the others leave.
 
-    ``grams``: inner products K of each manifold's points, the mean of all removed, up to a common scale. ``metric`` (d, d):
-    H of the leading directions, ``rest_metric`` that of all others. ``degrees_of_freedom``: the number of dimensions that
-    all manifolds together use, P / capacity. ``saturated``: they want more dimensions than there are.
-    ``last_change``: of the degrees of freedom in the last round, relative.
+    ``grams`` (points + 1, points + 1): inner products of each manifold's points around its centre and, last, of its centre
+    with the mean of all removed, up to a common scale. ``metric`` (d, d): H of the leading directions, ``rest_metric`` that
+    of all others. ``degrees_of_freedom``: the number of dimensions that all manifolds together use, P / capacity.
+    ``saturated``: they want more dimensions than there are. ``last_change``: of the degrees of freedom in the last round,
+    relative.
     """
 
     grams: Sequence[np.ndarray]
@@ -71,19 +82,21 @@ def cavity(points: PooledPoints, rng: np.random.Generator) -> Cavity:
 
     ``rng`` draws the fields, once for all rounds, so that a round is a function of the last one's metric.
     """
-    Z, R, tail = points.coordinates, points.rest, points.tail
-    n_draws = max(_DRAWS, _ALL_DRAWS // len(Z))
-    fields = [rng.standard_normal((n_draws, len(F))) for F in Z]
+    F, R, tail = points.coordinates, points.rest, points.tail
+    sizes = [len(rows) - 1 for rows in F]
+    n_draws = max(_DRAWS, _ALL_DRAWS // len(F))
+    fields = [rng.standard_normal((n_draws, size)) for size in sizes]
     # a first guess: every point answers alike, and a quarter of all are active
-    W, used, previous = [np.eye(len(F)) for F in Z], sum(len(F) for F in Z) / 4, np.inf
+    W, used, previous = [_on_rows(np.eye(size)) for size in sizes], sum(sizes) / 4, np.inf
     for _ in range(_ROUNDS):
-        H, h, saturated = _metric(Z, R, W, tail, used)
-        grams = _left_by_others(Z, R, W, H, h)
+        H, h, saturated = _metric(F, R, W, tail, used)
+        grams = _left_by_others(F, R, W, H, h)
         if abs(used - previous) <= _SETTLED * used:
             break
-        responses = [_response(K, t) for K, t in zip(grams, fields, strict=True)]
-        W = [_without_itself(chi, K) for chi, K in zip(responses, grams, strict=True)]
-        previous, used = used, sum(float((chi * K).sum()) for chi, K in zip(responses, grams, strict=True))
+        of_points = [_from_rows(K) for K in grams]
+        responses = [_response(K, t) for K, t in zip(of_points, fields, strict=True)]
+        W = [_on_rows(_without_itself(chi, K)) for chi, K in zip(responses, of_points, strict=True)]
+        previous, used = used, sum(float((chi * K).sum()) for chi, K in zip(responses, of_points, strict=True))
     return Cavity(grams, H, h, used, saturated, abs(used - previous) / used if used else 0.0)
 
 
@@ -94,13 +107,19 @@ def centers_in_metric(points: PooledPoints, inside: Cavity) -> tuple[float, int]
     :math:`c^\top H c'`. The second counts the principal directions of the centres with more variance than independent
     centres of the norm g that others leave could have in N features, with room for finite size:
     :math:`\lambda_k > 1.5\, (1 + \sqrt{P/N})^2\, \langle g^2 \rangle`, in the units of the points around their centres.
+    Single points have no such unit, and a capacity that no shared direction changes: none is counted.
     """
     before = points.center_gram
-    along = np.stack([F.mean(axis=0) for F in points.coordinates])
+    along = np.stack([F[-1] for F in points.coordinates])
     after = along @ inside.metric @ along.T + inside.rest_metric * (before - along @ along.T)
-    around = sum(_around_mean(K) for K in inside.grams)
-    around_before = sum(_around_mean(F @ F.T + R) for F, R in zip(points.coordinates, points.rest, strict=True))
-    left = np.mean([K.mean() for K in inside.grams]) * (around_before / around if around > 0 else 1.0)
+    around = sum(float(np.trace(K[:-1, :-1])) for K in inside.grams)
+    around_before = sum(
+        float(np.square(F[:-1]).sum() + np.trace(R[:-1, :-1]))
+        for F, R in zip(points.coordinates, points.rest, strict=True)
+    )
+    if around_before <= _SINGLE * sum(map(len, points.coordinates)):
+        return mean_absolute_cosine(_centered(after)), 0
+    left = np.mean([K[-1, -1] for K in inside.grams]) * around_before / around
     independent = left * (1 + np.sqrt(len(before) / points.n_features)) ** 2
     rank = int(np.count_nonzero(np.linalg.eigvalsh(_centered(before)) > _SHARED * independent))
     return mean_absolute_cosine(_centered(after)), rank
@@ -111,8 +130,15 @@ def _centered(gram: np.ndarray) -> np.ndarray:
     return gram - mean - mean[:, None] + mean.mean()
 
 
-def _around_mean(gram: np.ndarray) -> float:
-    return float(np.trace(gram) - gram.sum() / len(gram))
+def _on_rows(W: np.ndarray) -> Float[np.ndarray, "rows rows"]:
+    """A form on points as one on their rows, around the centre and the centre: T' W T."""
+    sums = W.sum(axis=1)
+    return np.block([[W, sums[:, None]], [sums, sums.sum()]])
+
+
+def _from_rows(K: np.ndarray) -> Float[np.ndarray, "points points"]:
+    """Inner products of points from those of their rows, around the centre and the centre: T K T'."""
+    return K[:-1, :-1] + K[:-1, -1:] + K[-1:, :-1] + K[-1, -1]
 
 
 def _response(K: np.ndarray, t: np.ndarray) -> Float[np.ndarray, "points points"]:
@@ -183,24 +209,24 @@ def _without_itself(chi: np.ndarray, K: np.ndarray) -> Float[np.ndarray, "points
 
 
 def _left_by_others(
-    Z: Sequence[np.ndarray], R: Sequence[np.ndarray], W: Sequence[np.ndarray], H: np.ndarray, h: float
+    F: Sequence[np.ndarray], R: Sequence[np.ndarray], W: Sequence[np.ndarray], H: np.ndarray, h: float
 ) -> list[np.ndarray]:
-    """Inner products of each manifold's points in the metric that lacks its own W: (1 - Z H Z' W)^-1 Z H Z'."""
-    mapped = np.split(np.concatenate(Z) @ H, np.cumsum([len(F) for F in Z])[:-1])
+    """Inner products of each manifold's rows in the metric that lacks its own W: (1 - F H F' W)^-1 F H F'."""
+    mapped = np.split(np.concatenate(F) @ H, np.cumsum([len(rows) for rows in F])[:-1])
     grams = []
-    for F, HF, w, rest in zip(Z, mapped, W, R, strict=True):
-        whole = HF @ F.T
-        K = np.linalg.solve(np.eye(len(F)) - whole @ w, whole)
+    for rows, H_rows, w, rest in zip(F, mapped, W, R, strict=True):
+        whole = H_rows @ rows.T
+        K = np.linalg.solve(np.eye(len(rows)) - whole @ w, whole)
         grams.append((K + K.T) / 2 + h * rest)
     return grams
 
 
 def _metric(
-    Z: Sequence[np.ndarray], R: Sequence[np.ndarray], W: Sequence[np.ndarray], tail: np.ndarray, used: float
+    F: Sequence[np.ndarray], R: Sequence[np.ndarray], W: Sequence[np.ndarray], tail: np.ndarray, used: float
 ) -> tuple[np.ndarray, float, bool]:
     """H of the leading directions, the mean length h of the others, and whether ``used`` is more than fits."""
-    weighted = np.concatenate([w @ F for F, w in zip(Z, W, strict=True)])
-    pooled = np.concatenate(Z).T @ weighted
+    weighted = np.concatenate([w @ rows for rows, w in zip(F, W, strict=True)])
+    pooled = np.concatenate(F).T @ weighted
     loads = np.clip(np.linalg.eigvalsh(pooled), 0, None)
     outside = tail * _load_of_rest(R, W, tail)
     everything = np.concatenate([loads, outside])

@@ -54,14 +54,14 @@ def _absolute_cosines(gram: np.ndarray) -> np.ndarray:
     return np.abs(np.divide(gram, outer, out=np.zeros_like(gram), where=outer > 0))
 
 
-def _mean_off_diagonal(matrix: np.ndarray) -> float:
+def mean_off_diagonal(matrix: Float[np.ndarray, "n n"]) -> float:
     p = len(matrix)
     return float((matrix.sum() - np.trace(matrix)) / (p * (p - 1)))
 
 
 def mean_absolute_cosine(gram: Float[np.ndarray, "classes classes"]) -> float:
     """Of pairs of centres with these inner products; a centre of length zero has cosine zero."""
-    return _mean_off_diagonal(_absolute_cosines(gram))
+    return mean_off_diagonal(_absolute_cosines(gram))
 
 
 def center_correlation(centers: Float[np.ndarray, "classes features"]) -> tuple[float, float]:
@@ -78,11 +78,11 @@ def center_correlation(centers: Float[np.ndarray, "classes features"]) -> tuple[
     cosines = _absolute_cosines(X @ X.T)
     p = len(cosines)
     if p < 3:
-        return _mean_off_diagonal(cosines), np.nan
+        return mean_off_diagonal(cosines), np.nan
     off_diagonal = cosines.sum(axis=1) - np.diag(cosines)
     left_out = (off_diagonal.sum() - 2 * off_diagonal) / ((p - 1) * (p - 2))
     stderr = np.sqrt((p - 1) / p * np.square(left_out - left_out.mean()).sum())
-    return _mean_off_diagonal(cosines), float(stderr)
+    return mean_off_diagonal(cosines), float(stderr)
 
 
 def low_rank_centers(centers: Float[np.ndarray, "classes features"]) -> CenterStructure:

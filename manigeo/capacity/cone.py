@@ -19,6 +19,7 @@ scipy's active set method. Every projection carries its KKT residual over *all* 
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -103,6 +104,7 @@ def project_on_cone(
 
 
 _Solution = tuple[np.ndarray, np.ndarray]  # points with positive multipliers, and these
+_Place = tuple[np.ndarray, np.ndarray]  # x and its slack w, one of each for every point
 
 
 @dataclass(frozen=True)
@@ -200,31 +202,31 @@ def _proximal_point(
         x_new = np.zeros_like(x)
         x_new[A] = solution
         w_new = problem.slack(A, solution)
-        step = _step(problem.b, (x, w), (x_new, w_new), shift, center)
+        step = _step((x, w), (x_new, w_new), shift, center)
         x, w = x + step * (x_new - x), w + step * (w_new - w)
     return x, w, False
 
 
-def _step(b, start, end, shift: float, center: Float[np.ndarray, " points"]) -> float:
+def _step(start: _Place, end: _Place, shift: float, center: Float[np.ndarray, " points"]) -> float:
     r"""How far to go from ``start`` to ``end`` (each x and w): to the least value of the dual on the way,
 
     .. math:: \phi = \tfrac12 x^\top K x + \tfrac1{2\epsilon} \big|[w + \epsilon x_k]_+\big|^2, \qquad Kx = b - w .
     """
     (x, w), (x_new, w_new) = start, end
     dx, dw = x_new - x, w_new - w
-    slope, curvature = x @ -dw, dx @ -dw  # of the first term; K dx = -dw
-    base = w + shift * center
-
-    def derivative(s: float) -> float:
-        return slope + s * curvature + np.maximum(base + s * dw, 0.0) @ dw / shift
-
-    if derivative(1.0) <= 0.1 * abs(derivative(0.0)):
+    slope = partial(_slope, x @ -dw, dx @ -dw, w + shift * center, dw, shift)  # K dx = -dw
+    if slope(1.0) <= 0.1 * abs(slope(0.0)):
         return 1.0
     low, high = 0.0, 1.0
     for _ in range(10):  # a thousandth of the way is near enough: the next step corrects it
         middle = 0.5 * (low + high)
-        low, high = (low, middle) if derivative(middle) > 0 else (middle, high)
+        low, high = (low, middle) if slope(middle) > 0 else (middle, high)
     return 0.5 * (low + high)
+
+
+def _slope(linear: float, curvature: float, base: np.ndarray, dw: np.ndarray, shift: float, s: float) -> float:
+    """The dual's derivative at the part ``s`` of the way."""
+    return linear + s * curvature + np.maximum(base + s * dw, 0.0) @ dw / shift
 
 
 def _inside(problem: _Problem, x: Float[np.ndarray, " points"]) -> _Solution | None:

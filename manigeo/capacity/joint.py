@@ -7,19 +7,11 @@ Gaussian :math:`t` in the points' span and labels :math:`y`, the draw is project
           \mathrm{proj}(t) = \sum_\mu y_\mu m_\mu s_\mu ,
 
 where :math:`m_\mu` is the mass (sum of multipliers) of manifold :math:`\mu` and :math:`s_\mu` its anchor, the average of
-its points with the multipliers as weights (zero where there is no mass). With the anchors :math:`S` (P rows), their mean
-:math:`S_0` over draws, and :math:`S_1 = S - S_0`:
-
-.. math::
-    a = (St)^\top (SS^\top)^+ (St), \quad
-    b = (S_1t)^\top (S_1S_1^\top)^+ (S_1t), \quad
-    c = (S_1t)^\top (S_1S_1^\top + S_0S_0^\top)^+ (S_1t),
-
-.. math:: D = \frac{\mathrm{E}b}{P}, \quad R = \sqrt{\frac{\mathrm{E}c}{\mathrm{E}(b - c)}}, \quad
-          U = \frac{\mathrm{E}c}{\mathrm{E}a}, \qquad \alpha = \frac{U\,(1 + R^{-2})}{D} .
+its points with the multipliers as weights (zero where there is no mass). What the anchors say beyond the capacity is in
+:mod:`manigeo.capacity.glue`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
@@ -30,7 +22,17 @@ from jaxtyping import Float, Int
 from threadpoolctl import threadpool_limits
 
 from manigeo.capacity.cone import Projection, UnitPoints, project_on_cone
-from manigeo.manifolds import RANK_RTOL, class_means, global_mean
+from manigeo.capacity.glue import (
+    Draws,
+    MeanAnchors,
+    Pairs,
+    alignments,
+    glue_measures,
+    identity_residual,
+    measure_draw,
+    per_class,
+)
+from manigeo.manifolds import check_manifolds, class_means, global_mean, gram_coordinates, principal_directions
 
 LABELS = ("random", "one_vs_rest")
 POINTS = ("all", "centers", "axes")
@@ -39,24 +41,8 @@ _LABEL_STREAM, _DRAW_STREAM = 0, 1  # spawn keys: draws are the same whatever th
 _BLOCK = 10  # draws a task; fixed, so that sums over draws are the same for any number of jobs
 _FEATURES_AT_ONCE = 4096
 _KKT_RTOL = 1e-9
-_ALIGNMENTS = ("center_alignment", "axis_alignment", "center_axis_alignment")
 _IDENTITY_RTOL = 1e-6  # a, from a pseudo-inverse, keeps half of float64's digits
 _DEAD_RTOL = 1e-12  # spread below this share of the activations is the rounding of their mean
-_PINV_RTOL = 1e-10  # of anchors with rms one; rounding leaves 1e-16 times their number
-
-
-class Pairs(NamedTuple):
-    r"""What pairs of manifolds share, (P, P) each.
-
-    ``load``: mean of :math:`y_\mu m_\mu s_\mu \cdot y_\nu m_\nu s_\nu`, whose sum is :math:`P/\alpha`; positive where two
-    manifolds hinder each other. ``center``: \|cos\| of the mean anchors; ``axis``: mean \|cos\| of the anchors around
-    their means; ``center_axis``: of the mean anchor of the row and the other's around its mean.
-    """
-
-    load: np.ndarray
-    center: np.ndarray
-    axis: np.ndarray
-    center_axis: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -132,7 +118,8 @@ def joint_capacity(
     True
     """
     manifolds = [np.asarray(X) for X in manifolds]
-    _check_request(manifolds, n_draws, labels, points)
+    check_manifolds(manifolds)
+    _check_request(n_draws, labels, points)
     with threadpool_limits(limits=1, user_api="blas"):  # bits then do not depend on the number of cores
         sample = _sample(*_view(manifolds, points))
         if sample is None:
@@ -140,20 +127,11 @@ def joint_capacity(
         return _joint(sample, _Randomness(_sequence(seed), labels), n_draws, n_jobs)
 
 
-def _check_request(manifolds: Sequence[np.ndarray], n_draws: int, labels: str, points: str) -> None:
+def _check_request(n_draws: int, labels: str, points: str) -> None:
     if labels not in LABELS or points not in POINTS:
         raise ValueError(f"labels must be one of {LABELS} and points one of {POINTS}, got {labels!r} and {points!r}")
     if n_draws < 2:
         raise ValueError(f"n_draws must be 2 or more, for a standard error, got {n_draws}")
-    if len(manifolds) < 2:
-        raise ValueError(f"capacity is about two or more manifolds, got {len(manifolds)}")
-    if any(X.ndim != 2 or len(X) == 0 for X in manifolds) or len({X.shape[1] for X in manifolds}) != 1:
-        raise ValueError(
-            f"manifolds are (points, features) arrays with equal features, got {[X.shape for X in manifolds]}"
-        )
-    for mu, X in enumerate(manifolds):
-        if bad := np.count_nonzero(~np.isfinite(X)):
-            raise ValueError(f"activations must be finite, manifold {mu} holds {bad} NaN or infinite entries")
 
 
 def _view(manifolds: Sequence[np.ndarray], points: str) -> tuple[list[np.ndarray], Float[np.ndarray, " features"]]:
@@ -204,15 +182,12 @@ def _span(
     n, width = sum(len(X) for X in manifolds), len(mean)
     if width <= n:
         Z = _columns(manifolds, mean, unit, slice(None))
-        eigenvalues, V = np.linalg.eigh(Z.T @ Z)
-        return Z @ V[:, eigenvalues > RANK_RTOL * eigenvalues[-1]]
+        return Z @ principal_directions(Z)[0]
     gram = np.zeros((n, n))
     for start in range(0, width, _FEATURES_AT_ONCE):
         Z = _columns(manifolds, mean, unit, slice(start, start + _FEATURES_AT_ONCE))
         gram += Z @ Z.T
-    eigenvalues, U = np.linalg.eigh(gram)
-    keep = eigenvalues > RANK_RTOL * eigenvalues[-1]
-    return U[:, keep] * np.sqrt(eigenvalues[keep])
+    return gram_coordinates(gram)
 
 
 def _columns(manifolds: Sequence[np.ndarray], mean: np.ndarray, unit: float, columns: slice) -> np.ndarray:
@@ -274,11 +249,11 @@ def _joint(sample: _Sample, randomness: _Randomness, n_draws: int, n_jobs: int) 
         solved = [draw for draws, _, _ in first for draw in draws]
         mean = sum(total for _, total, _ in first) / n_draws
         rms = np.sqrt(sum(squares for _, _, squares in first) / n_draws)
-        anchors = _MeanAnchors(mean, np.where(rms > 0, rms, 1.0), n_draws)
+        anchors = MeanAnchors(mean, np.where(rms > 0, rms, 1.0), n_draws)
         second = parallel(
             joblib.delayed(_measure_block)(sample, anchors, [solved[i] for i in block]) for block in blocks
         )
-    draws = _Draws(*(np.concatenate(column) for column in zip(*(rows for rows, _ in second), strict=True)))
+    draws = Draws(*(np.concatenate(column) for column in zip(*(rows for rows, _ in second), strict=True)))
     pairs = Pairs(*(sum(parts) / n_draws for parts in zip(*(pairs for _, pairs in second), strict=True)))
     return _result(sample, solved, anchors, draws, pairs)
 
@@ -293,88 +268,28 @@ def _solve_block(
     return solved, np.sum(anchors, axis=0), np.sum([np.square(S).sum(axis=1) for S in anchors], axis=0)
 
 
-class _MeanAnchors(NamedTuple):
-    """S_0, the anchors' root mean squares (they set what counts as zero), and over how many draws."""
-
-    mean: np.ndarray
-    rms: np.ndarray
-    n_draws: int
-
-
-class _Draws(NamedTuple):
-    """What each draw gives, a row a draw: a, b, c; each manifold's share of the squared projection; whether it has mass;
-    mean alignments, that of centres with this draw left out."""
-
-    abc: np.ndarray
-    load: np.ndarray
-    anchored: np.ndarray
-    alignment: np.ndarray
-
-
-def _measure_block(sample: _Sample, anchors: _MeanAnchors, solved: list[_Solved]) -> tuple[_Draws, Pairs]:
+def _measure_block(sample: _Sample, anchors: MeanAnchors, solved: list[_Solved]) -> tuple[Draws, Pairs]:
     with threadpool_limits(limits=1, user_api="blas"):
         measured = [_measure(sample, anchors, draw) for draw in solved]
-    rows = _Draws(*(np.stack(column) for column in zip(*(draw for draw, _ in measured), strict=True)))
+    rows = Draws(*(np.stack(column) for column in zip(*(draw for draw, _ in measured), strict=True)))
     return rows, Pairs(*(np.sum(parts, axis=0) for parts in zip(*(pairs for _, pairs in measured), strict=True)))
 
 
-def _measure(sample: _Sample, anchors: _MeanAnchors, draw: _Solved) -> tuple[_Draws, Pairs]:
+def _measure(sample: _Sample, anchors: MeanAnchors, draw: _Solved) -> tuple[Draws, Pairs]:
     S, mass = _anchors(sample, draw.projection)
-    S0 = anchors.mean
-    S1 = S - S0
-    parts = (mass * draw.signs)[:, None] * S  # of the projection, one for each manifold
-    pairs = Pairs(parts @ parts.T, _cosines(S0, S0), _cosines(S1, S1), _cosines(S0, S1))
-    without = (anchors.n_draws * S0 - S) / (anchors.n_draws - 1)
-    alignment = [_off_diagonal(C) for C in (_cosines(without, without), pairs.axis, pairs.center_axis)]
-    rms = anchors.rms[:, None]
-    abc = _abc(S / rms, S0 / rms, S1 / rms, draw.t)
-    return _Draws(abc, parts @ draw.t, mass > 0, np.array(alignment)), pairs
+    return measure_draw(anchors, S, mass * draw.signs, draw.t)
 
 
-def _abc(
-    S: Float[np.ndarray, "manifolds rank"],
-    S0: Float[np.ndarray, "manifolds rank"],
-    S1: Float[np.ndarray, "manifolds rank"],
-    t: Float[np.ndarray, " rank"],
-) -> Float[np.ndarray, " 3"]:
-    G1 = S1 @ S1.T
-    return np.array([_norm_by(S @ S.T, S @ t), _norm_by(G1, S1 @ t), _norm_by(G1 + S0 @ S0.T, S1 @ t)])
-
-
-def _norm_by(G: Float[np.ndarray, "n n"], x: Float[np.ndarray, " n"]) -> float:
-    """x' G^+ x."""
-    eigenvalues, U = np.linalg.eigh(G)
-    keep = eigenvalues > _PINV_RTOL
-    return float(np.square(U[:, keep].T @ x) @ (1 / eigenvalues[keep]))
-
-
-def _cosines(A: Float[np.ndarray, "n rank"], B: Float[np.ndarray, "n rank"]) -> Float[np.ndarray, "n n"]:
-    """|cos| between rows; zero where a row vanishes."""
-    norms = np.outer(np.linalg.norm(A, axis=1), np.linalg.norm(B, axis=1))
-    return np.abs(np.divide(A @ B.T, norms, out=np.zeros_like(norms), where=norms > 0))
-
-
-def _off_diagonal(C: Float[np.ndarray, "n n"]) -> float:
-    return float((C.sum() - np.trace(C)) / (len(C) * (len(C) - 1)))
-
-
-def _result(
-    sample: _Sample, solved: list[_Solved], anchors: _MeanAnchors, draws: _Draws, pairs: Pairs
-) -> JointCapacity:
+def _result(sample: _Sample, solved: list[_Solved], anchors: MeanAnchors, draws: Draws, pairs: Pairs) -> JointCapacity:
     P, rank = sample.n_manifolds, sample.points.shape[1]
-    measures = _measures(P, draws)
-    alignments = {name: _off_diagonal(getattr(pairs, name.removesuffix("_alignment"))) for name in _ALIGNMENTS}
+    measures = glue_measures(draws)
+    identity = identity_residual(measures)
+    measures |= alignments(draws, pairs)
     errors = {f"{name}_stderr": error for name, (_, error) in measures.items()}
-    errors |= dict(zip((f"{name}_stderr" for name in _ALIGNMENTS), _alignment_errors(draws.alignment), strict=True))
-    values = {name: value for name, (value, _) in measures.items()}
-    with np.errstate(all="ignore"):
-        glue = values["utility"] * (1 + np.float64(values["radius"]) ** -2) / values["dimension"]
-        identity = float(abs(glue / values["capacity"] - 1))
     residual = max(draw.projection.residual for draw in solved)
     inside = float(np.mean([draw.projection.inside for draw in solved]))
     return JointCapacity(
-        **values,
-        **alignments,
+        **{name: value for name, (value, _) in measures.items()},
         stderr=errors.pop("capacity_stderr"),
         **errors,
         saturated=inside >= 0.5,
@@ -387,34 +302,9 @@ def _result(
         n_manifolds=P,
         n_draws=len(solved),
         flag=_flag(inside, residual, identity),
-        per_class=_per_class(draws, anchors),
+        per_class=per_class(draws, anchors),
         per_pair=pairs,
     )
-
-
-def _measures(P: int, draws: _Draws) -> dict[str, tuple[float, float]]:
-    """Capacity, dimension, radius and utility, each with its error."""
-    a, b, c = draws.abc.T
-    return {
-        "capacity": _estimate(lambda squared: P / squared, draws.load.sum(axis=1)),
-        "dimension": _estimate(lambda b: b / P, b),
-        "radius": _estimate(lambda c, rest: np.sqrt(c / rest), c, np.maximum(b - c, 0.0)),
-        "utility": _estimate(lambda c, a: c / a, c, a),
-    }
-
-
-def _estimate(f: Callable[..., np.ndarray], *samples: Float[np.ndarray, " draws"]) -> tuple[float, float]:
-    """f of the samples' means, and its jackknife error: the spread of f over means that leave one draw out."""
-    n, means = len(samples[0]), [x.mean() for x in samples]
-    with np.errstate(all="ignore"):  # a mean of zero gives inf or NaN
-        left_out = f(*((n * mean - x) / (n - 1) for mean, x in zip(means, samples, strict=True)))
-        return float(f(*means)), float(np.sqrt((n - 1) * np.var(left_out)))
-
-
-def _alignment_errors(alignment: Float[np.ndarray, "draws 3"]) -> list[float]:
-    """Of centres by the jackknife, since their mean is taken first; of the others by their spread over draws."""
-    n, variance = len(alignment), alignment.var(axis=0)
-    return [float(error) for error in np.sqrt(variance * [n - 1, 1 / (n - 1), 1 / (n - 1)])]
 
 
 def _flag(inside: float, residual: float, identity: float) -> str:
@@ -424,24 +314,6 @@ def _flag(inside: float, residual: float, identity: float) -> str:
         "identity": not identity <= _IDENTITY_RTOL,
     }
     return ";".join(name for name, holds in doubts.items() if holds)
-
-
-def _per_class(draws: _Draws, anchors: _MeanAnchors) -> pd.DataFrame:
-    inverse, inverse_stderr = draws.load.mean(axis=0), draws.load.std(axis=0, ddof=1) / np.sqrt(len(draws.load))
-    anchored = draws.anchored.mean(axis=0)
-    share = np.where(anchored > 0, anchored, 1.0)  # turns means over draws into means over draws with mass
-    squared_norm, squared_center = anchors.rms**2 / share, np.square(anchors.mean).sum(axis=1) / share**2
-    with np.errstate(all="ignore"):  # a manifold that no draw needs has infinite capacity and no radius
-        return pd.DataFrame(
-            {
-                "inverse_capacity": inverse,
-                "inverse_capacity_stderr": inverse_stderr,
-                "capacity": 1 / inverse,
-                "capacity_stderr": inverse_stderr / inverse**2,
-                "anchored": anchored,
-                "radius": np.sqrt(np.maximum(squared_norm - squared_center, 0.0) / squared_center),
-            }
-        )
 
 
 def _undefined(n_manifolds: int, n_draws: int, flag: str) -> JointCapacity:

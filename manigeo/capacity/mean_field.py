@@ -1,7 +1,7 @@
 r"""Mean-field capacity, radius and dimension of many manifolds: from activations to frames, and aggregates with errors.
 
 Stephenson et al. (2021), following Chung, Lee & Sompolinsky (2018) and Cohen et al. (2020): subtract the mean of all
-samples, project out the directions that the centres share, express each manifold around its own centre in units of the
+samples, account for the directions that the manifolds share, express each manifold around its own centre in units of the
 centre's norm, :math:`S = (X - x_0)/|x_0|`, and average over manifolds: capacity harmonically, the rest arithmetically.
 """
 
@@ -17,9 +17,12 @@ from manigeo.capacity.cavity import cavity, centers_in_metric
 from manigeo.capacity.centers import center_correlation, low_rank_centers
 from manigeo.capacity.geometry import FrameGeometry, check_sampling, cone_geometry
 from manigeo.capacity.pooled import Moments, around_centers, is_flat, moments, pooled_points
+from manigeo.manifolds import RANK_RTOL, check_shapes
 
 # A centre this small against its points is the rounding of their mean in float32; radii would be a million and more.
 _CENTER_RTOL = 1e-6
+# Points this near their centre are at it: the rounding of a mean in float64.
+_POINT_RTOL = 1e-15
 
 MEASURES = ("capacity", "radius", "dimension", "dimension_prx")
 
@@ -76,12 +79,16 @@ def manifold_capacity(
     .. math:: \frac1\alpha = \frac1P \sum_\mu \frac1{\alpha_\mu},
               \qquad R = \frac1P\sum_\mu R_\mu,\quad D = \frac1P\sum_\mu D_\mu
 
-    ``centers``: how shared directions of the centres are removed, see :mod:`manigeo.capacity.centers`. Manifold ``mu``
-    draws from ``SeedSequence(seed)`` keyed by its position, so results do not depend on the other manifolds' draws.
+    ``centers``: what is done about the directions that manifolds share. ``"auto"`` sees each in the metric that the others
+    leave (:mod:`manigeo.capacity.cavity`), ``"reference"`` removes directions of the centres as the authors do
+    (:mod:`manigeo.capacity.centers`), ``"keep"`` does nothing. Manifold ``mu`` draws from ``SeedSequence(seed)`` keyed by
+    its position, so results do not depend on the other manifolds' draws.
     M points have capacity 2/M or more: never compare manifolds of different M.
 
     A manifold whose centre vanishes has no scale: NaN, flag ``zero_center``. One that no draw needs an anchor for has
     infinite capacity as far as the draws can tell: flag ``all_interior``; the harmonic mean takes it as it is.
+    ``"auto"`` flags ``saturated`` where the manifolds together want more dimensions than the layer has: they cannot be
+    told apart in it, and the numbers say how they would lie in a wider one.
 
     Raises ``ValueError`` for fewer than two manifolds, arrays that do not share their features, NaN or infinite entries.
 
@@ -114,13 +121,18 @@ def _mean_field(
     rho, rho_stderr = center_correlation(pooled.centers)
     seen = _SEEN[centers](manifolds, pooled, rng)
     has_center = np.linalg.norm(pooled.centers, axis=1) > _CENTER_RTOL * np.sqrt(pooled.mean_squares)
+    cones = [
+        cone if spread else _single_point(len(gram))
+        for cone, spread, gram in zip(seen.cones, _has_spread(pooled), pooled.grams, strict=True)
+    ]
     rows = [
         _row(cone_geometry(*cone, kappa, n_draws, rng=_generator(seed, mu), solver=solver) if has_center[mu] else None)
-        for mu, cone in enumerate(seen.cones)
+        for mu, cone in enumerate(cones)
     ]
     table = pd.DataFrame(rows)
     defined = table[table["flag"] != "zero_center"]
-    flags = table.loc[table["flag"] != "", "flag"].value_counts()
+    counts = table.loc[table["flag"] != "", "flag"].value_counts()
+    flags = [f"{flag}:{count}" for flag, count in sorted(counts.items())]
     return ManifoldCapacity(
         **_aggregates(defined),
         center_correlation=rho,
@@ -130,7 +142,7 @@ def _mean_field(
         rank=float(defined["rank"].mean()),
         residual=float(defined["residual"].max()),
         n_manifolds=len(defined),
-        flag=";".join(f"{flag}:{count}" for flag, count in sorted(flags.items())),
+        flag=";".join([*flags, "saturated"] if seen.saturated and len(defined) else flags),
         stderr=Errors(**_stderr_over_manifolds(defined), center_correlation=rho_stderr),
         stderr_draws=Errors(**_stderr_over_draws(defined), center_correlation=0.0),
         per_manifold=table,
@@ -144,15 +156,8 @@ def _generator(seed: int | np.random.SeedSequence, key: int) -> np.random.Genera
 
 
 def _check_manifolds(manifolds: Sequence[np.ndarray]) -> None:
-    if len(manifolds) < 2:
-        raise ValueError(
-            f"capacity is about two or more manifolds, got {len(manifolds)}; pass one array for each class"
-        )
-    shapes = [X.shape for X in manifolds]
-    if len({shape[1:] for shape in shapes}) != 1 or any(len(shape) != 2 or 0 in shape for shape in shapes):
-        raise ValueError(
-            f"manifolds are (points, features) arrays with equal features, got {sorted(set(shapes))}; flatten each example"
-        )
+    """Of shapes alone, which manifolds that stay in a file know unread; of numbers, see :func:`_check_finite`."""
+    check_shapes(getattr(manifolds, "shapes", None) or [X.shape for X in manifolds])
 
 
 def _check_finite(manifolds: Sequence[np.ndarray], pooled: Moments) -> None:
@@ -164,11 +169,13 @@ def _check_finite(manifolds: Sequence[np.ndarray], pooled: Moments) -> None:
 
 class _Seen(NamedTuple):
     """Manifolds as their cones are seen after a rule for the centres: inner products (sideways, along) of each, see
-    :func:`~manigeo.capacity.geometry.cone_geometry`; how correlated centres still are, and how many directions are gone."""
+    :func:`~manigeo.capacity.geometry.cone_geometry`; how correlated centres still are, how many directions are gone, and
+    whether the manifolds want more dimensions than there are."""
 
     cones: list[tuple[np.ndarray, np.ndarray]]
     correlation: float
     rank: int
+    saturated: bool = False
 
 
 def _with_correlations(manifolds: Sequence[np.ndarray], pooled: Moments, rng: np.random.Generator) -> _Seen:
@@ -178,7 +185,7 @@ def _with_correlations(manifolds: Sequence[np.ndarray], pooled: Moments, rng: np
     points = pooled_points(manifolds, pooled)
     inside = cavity(points, rng)
     correlation, rank = centers_in_metric(points, inside)
-    return _Seen([_from_origin(K) for K in inside.grams], correlation, rank)
+    return _Seen([_along_and_sideways(K) for K in inside.grams], correlation, rank, inside.saturated)
 
 
 def _without_shared_directions(manifolds: Sequence[np.ndarray], pooled: Moments, rng: np.random.Generator) -> _Seen:
@@ -204,16 +211,27 @@ RULES = tuple(_SEEN)
 
 def _around_center(gram: np.ndarray, square: float) -> tuple[np.ndarray, np.ndarray]:
     """From inner products around the centre and its squared norm; the centre has a direction of its own."""
-    return gram / square if square > 0 else gram, np.ones(len(gram))
+    return (gram / square, np.ones(len(gram))) if square > 0 else _single_point(len(gram))
 
 
-def _from_origin(K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """From inner products of the points themselves, the centre being their mean."""
-    mean = K.mean(axis=1)
-    square = mean.mean()
+def _single_point(M: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.zeros((M, M)), np.ones(M)
+
+
+def _has_spread(pooled: Moments) -> np.ndarray:
+    squares = np.array([np.trace(gram) / len(gram) for gram in pooled.grams])
+    return squares > _POINT_RTOL**2 * pooled.mean_squares
+
+
+def _along_and_sideways(K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """From inner products of the points around their centre and, last, of the centre."""
+    around, along, square = K[:-1, :-1], K[:-1, -1], K[-1, -1]
     if square <= 0:
-        return np.zeros_like(K), np.ones(len(K))
-    return (K - np.outer(mean, mean) / square) / square, mean / square
+        return _single_point(len(around))
+    sideways = around - np.outer(along, along) / square
+    # points that all lie along the centre leave the rounding of a difference
+    noise = np.trace(sideways) <= RANK_RTOL * np.trace(around)
+    return (np.zeros_like(around) if noise else sideways / square), 1 + along / square
 
 
 def _row(geometry: FrameGeometry | None) -> dict[str, object]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
+from scipy.linalg import block_diag
 from scipy.optimize import brentq
 
 # All directions up to here; leading ones beyond. On layers of 512 features, 256 leading ones moved capacities by 2 %
@@ -33,15 +34,17 @@ class Moments:
 
     ``mean`` (features,) of all samples; ``centers`` (manifolds, features) with it removed; ``grams`` of each manifold's
     points around its own centre; ``mean_squares`` (manifolds,), the mean squared length of a manifold's points as given;
-    ``sketch``: of each, a few random-sign sums (rows, features) of its points around its centre.
+    ``sketch`` (manifolds, rows, features), float32: a few random-sign sums of its points around its centre. All are in
+    multiples of ``unit``, a power of two near the largest entry, so that squares neither overflow nor vanish.
     """
 
     mean: Float[np.ndarray, " features"]
     centers: Float[np.ndarray, "manifolds features"]
     grams: Sequence[np.ndarray]
     mean_squares: Float[np.ndarray, " manifolds"]
-    sketch: Sequence[np.ndarray]
+    sketch: Float[np.ndarray, "manifolds rows features"]
     sizes: tuple[int, ...]
+    unit: float
 
     @property
     def variance(self) -> float:
@@ -52,10 +55,10 @@ class Moments:
 
 @dataclass(frozen=True)
 class PooledPoints:
-    """Points of each manifold, the mean of all removed, scaled to mean squared length one: ``coordinates`` (points, d),
-    and of what lies outside those directions the Gram matrix ``rest`` (points, points); ``tail`` is the spectrum of the
-    rest, empty without one. ``center_gram`` (manifolds, manifolds) has the inner products of whole centres,
-    of ``n_features``."""
+    """Points of each manifold around its centre, and the centre as one row more, the mean of all points removed and their
+    mean squared length one: ``coordinates`` (points + 1, d) in the leading directions, and the Gram matrix ``rest``
+    (points + 1, points + 1) of what lies outside them; ``tail`` is the spectrum of the rest, empty without one.
+    ``center_gram`` (manifolds, manifolds) has the inner products of whole centres, of ``n_features``."""
 
     coordinates: Sequence[np.ndarray]
     rest: Sequence[np.ndarray]
@@ -67,19 +70,32 @@ class PooledPoints:
 def moments(manifolds: Sequence[np.ndarray], rng: np.random.Generator) -> Moments:
     """First and second moments of every manifold, and a sketch of all, in one pass. Infinite and NaN entries stay so."""
     P, N = len(manifolds), manifolds[0].shape[1]
-    per_manifold = _signed_sums(P, N)
-    means, grams, mean_squares, sketch, sizes = np.empty((P, N)), [], np.empty(P), [], []
+    n_sums = _signed_sums(P, N)
+    sketch = np.empty((P, n_sums, N), dtype=np.float32)
+    means, grams, sizes, units = np.empty((P, N)), [], [], np.empty(P)
     for mu, X in enumerate(manifolds):
-        points = X.astype(np.float64)
+        units[mu] = _unit(X)
+        points = X.astype(np.float64) / units[mu]
         means[mu] = points.mean(axis=0)
         points -= means[mu]
         grams.append(points @ points.T)
-        mean_squares[mu] = np.trace(grams[-1]) / len(X) + means[mu] @ means[mu]
-        signs = rng.choice([-1.0, 1.0], size=(min(per_manifold, len(X)), len(X)))
-        sketch.append((signs @ points / np.sqrt(max(len(signs), 1))).astype(np.float32))
+        sketch[mu] = rng.choice([-1.0, 1.0], size=(n_sums, len(X))) @ points / np.sqrt(max(n_sums, 1))
         sizes.append(len(X))
+    unit = units.max()
+    scales = units / unit
+    means *= scales[:, None]
+    sketch *= scales[:, None, None].astype(np.float32)
+    grams = [gram * s**2 for gram, s in zip(grams, scales, strict=True)]
+    mean_squares = np.array([np.trace(gram) / len(gram) for gram in grams]) + np.square(means).sum(axis=1)
     mean = np.array(sizes) @ means / sum(sizes)
-    return Moments(mean, means - mean, grams, mean_squares, sketch, tuple(sizes))
+    means -= mean  # in place: of wide layers this is tens of megabytes
+    return Moments(mean, means, grams, mean_squares, sketch, tuple(sizes), float(unit))
+
+
+def _unit(X: np.ndarray) -> float:
+    """The power of two above the largest entry; of a manifold of zeros, and with entries that are not finite, 2^-1000."""
+    largest = max(float(X.max()), -float(X.min()))
+    return 2.0 ** np.clip(np.frexp(largest)[1], -1000, 1000) if np.isfinite(largest) and largest > 0 else 2.0**-1000
 
 
 def _signed_sums(P: int, N: int) -> int:
@@ -90,9 +106,9 @@ def _signed_sums(P: int, N: int) -> int:
 
 
 def around_centers(manifolds: Sequence[np.ndarray], pooled: Moments) -> Iterator[np.ndarray]:
-    """The points of each manifold around its own centre, in float64."""
+    """The points of each manifold around its own centre, in float64 and in the units of the moments."""
     for X, center in zip(manifolds, pooled.centers, strict=True):
-        yield X - (pooled.mean + center)
+        yield X.astype(np.float64) / pooled.unit - (pooled.mean + center)
 
 
 def is_flat(pooled: Moments) -> bool:
@@ -106,9 +122,9 @@ def is_flat(pooled: Moments) -> bool:
         return False
     # taking off their mean leaves every pair of P centres a cosine of -1/(P - 1)
     by_their_mean = 1 / max(len(pooled.centers) - 1, 1) ** 2
-    return _overlap(pooled.centers) - by_their_mean < 1 / (_FLAT * N) and _overlap(
-        np.stack([rows[0] for rows in pooled.sketch])
-    ) < 1 / (_FLAT * N)
+    return _overlap(pooled.centers) - by_their_mean < 1 / (_FLAT * N) and _overlap(pooled.sketch[:, 0]) < 1 / (
+        _FLAT * N
+    )
 
 
 def _overlap(rows: np.ndarray) -> float:
@@ -125,34 +141,42 @@ def pooled_points(manifolds: Sequence[np.ndarray], pooled: Moments) -> PooledPoi
     unit = np.sqrt(variance)
     center_gram = pooled.centers @ pooled.centers.T / variance
     if pooled.centers.shape[1] <= ALL_DIRECTIONS:
-        coordinates = [(Y + c) / unit for Y, c in zip(around_centers(manifolds, pooled), pooled.centers, strict=True)]
-        return PooledPoints(
-            coordinates, [np.zeros_like(gram) for gram in pooled.grams], np.zeros(0), center_gram, len(pooled.mean)
-        )
+        coordinates = [
+            np.vstack([Y, c]) / unit for Y, c in zip(around_centers(manifolds, pooled), pooled.centers, strict=True)
+        ]
+        rest = [np.zeros((len(F), len(F))) for F in coordinates]
+        return PooledPoints(coordinates, rest, np.zeros(0), center_gram, len(pooled.mean))
     Q = _leading_directions(pooled)
     centers = pooled.centers @ Q / unit
     offsets = [((Y / unit).astype(np.float32) @ Q).astype(np.float64) for Y in around_centers(manifolds, pooled)]
     rest = [
-        gram / variance - along @ along.T + max(whole - center @ center, 0.0)
+        block_diag(gram / variance - along @ along.T, max(whole - center @ center, 0.0))
         for gram, along, whole, center in zip(pooled.grams, offsets, center_gram.diagonal(), centers, strict=True)
     ]
-    coordinates = [along + center for along, center in zip(offsets, centers, strict=True)]
+    coordinates = [np.vstack([along, center]) for along, center in zip(offsets, centers, strict=True)]
     return PooledPoints(coordinates, rest, _tail(coordinates, pooled), center_gram, len(pooled.mean))
 
 
 def _leading_directions(pooled: Moments) -> Float[np.ndarray, "features leading"]:
     """Of the sketch and the centres, each centre with the weight of its points; in float32, as accurate as they need be."""
-    weights = np.sqrt(np.array(pooled.sizes))[:, None]
-    rows = np.concatenate([weights * pooled.centers, *pooled.sketch]).astype(np.float32)
-    variance, U = np.linalg.eigh((rows @ rows.T).astype(np.float64))
+    P, N = pooled.centers.shape
+    centers = (np.sqrt(np.array(pooled.sizes))[:, None] * pooled.centers).astype(np.float32)
+    sums = pooled.sketch.reshape(-1, N)
+    across = centers @ sums.T
+    variance, U = np.linalg.eigh(
+        np.block([[centers @ centers.T, across], [across.T, sums @ sums.T]]).astype(np.float64)
+    )
     keep = np.flatnonzero(variance > 1e-6 * variance[-1])[::-1][:LEADING_DIRECTIONS]
-    Q = rows.T @ (U[:, keep] / np.sqrt(variance[keep])).astype(np.float32)
-    return np.linalg.qr(Q)[0]
+    mix = (U[:, keep] / np.sqrt(variance[keep])).astype(np.float32)
+    Q = centers.T @ mix[:P] + sums.T @ mix[P:]
+    # orthonormal but for the rounding of small variances, which this takes away
+    lengths, V = np.linalg.eigh((Q.T @ Q).astype(np.float64))
+    return Q @ (V / np.sqrt(lengths)).astype(np.float32)
 
 
 def _tail(coordinates: Sequence[np.ndarray], pooled: Moments) -> Float[np.ndarray, " outside"]:
     """The power law of the module's equation; flat where even a flat one has too small a sum."""
-    inside = np.concatenate(coordinates)
+    inside = np.concatenate([F[:-1] + F[-1] for F in coordinates])
     d, outside = inside.shape[1], pooled.centers.shape[1] - inside.shape[1]
     total = len(inside) - float(np.square(inside).sum())  # the mean squared length is one
     if total <= 1e-9 * len(inside):

@@ -10,15 +10,7 @@ Nothing of mean-field theory is assumed, so simulation judges it (Chung, Lee & S
 points in general position it is the theorem of Cover (1965), IEEE Trans. Electron. Comput. 14, 326:
 :math:`p(n) = 2^{1-P} \sum_{k<n} \binom{P-1}{k}`, one half at P = 2n.
 
-Every dichotomy is decided with a certificate (Gordan 1873): for signed points :math:`z_i` of length one there is either a
-separating vector, :math:`z_i \cdot w > 0` for all i, or a convex combination that vanishes,
-:math:`\sum_i \lambda_i z_i = 0`. Both come from one problem, the least squares of linear inequalities (Han 1980),
-
-.. math:: \min_w \tfrac12 |(1 - Z w)_+|^2 ,
-
-whose gradient :math:`-Z^\top \lambda` with :math:`\lambda = (1 - Z w)_+` vanishes at the minimum: there either
-:math:`\lambda = 0` and w separates, or :math:`\lambda` is the combination. Newton's method ends after finitely many
-steps, about ten here (Mangasarian 2002).
+Every dichotomy is decided with a certificate, see :mod:`manigeo.capacity.separation`.
 """
 
 from collections.abc import Sequence
@@ -26,115 +18,18 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
 from scipy.special import log_ndtr
 from threadpoolctl import threadpool_limits
 
-from manigeo.manifolds import RANK_RTOL, global_mean, span_coordinates
+from manigeo.capacity.separation import Separation, linear_separation, whitened
+from manigeo.manifolds import check_manifolds, global_mean, principal_directions, span_coordinates
 
-# A certificate counts from here on. Inner products of unit vectors carry 1e-16 per term, 1e-13 over a thousand; a margin
-# that small by chance is one dichotomy in millions.
-_CERTIFICATE_ATOL = 1e-10
-_NEWTON_STEPS = 100  # 5 to 30 are usual; more than this points to a bad condition
-_RIDGE = 1e-9  # of the mean eigenvalue, in Newton's matrix, which is singular where few inequalities are violated
 # A point this close to the mean, in roundings of the data's type and against the data's size, is at the mean.
 _ZERO_ULPS = 4
 # Of the rise of p over the square root of n: a binomial of P - 1 fair coins has its middle at P/2, and sqrt(P)/2 to a side.
 _COVER_WIDTH = np.sqrt(2) / 4
 _BATCH_SHARE = 40  # the bracket is found in batches of this part of all dichotomies, most of them go to the crossing
-
-
-@dataclass(frozen=True)
-class Separation:
-    """Whether signed points lie on one side of a hyperplane through the origin, and the proof.
-
-    ``normal`` (dim,) of length one has ``margin`` to the nearest of the points (scaled to length one), and a positive
-    margin proves that they are separable. ``weights`` (points,) sum to one, and a combination of length ``residual`` = 0
-    proves that they are not: no margin exceeds the residual.
-    """
-
-    separable: bool
-    normal: Float[np.ndarray, " dim"]
-    weights: Float[np.ndarray, " points"]
-    margin: float
-    residual: float
-
-    @property
-    def certified(self) -> bool:
-        return self.margin > _CERTIFICATE_ATOL or self.residual <= _CERTIFICATE_ATOL
-
-
-def linear_separation(
-    points: Float[np.ndarray, "points dim"],
-    labels: Float[np.ndarray, " points"],
-) -> Separation:
-    r"""Separate ``points`` with ``labels`` +1 and -1 by a hyperplane through the origin, or prove that none does.
-
-    .. math:: \exists w:\; z_i \cdot w > 0 \;\forall i \quad\text{or}\quad
-              \exists \lambda \ge 0:\; \textstyle\sum_i \lambda_i = 1,\; \sum_i \lambda_i z_i = 0,
-              \qquad z_i = y_i x_i / |x_i|
-
-    Points of length zero are on no side. Add a constant column for a hyperplane with an offset.
-
-    >>> square = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
-    >>> linear_separation(square, np.array([1.0, 1.0, -1.0, -1.0])).separable
-    True
-    >>> exclusive_or = linear_separation(square, np.array([1.0, -1.0, -1.0, 1.0]))
-    >>> exclusive_or.separable, exclusive_or.residual
-    (False, 0.0)
-    """
-    lengths = np.linalg.norm(points, axis=1)
-    signed = points * np.divide(labels, lengths, out=np.zeros_like(lengths), where=lengths > 0)[:, None]
-    return _least_squares_of_inequalities(signed)
-
-
-def _separation(signed: np.ndarray, w: np.ndarray, multipliers: np.ndarray) -> Separation:
-    """What a vector and non-negative multipliers prove, measured on the points themselves."""
-    weights = multipliers / multipliers.sum() if multipliers.any() else np.full(len(signed), 1 / len(signed))
-    residual = float(np.linalg.norm(weights @ signed))
-    normal = w / np.linalg.norm(w) if w.any() else w
-    margin = float((signed @ normal).min())
-    # Without a certificate the largest margin is somewhere between the two: the middle decides.
-    separable = margin > _CERTIFICATE_ATOL or (residual > _CERTIFICATE_ATOL and margin + residual > 0)
-    return Separation(separable, normal, weights, margin, residual)
-
-
-def _least_squares_of_inequalities(signed: np.ndarray) -> Separation:
-    """Newton's method with exact line search on half the squared length of (1 - Z w)_+, until either side is proved."""
-    w, slack = np.zeros(signed.shape[1]), np.ones(len(signed))  # slack = 1 - Z w
-    diagonal = np.diag_indices(len(w))
-    for _ in range(_NEWTON_STEPS):
-        violated = slack > 0
-        Z = signed[violated]
-        descent = Z.T @ slack[violated]
-        separated = 1 - slack.max() > _CERTIFICATE_ATOL * np.linalg.norm(w)
-        if separated or np.linalg.norm(descent) <= _CERTIFICATE_ATOL * slack[violated].sum():
-            break
-        hessian = Z.T @ Z
-        hessian[diagonal] += _RIDGE * np.trace(hessian) / len(w)
-        step = cho_solve(cho_factor(hessian, check_finite=False), descent, check_finite=False)
-        change = signed @ step
-        length = _line_search(slack, change)
-        w, slack = w + length * step, slack - length * change
-    return _separation(signed, w, np.maximum(slack, 0.0))
-
-
-def _line_search(slack: np.ndarray, change: np.ndarray) -> float:
-    r"""The t of least :math:`\tfrac12 |(s - t c)_+|^2`, exactly: the slope :math:`t \sum c^2 - \sum c s` over the violated
-    inequalities rises in straight pieces, and at :math:`t = s/c` one of them is satisfied (c > 0) or violated (c < 0)."""
-    moves = (slack * change > 0) & (np.abs(change) > np.finfo(float).eps * np.abs(change).max())
-    order = np.argsort(slack[moves] / change[moves])
-    s, c = slack[moves][order], change[moves][order]
-    violated = (slack > 0) | ((slack == 0) & (change < 0))
-    squares = np.square(change[violated]).sum() - np.cumsum(np.append(0.0, c * np.abs(c)))
-    products = (slack * change)[violated].sum() - np.cumsum(np.append(0.0, np.sign(c) * c * s))
-    ends = np.append(s / c, np.inf)
-    rising = np.append(ends[:-1] * squares[:-1] >= products[:-1], True)
-    piece = int(rising.argmax())
-    start = ends[piece - 1] if piece else 0.0
-    # clipped: sums that cancel leave no more than rounding where nothing is violated any more
-    return float(np.clip(products[piece] / squares[piece], start, ends[piece])) if squares[piece] > 0 else float(start)
 
 
 @dataclass(frozen=True)
@@ -194,7 +89,9 @@ def simulated_capacity(
     True
     """
     manifolds = [np.asarray(X) for X in manifolds]
-    _check_request(manifolds, n_dichotomies)
+    check_manifolds(manifolds)
+    if n_dichotomies < 50:
+        raise ValueError(f"n_dichotomies must be 50 or more to find a crossing, got {n_dichotomies}")
     with threadpool_limits(limits=1, user_api="blas"):
         points = _coordinates(manifolds)
         experiment = _Experiment(points, np.array([len(X) for X in manifolds]), bias, seed)
@@ -202,21 +99,6 @@ def simulated_capacity(
             _bracket(experiment, max(3, n_dichotomies // _BATCH_SHARE))
             _refine(experiment, n_dichotomies)
     return _result(experiment)
-
-
-def _check_request(manifolds: Sequence[np.ndarray], n_dichotomies: int) -> None:
-    if len(manifolds) < 2:
-        raise ValueError(f"dichotomies need two or more manifolds, got {len(manifolds)}; pass one array for each class")
-    features = {X.shape[1] for X in manifolds if X.ndim == 2}
-    if len(features) != 1 or any(X.ndim != 2 or len(X) == 0 for X in manifolds):
-        raise ValueError(
-            f"manifolds are (points, features) arrays with equal features, got {[X.shape for X in manifolds]}"
-        )
-    for mu, X in enumerate(manifolds):
-        if count := np.size(X) - np.count_nonzero(np.isfinite(X)):
-            raise ValueError(f"manifold {mu} holds {count} NaN or infinite entries; leave those examples out")
-    if n_dichotomies < 50:
-        raise ValueError(f"n_dichotomies must be 50 or more to find a crossing, got {n_dichotomies}")
 
 
 def _coordinates(manifolds: Sequence[np.ndarray]) -> Float[np.ndarray, "points rank"]:
@@ -230,20 +112,8 @@ def _coordinates(manifolds: Sequence[np.ndarray]) -> Float[np.ndarray, "points r
     points[np.linalg.norm(points, axis=1) <= _ZERO_ULPS * rounding * size] = 0.0
     if points.shape[1] > len(points):
         return span_coordinates(points) if points.any() else np.zeros((len(points), 0))
-    basis, _ = _principal_directions(points)
+    basis, _ = principal_directions(points)
     return points @ basis
-
-
-def _principal_directions(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    eigenvalues, basis = np.linalg.eigh(points.T @ points)
-    keep = eigenvalues > RANK_RTOL * eigenvalues[-1]
-    return basis[:, keep], np.sqrt(eigenvalues[keep])
-
-
-def _whitened(points: np.ndarray) -> np.ndarray:
-    """Coordinates of condition one: a linear map changes no dichotomy, and steep spectra cost Newton's method its digits."""
-    basis, lengths = _principal_directions(points)
-    return points @ (basis / lengths)
 
 
 class _Experiment:
@@ -294,7 +164,7 @@ class _Experiment:
             constant = np.sqrt(np.square(projected).sum(axis=1).mean())  # any but zero will do; this one is no outlier
             projected = np.column_stack([projected, np.full(len(projected), constant)])
         separation = linear_separation(projected, labels)
-        return separation if separation.certified else linear_separation(_whitened(projected), labels)
+        return separation if separation.certified else linear_separation(whitened(projected), labels)
 
 
 def _bracket(experiment: _Experiment, batch: int) -> tuple[int, int]:

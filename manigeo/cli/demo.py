@@ -23,6 +23,9 @@ SETTINGS = {
     "digits": ("--arch-arg", "depth=6", "--arch-arg", "width=256", "--lr", "0.03", "--epochs", "140"),
 }
 
+# More classes would want more dimensions than the 512 of a layer: permuted manifolds of 28 points take P / .071.
+SAMPLE = {"glyphs": ("--classes", "30"), "digits": ()}
+
 
 @click.command("demo")
 @click.option("--data", default="glyphs", show_default=True, type=click.Choice(list(SETTINGS)))
@@ -50,7 +53,7 @@ def demo_command(data: str, out: Path | None, epochs: int | None, jobs: int, see
     for when in ("best", "last"):
         acts = out / f"{when}.h5"
         _run("extract", "--model", out / "run" / "checkpoints" / f"{when}.pt", *LAYERS, "--out", acts, *overwrite)
-        _run("capacity", acts, "--seed", seed, "--jobs", jobs, *overwrite)
+        _run("capacity", acts, *SAMPLE[data], "--seed", seed, "--jobs", jobs, *overwrite)
     tables = [out / f"{when}.capacity.csv" for when in ("best", "last")]
     _run("plot", *tables, "--out", out / "geometry.png", *overwrite)
 

@@ -55,6 +55,8 @@ def _resamples(ctx: click.Context, param: click.Parameter, n: int) -> int:
     type=click.IntRange(min=2),
     help="Points per manifold.  [default: the most that every kind has for every class, up to 50]",
 )
+@click.option("--classes", type=click.IntRange(min=2), metavar="P",
+              help="Analyse P classes, drawn at random: fewer keep --joint and --simulate out of saturation. Default: all.")
 @click.option("--draws", default=300, show_default=True, type=click.IntRange(min=2), help="Gaussian draws a manifold.")
 @click.option("--kappa", default=0.0, show_default=True, help="Margin.")
 @click.option(
@@ -62,7 +64,8 @@ def _resamples(ctx: click.Context, param: click.Parameter, n: int) -> int:
     default="auto",
     show_default=True,
     type=click.Choice(["auto", "reference", "keep"]),
-    help="Which shared directions of the class centres are removed.",
+    help="What is done about directions that classes share: each manifold seen in the metric that the others leave (auto), "
+    "the authors' removal of directions of the centres (reference), or nothing (keep).",
 )
 @click.option("--bootstrap", default=0, metavar="N", callback=_resamples,
               help="Resamples of the manifolds for 95 % intervals, e.g. 1000.  [default: none]")
@@ -87,10 +90,11 @@ def _resamples(ctx: click.Context, param: click.Parameter, n: int) -> int:
 @options.force_option
 @options.config_option
 def capacity_command(
-    acts: Path, out: Path | None, layers: tuple[str, ...], kinds: tuple[str, ...], per_class: int | None, draws: int,
-    kappa: float, centers: str, bootstrap: int, simulate: bool, dichotomies: int, bias: bool, joint: bool,
-    joint_draws: int, joint_labels: str, sweep_examples: tuple[int, ...], total_dimension: bool | None,
-    project: int | None, jobs: int, seed: int, as_json: bool, resume: bool, dry_run: bool, force: bool,
+    acts: Path, out: Path | None, layers: tuple[str, ...], kinds: tuple[str, ...], per_class: int | None,
+    classes: int | None, draws: int, kappa: float, centers: str, bootstrap: int, simulate: bool, dichotomies: int,
+    bias: bool, joint: bool, joint_draws: int, joint_labels: str, sweep_examples: tuple[int, ...],
+    total_dimension: bool | None, project: int | None, jobs: int, seed: int, as_json: bool, resume: bool, dry_run: bool,
+    force: bool,
 ) -> None:
     """Manifold capacity, radius and dimension of every layer and kind in ACTS."""
     from manigeo.analyses import Joint, Simulated, Sweep
@@ -106,8 +110,8 @@ def capacity_command(
         *([Sweep(sweep_examples, kappa, draws, centers)] if sweep_examples else []),
     ]
     plan = plan_capacity(
-        acts, layers=layers, kinds=kinds, per_class=per_class, kappa=kappa, n_draws=draws, centers=centers,
-        bootstrap=bootstrap, also=also, total_dimension=total_dimension, project=project, seed=seed,
+        acts, layers=layers, kinds=kinds, per_class=per_class, n_classes=classes, kappa=kappa, n_draws=draws,
+        centers=centers, bootstrap=bootstrap, also=also, total_dimension=total_dimension, project=project, seed=seed,
     )
     click.echo(describe_plan(plan), err=as_json)
     if dry_run:

@@ -8,7 +8,8 @@ import pytest
 from scipy.optimize import linprog, nnls
 from threadpoolctl import threadpool_limits
 
-from manigeo.capacity.simulated import linear_separation, simulated_capacity
+from manigeo.capacity.separation import linear_separation
+from manigeo.capacity.simulated import simulated_capacity
 
 
 def dichotomies(n: int, count: int = 5) -> list[tuple[np.ndarray, np.ndarray]]:
