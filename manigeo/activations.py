@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -40,7 +41,7 @@ EXAMPLE_COLUMNS = ("index", "split", "true_label", "train_label", "permuted")
 _CHUNK_BYTES = 256 << 10
 _READ_BYTES = 32 << 20  # at a time
 _HELD_BYTES = 256 << 20  # manifolds above this stay in the file,
-_BATCH_BYTES = 64 << 20  # and so much of them is held at a time
+_BATCH_BYTES = 32 << 20  # and so much of them is held at a time, and as much read ahead
 # Where a file lies and how it was asked for does not change what is in it.
 _NOT_IDENTITY = ("argv", "model")
 
@@ -292,7 +293,8 @@ def _spans(rows: Int[np.ndarray, " n"], dataset: h5py.Dataset) -> Iterator[tuple
 class StoredManifolds(Sequence):  # unsubscripted: a type check of its elements would read the file
     """Point clouds that stay in the file: several consecutive ones are read together, and held until others are.
 
-    Walking through them in order reads each row once and holds 64 MB, or one manifold if that is more.
+    Walking through them in order reads each row once, a batch ahead in a thread of its own (reading leaves Python free to
+    compute), and holds two batches of 32 MB, or two manifolds if those are more.
     """
 
     def __init__(self, acts: Activations, layer: str, rows: Sequence[np.ndarray], row_bytes: int):
@@ -300,6 +302,8 @@ class StoredManifolds(Sequence):  # unsubscripted: a type check of its elements 
         self._n_features = acts.layer(layer).n_features
         self._batches = _batches([len(r) * row_bytes for r in rows])
         self._held: tuple[range, list[np.ndarray]] = range(0), []
+        self._ahead: tuple[range, Future[list[np.ndarray]] | None] = range(0), None
+        self._reader = ThreadPoolExecutor(max_workers=1)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -314,11 +318,17 @@ class StoredManifolds(Sequence):  # unsubscripted: a type check of its elements 
             return [self[i] for i in range(*index.indices(len(self)))]
         i = range(len(self))[index]
         if i not in self._held[0]:
-            batch = next(batch for batch in self._batches if i in batch)
-            self._held = range(0), []  # first let go, then read
-            self._held = batch, self._read(batch)
+            self._hold(next(number for number, batch in enumerate(self._batches) if i in batch))
         batch, clouds = self._held
         return clouds[i - batch.start]
+
+    def _hold(self, number: int) -> None:
+        batch, (ahead, future) = self._batches[number], self._ahead
+        self._held, self._ahead = (range(0), []), (range(0), None)  # first let go, then read
+        self._held = batch, future.result() if future and ahead == batch else self._read(batch)
+        if number + 1 < len(self._batches):
+            following = self._batches[number + 1]
+            self._ahead = following, self._reader.submit(self._read, following)
 
     def _read(self, batch: range) -> list[np.ndarray]:
         rows = [self._rows[i] for i in batch]

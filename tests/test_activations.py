@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import h5py
@@ -281,7 +282,7 @@ def test_manifolds_that_stay_in_the_file_are_the_same_manifolds(path, monkeypatc
                 stored[3]
 
 
-def test_a_walk_through_reads_each_row_once_and_holds_one_batch(path, monkeypatch, narrow):
+def test_a_walk_through_reads_each_row_once_a_batch_ahead(path, monkeypatch, narrow):
     read = []
     rows = Activations.rows
     monkeypatch.setattr(
@@ -289,9 +290,35 @@ def test_a_walk_through_reads_each_row_once_and_holds_one_batch(path, monkeypatc
     )
     with open_activations(path) as acts:
         stored = acts.manifolds("a/b", "permuted")
+        assert stored.shapes == [(6, 5)] * 3
+        assert not read
         for X in stored:
             assert X.base.nbytes <= 240
-    assert read == [12, 6]
+        assert read == [12, 6]
+        for _ in stored:
+            pass
+        assert read == [12, 6, 12, 6]
+
+
+def test_the_next_batch_is_read_while_the_first_is_looked_at(path, monkeypatch, narrow):
+    rows, began = Activations.rows, threading.Event()
+
+    def read(self, layer, wanted):
+        if len(wanted) == 6:
+            began.set()
+        return rows(self, layer, wanted)
+
+    monkeypatch.setattr(Activations, "rows", read)
+    with open_activations(path) as acts:
+        assert len(acts.manifolds("a/b", "permuted")[0]) == 6
+        assert began.wait(timeout=30)
+
+
+def test_a_file_may_be_closed_while_its_next_batch_is_read(path, narrow):
+    for _ in range(20):
+        with open_activations(path) as acts:
+            first = acts.manifolds("a/b", "permuted")[0]
+        assert first.shape == (6, 5)
 
 
 def test_only_chunks_with_wanted_rows_are_read(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=[
         "anchors",
+        "cavity",
         "centers",
         "cone",
         "geometry",
@@ -13,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "joint",
         "mean_field",
         "pivoting",
+        "pooled",
         "sampling",
         "separation",
         "simulated",

@@ -75,7 +75,7 @@ def moments(manifolds: Sequence[np.ndarray], rng: np.random.Generator) -> Moment
     means, grams, sizes, units = np.empty((P, N)), [], [], np.empty(P)
     for mu, X in enumerate(manifolds):
         units[mu] = _unit(X)
-        points = X.astype(np.float64) / units[mu]
+        points = np.divide(X, units[mu], dtype=np.float64)
         means[mu] = points.mean(axis=0)
         points -= means[mu]
         grams.append(points @ points.T)
@@ -108,7 +108,9 @@ def _signed_sums(P: int, N: int) -> int:
 def around_centers(manifolds: Sequence[np.ndarray], pooled: Moments) -> Iterator[np.ndarray]:
     """The points of each manifold around its own centre, in float64 and in the units of the moments."""
     for X, center in zip(manifolds, pooled.centers, strict=True):
-        yield X.astype(np.float64) / pooled.unit - (pooled.mean + center)
+        points = np.divide(X, pooled.unit, dtype=np.float64)
+        points -= pooled.mean + center
+        yield points
 
 
 def is_flat(pooled: Moments) -> bool:
@@ -148,7 +150,7 @@ def pooled_points(manifolds: Sequence[np.ndarray], pooled: Moments) -> PooledPoi
         return PooledPoints(coordinates, rest, np.zeros(0), center_gram, len(pooled.mean))
     Q = _leading_directions(pooled)
     centers = pooled.centers @ Q / unit
-    offsets = [((Y / unit).astype(np.float32) @ Q).astype(np.float64) for Y in around_centers(manifolds, pooled)]
+    offsets = [(Y.astype(np.float32) @ Q).astype(np.float64) / unit for Y in around_centers(manifolds, pooled)]
     rest = [
         block_diag(gram / variance - along @ along.T, max(whole - center @ center, 0.0))
         for gram, along, whole, center in zip(pooled.grams, offsets, center_gram.diagonal(), centers, strict=True)
