@@ -153,6 +153,17 @@ def check_manifolds(manifolds: Sequence[np.ndarray]) -> None:
             raise ValueError(f"manifold {mu} holds {count} NaN or infinite entries; leave those examples out")
 
 
+def binary_unit(X: np.ndarray) -> float:
+    """The power of two above the largest entry, in multiples of which squares neither overflow nor vanish; of zeros alone,
+    and with entries that are not finite, 2^-1000.
+
+    >>> binary_unit(np.array([3.0, -5.0]))
+    8.0
+    """
+    largest = max(float(X.max()), -float(X.min()))
+    return float(2.0 ** np.clip(np.frexp(largest)[1], -1000, 1000)) if 0 < largest < np.inf else 2.0**-1000
+
+
 def global_mean(manifolds: Sequence[np.ndarray]) -> Float[np.ndarray, " features"]:
     """Mean over all samples of all manifolds (each sample weighs the same)."""
     total = sum(len(X) for X in manifolds)

@@ -32,7 +32,14 @@ from manigeo.capacity.glue import (
     measure_draw,
     per_class,
 )
-from manigeo.manifolds import check_manifolds, class_means, global_mean, gram_coordinates, principal_directions
+from manigeo.manifolds import (
+    binary_unit,
+    check_manifolds,
+    class_means,
+    global_mean,
+    gram_coordinates,
+    principal_directions,
+)
 
 LABELS = ("random", "one_vs_rest")
 POINTS = ("all", "centers", "axes")
@@ -121,7 +128,7 @@ def joint_capacity(
     check_manifolds(manifolds)
     _check_request(n_draws, labels, points)
     with threadpool_limits(limits=1, user_api="blas"):  # bits then do not depend on the number of cores
-        sample = _sample(*_view(manifolds, points))
+        sample = _sample(*_view(_in_range(manifolds), points))
         if sample is None:
             return _undefined(len(manifolds), n_draws, "no_spread")
         return _joint(sample, _Randomness(_sequence(seed), labels), n_draws, n_jobs)
@@ -132,6 +139,12 @@ def _check_request(n_draws: int, labels: str, points: str) -> None:
         raise ValueError(f"labels must be one of {LABELS} and points one of {POINTS}, got {labels!r} and {points!r}")
     if n_draws < 2:
         raise ValueError(f"n_draws must be 2 or more, for a standard error, got {n_draws}")
+
+
+def _in_range(manifolds: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+    """As they are, unless their squares would overflow or vanish."""
+    unit = max(binary_unit(X) for X in manifolds)
+    return manifolds if 2.0**-300 < unit < 2.0**300 else [np.divide(X, unit, dtype=np.float64) for X in manifolds]
 
 
 def _view(manifolds: Sequence[np.ndarray], points: str) -> tuple[list[np.ndarray], Float[np.ndarray, " features"]]:
