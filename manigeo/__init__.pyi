@@ -1,4 +1,5 @@
 from . import errors as errors
+from . import weights as weights
 from .activations import create_activations as create_activations
 from .activations import open_activations as open_activations
 from .capacity import theory as theory
@@ -14,6 +15,7 @@ from .manifolds import KINDS as KINDS
 from .plots import plot_estimators as plot_estimators
 from .plots import plot_geometry as plot_geometry
 from .plots import plot_sweep as plot_sweep
+from .plots import plot_weights as plot_weights
 from .results import read_results as read_results
 from .results import write_results as write_results
 

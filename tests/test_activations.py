@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 
 import h5py
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from manigeo import create_activations, open_activations
-from manigeo.activations import Activations, StoredLayer, StoredManifolds, _spans
+from manigeo.activations import Activations, StoredLayer, StoredManifolds, _chunk_rows, _spans
 from manigeo.errors import InputError, UsageError
 from manigeo.manifolds import KINDS, kind_examples
 from tests.test_manifolds import example_table
@@ -166,7 +167,7 @@ def test_a_killed_writer_leaves_a_partial_file_that_is_said_to_be_unfinished(tmp
     target = tmp_path / "acts.h5"
     done = subprocess.run([sys.executable, "-c", KILLED, str(target)], cwd=root, check=False, capture_output=True)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
-    assert os.listdir(tmp_path) == ["acts.h5.partial"]
+    assert sorted(os.listdir(tmp_path)) == ["acts.h5.partial", "acts.h5.partial.commit"]
     with pytest.raises(InputError, match="unfinished extraction"), open_activations(target):
         pass
     (tmp_path / "acts.h5.partial").rename(target)  # what was flushed can be opened, and is refused as incomplete
@@ -254,6 +255,108 @@ def test_the_fingerprint_is_that_of_the_content_and_not_of_the_command(tmp_path)
         with open_activations(tmp_path / name) as acts:
             prints.append(acts.fingerprint)
     assert prints[0] == prints[1] != prints[2]
+
+
+# ---------------------------------------------------------------------------------------------- size, type, dimensions
+@pytest.mark.parametrize(
+    ("row_bytes", "batch_size", "rows"),
+    [
+        (4, None, 5000),
+        (20_000, None, 13),
+        (20_000, 256, 8),  # 13 would fit; 8 divide the batch
+        (40, 256, 256),
+        (262_144, 256, 1),
+        (1_000_000, 256, 1),
+        (40, 257, 257),
+        (20_000, 257, 13),  # nothing divides a prime
+        (40, 1, 1),
+    ],
+)
+def test_chunks_are_even_shares_of_a_batch_so_that_each_is_written_once(row_bytes, batch_size, rows):
+    assert _chunk_rows(row_bytes, 5000, batch_size) == rows
+
+
+def test_batches_of_the_stated_size_leave_no_holes_in_the_file(tmp_path):
+    examples = grouped_examples()
+    layers = [stored("h", 0, (3000,))]
+    X = np.random.default_rng(0).standard_normal((51, 3000)).astype(np.float32)
+    sizes = {}
+    for batch in (17, 51):
+        with create_activations(tmp_path / f"{batch}.h5", examples, CLASSES, layers, {}, batch_size=17) as writer:
+            for start in range(0, 51, batch):
+                writer.append({"h": X[start : start + batch]})
+        sizes[batch] = (tmp_path / f"{batch}.h5").stat().st_size
+    assert abs(sizes[17] - sizes[51]) < 20_000  # indices; a chunk has 200 kB
+
+
+def test_dimensions_have_names(path):
+    with h5py.File(path) as file:
+        names = {name: [d.values()[0].name for d in file["layers"][name].dims] for name in ("input", "a/b")}
+        assert names == {"input": ["/example", "/features_6"], "a/b": ["/example", "/features_5"]}
+        assert all(file["examples"][column].dims[0].values()[0].name == "/example" for column in file["examples"])
+        assert file["classes"].dims[0].values()[0].name == "/class"
+        assert file["example"].id.get_storage_size() == 0  # a name, and no values
+
+
+def test_xarray_reads_the_file_by_name(path):
+    xarray = pytest.importorskip("xarray", reason="xarray is not installed")
+    pytest.importorskip("h5netcdf", reason="h5netcdf is not installed")
+    content = write(path, force=True)
+    with xarray.open_dataset(path, engine="h5netcdf", group="layers") as layers:
+        assert layers["features.0"].dims == ("example", "features_4")
+        np.testing.assert_array_equal(layers["input"].values, content["input"])
+    with xarray.open_dataset(path, engine="h5netcdf", group="examples") as examples:
+        assert examples["true_label"].dims == ("example",)
+        assert examples.to_dataframe()["split"].tolist() == grouped_examples()["split"].tolist()
+
+
+def test_half_precision_is_what_numpy_makes_of_it(tmp_path):
+    examples = grouped_examples()
+    content = {layer.name: values(layer.name, len(examples), layer.n_features) for layer in LAYERS}
+    with create_activations(tmp_path / "a.h5", examples, CLASSES, LAYERS, {}, dtype="float16") as writer:
+        writer.append(content)
+    with open_activations(tmp_path / "a.h5") as acts:
+        for name, X in content.items():
+            np.testing.assert_array_equal(acts.rows(name, np.arange(51)), X.astype(np.float16))
+
+
+@pytest.mark.parametrize(("value", "holds"), [(65504, True), (65505, False), (6.2e-5, True), (6e-5, False), (0, True)])
+def test_a_layer_that_half_precision_cannot_hold_is_refused(tmp_path, value, holds):
+    examples = grouped_examples()
+    content = {layer.name: np.full((51, layer.n_features), value, np.float32) for layer in LAYERS}
+    with (
+        nullcontext() if holds else pytest.raises(InputError, match=r"layer 'input' reaches .*: store float32"),
+        create_activations(tmp_path / "a.h5", examples, CLASSES, LAYERS, {}, dtype="float16") as writer,
+    ):
+        writer.append(content)
+    assert (tmp_path / "a.h5").exists() == holds
+
+
+def test_one_small_batch_among_others_is_rounded(tmp_path):
+    examples = grouped_examples()
+    content = {layer.name: np.ones((51, layer.n_features), np.float32) for layer in LAYERS}
+    with create_activations(tmp_path / "a.h5", examples, CLASSES, LAYERS, {}, dtype="float16") as writer:
+        writer.append({name: X[:50] for name, X in content.items()})
+        writer.append({name: X[50:] * np.float32(1e-6) for name, X in content.items()})
+    with open_activations(tmp_path / "a.h5") as acts:
+        assert acts.rows("a/b", np.array([50]))[0, 0] == np.float16(1e-6)
+
+
+def test_another_type_of_numbers_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="stored as float32 or float16, got 'int8'"):
+        create_activations(tmp_path / "a.h5", grouped_examples(), CLASSES, LAYERS, {}, dtype="int8").__enter__()
+
+
+def test_a_file_of_before_dimensions_had_names_is_read(path):
+    with h5py.File(path, "r+") as file:
+        for dataset in [*file["examples"].values(), *(file["layers"][layer.name] for layer in LAYERS), file["classes"]]:
+            del dataset.attrs["DIMENSION_LIST"]
+        for name in ("example", "class", *(f"features_{n}" for n in (4, 5, 6))):
+            del file[name]
+        del file.attrs["n_done"]
+    with open_activations(path) as acts:
+        assert acts.n_done == 51
+        assert acts.layers == ("input", "features.0", "a/b")
 
 
 # ------------------------------------------------------------------------------------- layers that do not fit in memory

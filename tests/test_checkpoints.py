@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import warnings
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -31,6 +31,7 @@ from manigeo_extract.checkpoints import (
     state_copy,
     write_whole,
 )
+from tests.model_files import Trap, saved, torchscript
 
 SETTINGS: dict[str, Any] = {
     "epoch": 3,
@@ -174,12 +175,6 @@ def test_a_prefix_that_only_some_names_have_stays(tmp_path: Path) -> None:
 
 
 # -------------------------------------------------------------------------------------------------------- unusable files
-def saved(content: Any, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(content, buffer, **options)
-    return buffer.getvalue()
-
-
 def legacy(content: Any) -> bytes:
     return saved(content, _use_new_zipfile_serialization=False)
 
@@ -192,14 +187,6 @@ def with_flipped_bit(model: nn.Sequential) -> bytes:
     content, weights = bytearray(checkpoint_bytes(model)), model.state_dict()["0.weight"].numpy().tobytes()
     content[content.index(weights) + 1] ^= 1
     return bytes(content)
-
-
-def torchscript() -> bytes:
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecated, and still about
-        torch.jit.save(torch.jit.trace(nn.Linear(1, 1), torch.ones(1, 1)), buffer)
-    return buffer.getvalue()
 
 
 def archive() -> bytes:
@@ -215,14 +202,18 @@ UNUSABLE: dict[str, tuple[Callable[[], bytes], str]] = {
     "truncated after the header": (lambda: checkpoint_bytes(network())[:20], "is truncated"),
     "truncated, old format": (lambda: half(legacy(network().state_dict())), "is truncated"),
     "flipped bit": (lambda: with_flipped_bit(network()), "is damaged"),
-    "text": (lambda: b"hello world\n" * 10, "not a file written by torch.save; save model.state_dict"),
+    "text": (lambda: b"hello world\n" * 10, "not a file written by torch.save, safetensors .*; save model.state_dict"),
     "page": (lambda: b"<!DOCTYPE html>", "not a file written by torch.save"),
-    "numpy pickle": (lambda: pickle.dumps({"w": np.zeros(3)}), "not a file written by torch.save|pickled objects"),
+    "numpy pickle": (lambda: pickle.dumps({"w": np.zeros(3)}), "not a file written by torch.save"),
     "module": (lambda: saved(network()), r"pickled objects \(.*torch.nn.modules.linear.Linear.*save model.state_dict"),
     "module, old format": (lambda: legacy(network()), r"pickled objects \(torch.nn.modules.container.Sequential\)"),
-    "numpy scalar": (lambda: saved({"net": {"w": torch.ones(1)}, "best": np.float64(1)}), r"pickled objects \(.*numpy"),
-    "TorchScript": (torchscript, "TorchScript archive.*save model.state_dict"),
+    "other pickle protocol": (
+        lambda: saved(network().state_dict(), pickle_protocol=4),
+        "cannot be read safely .*--trust",
+    ),
+    "TorchScript": (torchscript, r"TorchScript archive.*save torch.jit.load\(...\).state_dict\(\) .*--arch"),
     "archive": (archive, "not a file written by torch.save"),
+    "safetensors": (lambda: safetensors.torch.save(network().state_dict())[:-1], "is truncated or damaged"),
     "tensor": (lambda: saved(torch.ones(2)), "holds a Tensor, not a state dict"),
     "no tensors": (lambda: saved({"lr": 0.1, "net": {"a": 1}}), "no state dict, .*found lr, net; save"),
     "empty dict": (lambda: saved({}), "no state dict, .*found nothing"),
@@ -232,7 +223,6 @@ UNUSABLE: dict[str, tuple[Callable[[], bytes], str]] = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("case", UNUSABLE)
 def test_an_unusable_file_is_named_with_what_it_is_and_what_to_do(tmp_path: Path, case: str) -> None:
     content, said = UNUSABLE[case]
@@ -251,17 +241,6 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
         load_checkpoint(tmp_path)
 
 
-class Trap:
-    """Unpickled, it leaves a file behind."""
-
-    def __init__(self, place: Path) -> None:
-        self.place = place
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.place,)
-
-
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("write", [saved, legacy, pickle.dumps])
 def test_nothing_in_a_file_is_executed(tmp_path: Path, write: Callable[[Any], bytes]) -> None:
     (tmp_path / "ckpt.pt").write_bytes(write({"state_dict": {"w": torch.ones(1)}, "trap": Trap(tmp_path / "sprung")}))
@@ -275,7 +254,8 @@ def test_a_restored_model_computes_what_the_saved_one_did(tmp_path: Path) -> Non
     model, x = network(), torch.randn(5, 4)
     model(x)  # moves the running statistics
     save_checkpoint(tmp_path / "a.pt", model)
-    restored = restore_model(load_checkpoint(tmp_path / "a.pt"), network(seed=1))
+    restored = network(seed=1)
+    assert restore_model(load_checkpoint(tmp_path / "a.pt"), restored).complete
     assert torch.equal(restored.eval()(x), model.eval()(x))
 
 

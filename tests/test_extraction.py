@@ -1,4 +1,7 @@
 import os
+import subprocess
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,9 +11,12 @@ from torch import nn
 from manigeo import open_activations
 from manigeo.errors import InputError, UsageError
 from manigeo.manifolds import KINDS, kind_examples
+from manigeo.merging import merge_activations
 from manigeo_extract.data import DataSet, Permutation, load_data, permute_labels
 from manigeo_extract.extraction import extract_activations, plan_extraction, read_labels
 from manigeo_extract.models import build_model
+from manigeo_extract.sketching import CountSketch
+from tests.killing import content
 
 
 @pytest.fixture(scope="module")
@@ -147,3 +153,191 @@ def test_what_does_not_fit_on_the_disk_is_refused_before_writing(model, data, ex
     with pytest.raises(UsageError, match="take fewer layers"):
         extract_activations(model, data, plan, tmp_path / "a.h5", {})
     assert os.listdir(tmp_path) == []
+
+
+# ------------------------------------------------------------------------------------------------- how they are stored
+def test_wide_layers_are_projected_and_say_how(model, data, examples, tmp_path):
+    plan = plan_extraction(model, data, examples, project=20, seed=3)
+    extract_activations(model, data, plan, tmp_path / "a.h5", {})
+    extract_activations(model, data, replace(plan, project=None), tmp_path / "whole.h5", {})
+    with open_activations(tmp_path / "a.h5") as acts, open_activations(tmp_path / "whole.h5") as whole:
+        everything = np.arange(len(plan.rows))
+        said = acts.layer("input").projection
+        assert said == {"kind": "count-sketch", "feature_shape": [1, 8, 8], "n_sums": 20, "seed": 3}
+        sketch = CountSketch(64, said["n_sums"], layer="input", seed=said["seed"])  # made again from what the file says
+        X = torch.from_numpy(whole.rows("input", everything))
+        np.testing.assert_array_equal(acts.rows("input", everything), sketch(X).numpy())
+        assert acts.layer("input").feature_shape == (20,)
+        assert acts.layer("h1.linear").projection is None  # 16 features are fewer than 20
+        np.testing.assert_array_equal(acts.rows("h1.linear", everything), whole.rows("h1.linear", everything))
+        assert acts.fingerprint != whole.fingerprint
+    assert plan.n_bytes == 4 * len(plan.rows) * (20 + 16 + 16 + 10)
+
+
+def test_float16_is_half_as_large_and_rounded(model, data, examples, tmp_path):
+    plan = plan_extraction(model, data, examples, dtype="float16")
+    extract_activations(model, data, plan, tmp_path / "half.h5", {})
+    extract_activations(model, data, replace(plan, dtype="float32"), tmp_path / "a.h5", {})
+    assert plan.n_bytes == 2 * len(plan.rows) * (64 + 16 + 16 + 10)
+    with open_activations(tmp_path / "half.h5") as half, open_activations(tmp_path / "a.h5") as acts:
+        assert set(half.dtypes.values()) == {"float16"}
+        assert half.fingerprint != acts.fingerprint
+        everything = np.arange(len(plan.rows))
+        for name in acts.layers:
+            np.testing.assert_array_equal(half.rows(name, everything), acts.rows(name, everything).astype(np.float16))
+
+
+@pytest.mark.parametrize(("scale", "reaches"), [(1e7, r"e\+0\d"), (1e-7, r"e-0[678]")])
+def test_what_float16_cannot_hold_is_refused_by_layer_name(model, data, examples, tmp_path, scale, reaches):
+    plan = plan_extraction(model, data, examples, dtype="float16")
+    with torch.no_grad():
+        model.h2.linear.weight.mul_(scale)
+        model.h2.linear.bias.mul_(scale)
+    with pytest.raises(
+        InputError, match=rf"layer 'h2\.linear' reaches .*{reaches}, and float16 holds .*--dtype float32"
+    ):
+        extract_activations(model, data, plan, tmp_path / "a.h5", {})
+    assert os.listdir(tmp_path) == []
+
+
+def test_bfloat16_activations_are_stored_as_they_are(model, data, examples, tmp_path):
+    model.to(torch.bfloat16)
+    plan = plan_extraction(model, data, examples)
+    extract_activations(model, data, plan, tmp_path / "a.h5", {}, batch_size=2000)
+    X = data.inputs(plan.rows).to(torch.bfloat16)
+    with open_activations(tmp_path / "a.h5") as acts, torch.no_grad():
+        expected = model.h1.linear(X.flatten(1))
+        assert expected.dtype == torch.bfloat16
+        np.testing.assert_array_equal(acts.rows("h1.linear", np.arange(len(X))), expected.float().numpy())
+
+
+# ------------------------------------------------------------------------------------------------ interrupted, in parts
+class Fickle(nn.Module):
+    """A network whose numbers depend on which others are in the batch, as rounding makes those of any network."""
+
+    def __init__(self, stops: int | None = None):
+        super().__init__()
+        self.body, self.stops, self.calls = nn.Linear(64, 5), stops, 0
+
+    def forward(self, x):
+        self.calls += 1
+        if self.calls == self.stops:
+            raise KeyboardInterrupt
+        x = x.flatten(1)
+        return self.body(x + x.mean(0))
+
+
+def fickle(stops=None) -> nn.Module:
+    torch.manual_seed(0)
+    return Fickle(stops)
+
+
+def rows_of(path, layer="body"):
+    with open_activations(path) as acts:
+        return acts.rows(layer, np.arange(len(acts.examples)))
+
+
+def test_an_interrupted_extraction_goes_on_among_the_same_batches(data, examples, tmp_path):
+    plan = plan_extraction(fickle(), data, examples)
+    extract_activations(fickle(), data, plan, tmp_path / "quiet.h5", {}, batch_size=37)
+    with pytest.raises(KeyboardInterrupt):
+        extract_activations(fickle(stops=5), data, plan, tmp_path / "a.h5", {}, batch_size=37)
+    model = fickle()
+    extract_activations(model, data, plan, tmp_path / "a.h5", {}, batch_size=37, resume=True)
+    assert model.calls == -(-len(plan.rows) // 37) - 4  # the first four are there
+    assert content(tmp_path / "a.h5") == content(tmp_path / "quiet.h5")
+
+
+def test_a_shard_has_the_numbers_of_the_whole(data, examples, tmp_path):
+    plan = plan_extraction(fickle(), data, examples)
+    extract_activations(fickle(), data, plan, tmp_path / "whole.h5", {}, batch_size=37)
+    paths = [tmp_path / f"{number}.h5" for number in (1, 2, 3)]
+    for number, path in enumerate(paths, start=1):
+        extract_activations(fickle(), data, plan, path, {}, batch_size=37, shard=(number, 3))
+    merge_activations(paths, tmp_path / "merged.h5")
+    np.testing.assert_array_equal(rows_of(tmp_path / "merged.h5"), rows_of(tmp_path / "whole.h5"))
+
+
+class Hungry(nn.Module):
+    def __init__(self, most: int):
+        super().__init__()
+        self.body, self.most = nn.Linear(64, 5), most
+
+    def forward(self, x):
+        if len(x) > self.most:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+        return self.body(x.flatten(1))
+
+
+def test_where_memory_runs_out_the_same_activations_are_stored_and_the_file_says_so(data, examples, tmp_path):
+    told: list[str] = []
+    torch.manual_seed(0)
+    model = Hungry(30)
+    plan = plan_extraction(model, data, examples)
+    extract_activations(model, data, plan, tmp_path / "a.h5", {}, batch_size=100, tell=told.append)
+    model.most = 1000
+    extract_activations(model, data, plan, tmp_path / "b.h5", {}, batch_size=100)
+    np.testing.assert_allclose(
+        rows_of(tmp_path / "a.h5"), rows_of(tmp_path / "b.h5"), atol=1e-5
+    )  # another order of sums
+    with open_activations(tmp_path / "a.h5") as small, open_activations(tmp_path / "b.h5") as large:
+        assert (small.smallest_batch, large.smallest_batch) == (25, None)
+        assert small.fingerprint == large.fingerprint
+    assert told == ["memory is short: batches go through the network 25 examples at a time"]
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_tf32_is_on_where_it_is_asked_for_and_then_as_it_was(data, examples, tmp_path, asked):
+    seen = []
+
+    class Looking(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Linear(64, 5)
+
+        def forward(self, x):
+            seen.append((torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32))
+            return self.body(x.flatten(1))
+
+    model, before = Looking(), (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
+    plan = plan_extraction(model, data, examples)
+    seen.clear()
+    extract_activations(model, data, plan, tmp_path / "a.h5", {}, tf32=asked)
+    assert set(seen) == {(asked, asked)}
+    assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == before
+    with open_activations(tmp_path / "a.h5") as acts:
+        assert acts.provenance["tf32"] is asked
+
+
+# ------------------------------------------------------------------------------------------------------------- at size
+PEAK = """
+import resource, sys
+import numpy as np, pandas as pd, torch
+from manigeo_extract.extraction import ExtractionPlan, extract_activations
+from manigeo_extract.layers import list_layers
+from manigeo_extract.models import build_model
+
+class Endless:
+    spec, class_names = "endless", tuple(map(str, range(10)))
+    def inputs(self, rows):
+        return torch.randn(len(rows), 3, 16, 16, generator=torch.Generator().manual_seed(int(rows[0])))
+
+n = int(sys.argv[1])
+labels = np.sort(np.arange(n) % 10)
+examples = pd.DataFrame(
+    {"index": np.arange(n), "split": "test", "true_label": labels, "train_label": labels, "permuted": False}
+)
+model = build_model("cnn", {"input_shape": (3, 16, 16), "n_classes": 10, "blocks": 1, "width": 8})
+data = Endless()
+plan = ExtractionPlan(np.arange(n), examples, tuple(list_layers(model, data.inputs([0, 1]))), project=1000)
+extract_activations(model, data, plan, sys.argv[2], {}, batch_size=128, force=True)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+def test_peak_memory_is_the_same_for_1000_and_20000_examples(tmp_path):
+    peaks = {}
+    for n in (1000, 20_000):
+        words = [sys.executable, "-c", PEAK, str(n), str(tmp_path / "a.h5")]
+        peaks[n] = float(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+    assert peaks[20_000] < 1.1 * peaks[1000]

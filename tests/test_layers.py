@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from manigeo.errors import UsageError
-from manigeo_extract.layers import first_tensor, list_layers, select_layers, unwrap
+from manigeo.errors import InputError, UsageError
+from manigeo_extract.layers import first_tensor, list_layers, select_layers, taking_inputs, unwrap
 from manigeo_extract.models import cnn, mlp, resnet18
 from tests.networks import Calls, n_hooks
 
@@ -189,3 +189,75 @@ def test_a_pattern_that_matches_nothing_names_near_layers():
         select_layers(layers, exclude=["logit"])
     with pytest.raises(UsageError, match=r"no layer is left: \['h\*'\] excludes all 1 selected"):
         select_layers(layers, ["h1"], exclude=["h*"])
+
+
+def test_regular_expressions_match_whole_names_and_add_to_globs():
+    layers = list_layers(mlp(input_shape=(1, 2, 2), n_classes=3, depth=3, width=5), torch.zeros(1, 1, 2, 2))
+    assert names(select_layers(layers, regex=["h[13]"])) == ["h1", "h3"]
+    assert names(select_layers(layers, ["input"], regex=[r"h2\..*"])) == ["input", "h2.linear", "h2.relu"]
+    with pytest.raises(UsageError, match=r"no layer matches 'h\[0-9\]\.linaer'"):
+        select_layers(layers, regex=["h[0-9].linaer"])
+    with pytest.raises(UsageError, match=r"'h\(1' is no regular expression: .*unterminated"):
+        select_layers(layers, regex=["h(1"])
+
+
+def test_types_select_by_class_and_within_names():
+    layers = list_layers(resnet18(input_shape=(1, 8, 8), n_classes=3, width=1), torch.zeros(1, 1, 8, 8))
+    everywhere = select_layers(layers, types=["Conv2d", "*Norm*"])
+    assert {layer.module_class for layer in everywhere} == {"Conv2d", "BatchNorm2d"}
+    assert names(select_layers(layers, ["stage1.block1.*"], types=["Conv2d"])) == [
+        "stage1.block1.conv1",
+        "stage1.block1.conv2",
+    ]
+    assert names(select_layers(layers, types=["Linear"])) == ["logits"]
+    with pytest.raises(UsageError, match="no type matches 'Conv2D'; did you mean 'Conv2d'"):
+        select_layers(layers, types=["Conv2D"])
+    with pytest.raises(UsageError, match=r"no layer named by \['logits'\] has a type of \['Conv2d'\]"):
+        select_layers(layers, ["logits"], types=["Conv2d"])
+
+
+def test_every_layer_knows_how_often_its_module_is_called():
+    model = Calls(lambda m, x: m.out(m.relu(m.fc(m.relu(x)))), fc=nn.Linear(2, 2), relu=nn.ReLU(), out=nn.Linear(2, 1))
+    calls = {layer.name: layer.calls for layer in list_layers(model, torch.zeros(1, 2))}
+    assert calls == {"input": 1, "relu": 2, "fc": 1, "relu#1": 2, "out": 1}
+
+
+class Positions(nn.Module):
+    """Embeddings of tokens and of positions, one row for all examples, as in BERT."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.positions, self.head = nn.Embedding(9, 4), nn.Embedding(8, 4), nn.Linear(4, 2)
+
+    def forward(self, input_ids, attention_mask=None):
+        return self.head(self.words(input_ids) + self.positions(torch.arange(input_ids.shape[1])[None])).mean(1)
+
+
+def test_a_layer_without_a_row_for_each_example_is_taken_by_its_very_name_alone():
+    layers = list_layers(Positions(), {"input_ids": torch.ones(2, 5, dtype=torch.int64)})
+    assert {layer.name: layer.batched for layer in layers} == {
+        "words": True, "positions": False, "head": True, "output": True
+    }  # fmt: skip
+    assert names(select_layers(layers)) == ["words", "head", "output"]
+    assert names(select_layers(layers, ["*o*"])) == ["words", "output"]
+    assert names(select_layers(layers, types=["Embedding"])) == ["words"]
+    assert names(select_layers(layers, ["positions"])) == ["positions"]
+
+
+def test_tensors_by_name_go_where_forward_names_them_else_together():
+    ids = {"input_ids": torch.ones(2, 5, dtype=torch.int64), "attention_mask": torch.ones(2, 5)}
+    by_name = list_layers(Positions(), ids)
+    together = list_layers(Calls(lambda m, batch: m.net(**batch), net=Positions()), ids)
+    assert [f"net.{name}" for name in names(by_name)[:3]] == names(together)[:3]
+    floats = {"x": torch.zeros(2, 3), "y": torch.zeros(2, 4)}
+    first = list_layers(Calls(lambda m, batch: m.fc(batch["x"]), fc=nn.Linear(3, 2)), floats)[0]
+    assert (first.name, first.feature_shape) == ("input", (3,))
+
+
+def test_a_network_that_does_not_take_named_inputs_is_said_to_be_so():
+    batch = {"input_ids": torch.ones(2, 5, dtype=torch.int64), "attention_mask": torch.ones(2, 5)}
+    with (
+        pytest.raises(InputError, match="does not take inputs of input_ids 5, attention_mask 5 from reviews"),
+        taking_inputs(batch, "reviews"),
+    ):
+        list_layers(nn.Linear(5, 2), batch)

@@ -6,13 +6,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from manigeo.errors import InputError, UsageError
+from manigeo_extract.batches import Batch
 from manigeo_extract.layers import Layer, list_layers, select_layers
 from manigeo_extract.models import mlp, resnet18
 from manigeo_extract.recording import record_layers
 from tests.networks import Calls, n_hooks
 
 
-def record(model: nn.Module, batch: Tensor, *patterns: str) -> dict[str, Tensor]:
+def record(model: nn.Module, batch: Batch, *patterns: str) -> dict[str, Tensor]:
     layers = list_layers(model, batch)
     with record_layers(model, select_layers(layers, patterns) if patterns else layers) as forward:
         return forward(batch)
@@ -245,3 +246,22 @@ def test_layers_of_another_network_are_refused_with_near_names():
         pass
     assert n_hooks(model) == 0
     assert model.training
+
+
+def test_tensors_by_name_are_recorded_and_left_as_they_were():
+    class Words(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding = nn.Embedding(5, 3)
+
+        def forward(self, ids, scale):
+            return self.embedding(ids) * scale.mul_(2)[:, :, None]
+
+    model = Words().to(torch.float64)
+    batch = {"ids": torch.tensor([[1, 2], [3, 4], [0, 0]]), "scale": torch.ones(3, 2)}
+    got = record(model, batch)
+    assert list(got) == ["input", "embedding", "output"]
+    assert torch.equal(got["embedding"], model.embedding.weight[batch["ids"]].detach().float())
+    assert torch.equal(got["output"], 2 * got["embedding"])
+    assert torch.equal(batch["scale"], torch.ones(3, 2))
+    assert torch.equal(got["input"], torch.ones(3, 2))  # the first floating point tensor

@@ -18,7 +18,9 @@ from manigeo.errors import InputError, ManigeoError, UsageError
 from manigeo_extract import training
 from manigeo_extract.checkpoints import load_checkpoint, plain
 from manigeo_extract.data import DataSet, Permutation, load_data, permute_labels
+from manigeo_extract.layca import layer_rates
 from manigeo_extract.training import TrainingPlan, augmented, evaluate, memorized, train
+from manigeo_extract.trajectory import run_checkpoints, weight_table
 
 HALF = Permutation(0.5)
 PLANS = {
@@ -87,6 +89,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"momentum": 1.0}, "momentum must be from 0 to below 1"),
     ({"weight_decay": -1.0}, "weight_decay must be 0 or more"),
     ({"seed": -1}, "seed must be 0 or more"),
+    ({"layca": 0.0}, "layca must be above 0"),
+    ({"layca_balance": 1.5}, "layca_balance must be from -1 to 1"),
     ({"milestones": (3,)}, "milestones must be given with schedule"),
     ({"schedule": "step"}, "milestones must be given with schedule"),
     ({"checkpoint_epochs": (41,)}, "checkpoint_epochs must be .* from 0 to 40, got"),
@@ -320,7 +324,25 @@ def test_an_augmented_image_is_a_shifted_crop_or_its_mirror_image() -> None:
 
 
 # --------------------------------------------------------------------------------------------------------------- resuming
-@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+def test_with_layca_every_layer_turns_by_its_rate_of_the_epoch(
+    data: DataSet, examples: pd.DataFrame, tmp_path: Path
+) -> None:
+    # one batch an epoch: the angle between checkpoints is that of a step
+    plan = TrainingPlan(epochs=3, batch_size=100, checkpoint_epochs="all", layca=0.1, layca_balance=-0.3)
+    train(network(), data, examples, plan, tmp_path, progress=quiet)
+    table = weight_table(run_checkpoints(tmp_path))
+    angles = table[(table["metric"] == "step_angle") & ~table["layer"].str.startswith("(")]
+    rates = layer_rates(0.1, -0.3, angles["layer"].nunique())
+    for epoch, of_epoch in angles.groupby("epoch"):
+        expected = np.array(rates) * plan.factor(int(epoch))
+        np.testing.assert_allclose(np.tan(of_epoch["value"]), expected, rtol=1e-4)  # float32 weights
+    norms = table[table["metric"] == "norm"].groupby("layer")["value"]
+    np.testing.assert_allclose(norms.max(), norms.min(), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "plan", [*PLANS.values(), TrainingPlan(epochs=5, batch_size=16, layca=0.05)], ids=[*PLANS, "layca"]
+)
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("out of memory")], ids=["interrupt", "failure"])
 def test_an_interrupted_run_ends_bit_for_bit_as_if_it_had_not_been(
     data: DataSet, examples: pd.DataFrame, tmp_path: Path, plan: TrainingPlan, error: BaseException

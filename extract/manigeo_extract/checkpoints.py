@@ -1,44 +1,41 @@
 """The one door for model files: a checkpoint is a dict of tensors and plain values, written whole and read safely.
 
 A checkpoint holds what is needed to build its network again (``arch``, ``arch_args``), the data it was trained on
-(``data``, ``data_args``, ``data_fingerprint``, ``permutation``), ``epoch``, ``metrics`` and the ``state_dict``. Files
-are only ever read with ``weights_only=True``: nothing in them is executed.
+(``data``, ``data_args``, ``data_fingerprint``, ``permutation``), ``epoch``, ``metrics`` and the ``state_dict``. Of
+other programs' files the weights are found (:mod:`manigeo_extract.foreign`). Nothing in a file is executed, unless it
+is trusted in so many words (:mod:`manigeo_extract.formats`).
 """
 
 import dataclasses
-import hashlib
 import io
 import os
-import pickle
-import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from manigeo import __version__
 from manigeo.errors import InputError, UsageError
 from manigeo.files import whole_file
+from manigeo_extract.foreign import Fit, find_weights, fit_state
+from manigeo_extract.formats import REMEDY, read_model_file
 from manigeo_extract.layers import unwrap
 
 FORMAT = "manigeo-checkpoint"
 FORMAT_VERSION = 1
-STATE_KEYS = ("state_dict", "model_state_dict", "model", "net")  # where other programs keep the state dict
-WRAPPERS = ("module.", "_orig_mod.", "module.")  # DataParallel and torch.compile, in either order
-OLD_FORMAT = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)  # before torch wrote zip archives
-REMEDY = "save model.state_dict() with torch.save, or train with manigeo"
+NOT_STORED = ("sha256", "path", "state_key", "module", "notes")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint file holds; of a foreign file only ``state_dict``, ``path`` and ``sha256`` are known.
+    """What a checkpoint file holds; of a foreign file only the weights, ``path`` and ``sha256`` are known.
 
     ``permutation`` has the keys fraction, convention and seed; ``metrics`` is ``{kind: {"accuracy", "loss"}}``.
+    ``state_key`` is where in the file the weights stood (None: they are all of it), ``module`` the network where a
+    trusted file holds one, and ``notes`` say what was done to find them.
     """
 
     state_dict: dict[str, Any]
@@ -54,6 +51,9 @@ class Checkpoint:
     metrics: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     seed: int | None = None
     manigeo_version: str | None = None
+    state_key: str | None = None
+    module: torch.nn.Module | None = None
+    notes: tuple[str, ...] = ()
 
 
 def save_checkpoint(path: str | os.PathLike[str], model: torch.nn.Module, **settings: Any) -> None:
@@ -101,35 +101,49 @@ def checkpoint_bytes(
     )
 
 
-def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """Read a checkpoint written here, or another program's state dict, without executing anything in the file.
+def load_checkpoint(
+    path: str | os.PathLike[str], *, state_key: str | None = None, ema: bool = False, trust: bool = False
+) -> Checkpoint:
+    """Read a checkpoint written here, or the weights in another program's file.
 
-    A foreign file is a dict of tensors, by itself or under ``state_dict``, ``model_state_dict``, ``model`` or ``net``;
-    the prefixes of DataParallel and ``torch.compile`` are removed from its names.
+    A foreign file is a dict of tensors (``torch.save``, safetensors), by itself or under ``state_key``, else under
+    ``state_dict``, ``model_state_dict``, ``model``, ``net`` or ``module``, or under the keys of averaged weights with
+    ``ema``. Prefixes of DataParallel and ``torch.compile`` are removed from its names. Pickled networks and ``.pt2``
+    are read with ``trust`` alone, since reading them executes what is in them.
 
-    Raises :class:`~manigeo.errors.InputError` when the file is missing, damaged, or holds anything else.
+    Raises :class:`~manigeo.errors.InputError` when the file is missing, damaged, or holds anything else, and
+    :class:`~manigeo.errors.UsageError` for a ``state_key`` together with ``ema``.
     """
-    content, sha256 = read_safely(path)
-    if not isinstance(content, Mapping):
-        raise InputError(f"{path}: holds a {type(content).__name__}, not a state dict; {REMEDY}")
-    if str(content.get("format", "")).startswith("manigeo-"):
-        return Checkpoint(**_own_fields(content, path), sha256=sha256, path=str(path))
-    return Checkpoint(state_dict=_foreign_state(content, path), sha256=sha256, path=str(path))
+    content, sha256 = read_model_file(path, trust=trust)
+    own = isinstance(content, Mapping) and str(content.get("format", "")).startswith("manigeo-")
+    fields = _own_fields(content, path) if own else {}
+    if not own or state_key is not None or ema:
+        fields |= _found(content, path, state_key=state_key, ema=ema)
+    return Checkpoint(**fields, sha256=sha256, path=str(path))
 
 
-def restore_model(checkpoint: Checkpoint, model: torch.nn.Module) -> torch.nn.Module:
-    """Load the checkpoint into ``model``, every tensor of it; returns the model.
+def restore_model(checkpoint: Checkpoint, model: torch.nn.Module, *, strict: bool = True) -> Fit:
+    """Load the checkpoint into ``model``, and say how it fitted.
 
-    Raises :class:`~manigeo.errors.InputError`, and leaves the model as it was, unless names and shapes all agree.
+    Where that makes the names agree, a prefix is taken off (Lightning's ``model.``). Unless ``strict`` the tensors that
+    have no counterpart, or one of another shape, are left out.
+
+    Raises :class:`~manigeo.errors.InputError`, and leaves the model as it was, unless names and shapes all agree, or,
+    if not ``strict``, when none does.
     """
     bare = unwrap(model)
-    mismatch = _mismatch(checkpoint.state_dict, bare.state_dict())
-    if mismatch:
-        raise InputError(
-            f"{checkpoint.path}: does not fit the model: {mismatch}; is this the architecture it was saved from?"
-        )
-    bare.load_state_dict(checkpoint.state_dict, strict=True)
-    return model
+    fit = fit_state(checkpoint.state_dict, bare.state_dict())
+    if not fit.complete and (strict or not fit.state_dict):
+        raise InputError(f"{checkpoint.path}: does not fit the model: {fit.mismatch()}; {_advice(fit)}")
+    bare.load_state_dict(fit.state_dict, strict=fit.complete)
+    return fit
+
+
+def _advice(fit: Fit) -> str:
+    if fit.missing or fit.reshaped:
+        return "is this the architecture it was saved from?"
+    below = f" below {fit.prefixes[0]!r}" if fit.prefixes else ""
+    return f"all that the model has is there{below}: --no-strict leaves the rest out"
 
 
 def read_safely(path: str | os.PathLike[str]) -> tuple[Any, str]:
@@ -137,19 +151,7 @@ def read_safely(path: str | os.PathLike[str]) -> tuple[Any, str]:
 
     Raises :class:`~manigeo.errors.InputError` when the file is missing, damaged, or would have to be executed.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: {'is a folder, not a checkpoint file' if path.is_dir() else 'no such file'}")
-    with open(path, "rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        file.seek(0)
-        try:
-            content = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # a damaged file fails anywhere: OSError, KeyError, UnicodeDecodeError, ...
-            raise InputError(f"{path}: {_what_was_found(file, error)}") from error
-        if _is_damaged(file):
-            raise InputError(f"{path}: is damaged (a checksum does not match); copy or write it again")
-    return content, sha256
+    return read_model_file(path, trust=False)
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
@@ -201,40 +203,6 @@ def _copied(value: Any) -> Any:
     return value.detach().to("cpu", copy=True) if isinstance(value, torch.Tensor) else plain(value)
 
 
-def _is_damaged(file: BinaryIO) -> bool:
-    """torch reads over a flipped bit in a tensor; the archive's own checksums do not."""
-    return zipfile.is_zipfile(file) and zipfile.ZipFile(file).testzip() is not None
-
-
-def _what_was_found(file: BinaryIO, error: Exception) -> str:
-    file.seek(0)
-    head = file.read(len(OLD_FORMAT))
-    if not head:
-        return "is empty; copy or write it again"
-    archive = head.startswith(b"PK\x03\x04")
-    if archive and not zipfile.is_zipfile(file):
-        return "is truncated (an archive without its end); copy or write it again"
-    members = {name.rpartition("/")[2] for name in zipfile.ZipFile(file).namelist()} if archive else set()
-    if "constants.pkl" in members:
-        return f"is a TorchScript archive, whose layers cannot be looked at; {REMEDY}"
-    blocked = _blocked_globals(file, error)
-    if blocked:
-        return f"holds pickled objects ({blocked}), which would be executed; {REMEDY}"
-    if "data.pkl" in members or head == OLD_FORMAT:
-        return "is truncated or damaged; copy or write it again"
-    return f"is not a file written by torch.save; {REMEDY}"
-
-
-def _blocked_globals(file: BinaryIO, error: Exception) -> str:
-    """The classes a pickle asks for, of which torch lists all in its present format and the first in the old one."""
-    file.seek(0)
-    try:
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(file)
-    except Exception:
-        names = re.findall(r"Unsupported global: GLOBAL (\S+)", str(error))
-    return ", ".join(sorted(names))
-
-
 def _own_fields(content: Mapping[str, Any], path: str | os.PathLike[str]) -> dict[str, Any]:
     found, version = content["format"], content.get("format_version")
     if found != FORMAT:
@@ -243,45 +211,20 @@ def _own_fields(content: Mapping[str, Any], path: str | os.PathLike[str]) -> dic
         raise InputError(
             f"{path}: has format version {version}, expected {FORMAT_VERSION}; use the manigeo that wrote it"
         )
-    names = {field.name for field in dataclasses.fields(Checkpoint)} - {"sha256", "path"}
+    names = {field.name for field in dataclasses.fields(Checkpoint)} - set(NOT_STORED)
     missing = sorted(names - set(content))
     if missing:
         raise InputError(f"{path}: is incomplete, without {', '.join(missing)}; write it again")
-    return {name: content[name] for name in names}
+    return {name: content[name] for name in names} | {"state_key": "state_dict"}
 
 
-def _foreign_state(content: Mapping[str, Any], path: str | os.PathLike[str]) -> dict[str, Any]:
-    candidates = [content[key] for key in STATE_KEYS if key in content] + [content]
-    for candidate in candidates:
-        if _is_state_dict(candidate):
-            return _without_wrappers(candidate)
-    keys = ", ".join(map(str, list(content)[:5])) or "nothing"
-    raise InputError(f"{path}: no state dict, by itself or under {', '.join(STATE_KEYS)}; found {keys}; {REMEDY}")
-
-
-def _is_state_dict(value: Any) -> bool:
-    return isinstance(value, Mapping) and bool(value) and all(isinstance(t, torch.Tensor) for t in value.values())
-
-
-def _without_wrappers(state: Mapping[str, Any]) -> dict[str, Any]:
-    state = dict(state)
-    for prefix in WRAPPERS:
-        if all(name.startswith(prefix) for name in state):
-            consume_prefix_in_state_dict_if_present(state, prefix)
-    return state
-
-
-def _mismatch(saved: Mapping[str, Any], own: Mapping[str, Any]) -> str:
-    shapes = [
-        f"{name} {tuple(saved[name].shape)} instead of {tuple(own[name].shape)}"
-        for name in own
-        if name in saved and isinstance(own[name], torch.Tensor) and saved[name].shape != own[name].shape
-    ]
-    missing = [name for name in own if name not in saved]
-    unexpected = [name for name in saved if name not in own]
-    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
-    return "; ".join(f"{len(names)} {kind} ({_first(names)})" for kind, names in kinds.items() if names)
-
-
-def _first(names: Sequence[str], n: int = 3) -> str:
-    return ", ".join(names[:n]) + (", ..." if len(names) > n else "")
+def _found(content: Any, path: str | os.PathLike[str], *, state_key: str | None, ema: bool) -> dict[str, Any]:
+    if not isinstance(content, Mapping | torch.nn.Module):
+        raise InputError(f"{path}: holds a {type(content).__name__}, not a state dict; {REMEDY}")
+    try:
+        weights = find_weights(content, state_key=state_key, ema=ema)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return {
+        "state_dict": weights.state_dict, "module": weights.module, "state_key": weights.key, "notes": weights.notes
+    }  # fmt: skip

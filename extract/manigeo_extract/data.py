@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float32, Int64, Shaped
+from jaxtyping import Int64, Shaped
 
 from manigeo.errors import UsageError
 from manigeo.manifolds import KINDS, kind_examples
-from manigeo_extract import lazy, loaders
+from manigeo_extract import lazy, loaders, texts
+from manigeo_extract.batches import NamedTensors
 from manigeo_extract.parts import (
     Part,
     Source,
@@ -39,6 +40,7 @@ SOURCES: Mapping[str, Callable[..., Source]] = {
     "cifar100": loaders.read_cifar100,
     "npz": loaders.read_npz,
     "folder": lazy.read_folder,
+    "hf": texts.read_hf,
 }
 COMMON: Mapping[str, Any] = {"validation": 0.1, "seed": 0, "per_class": None}
 WITHOUT_PLACE = ("glyphs", "digits")
@@ -75,17 +77,25 @@ class DataSet:
             raise ValueError(f"split must be one of {SPLITS}, got {split!r}")
         return np.flatnonzero(self.split == split)
 
-    def inputs(self, rows: Any) -> Float32[torch.Tensor, "..."]:
+    def inputs(self, rows: Any) -> Any:
         r"""Inputs of these rows (anything that indexes), standardised per channel c by the training examples.
 
         .. math:: x = (\mathrm{raw} / \mathrm{scale} - \mathrm{mean}_c) / \mathrm{std}_c
 
-        Shape (rows, \*input_shape). A user's factory prepares its inputs itself: mean 0, std 1.
+        A float32 tensor of shape (rows, \*input_shape). A user's factory prepares its inputs itself: mean 0, std 1.
+        Where an example consists of several tensors (token ids and their mask) a mapping of names to tensors.
         """
         raw = gather(self.parts, np.arange(len(self.labels))[rows])
+        if raw.dtype.names:
+            return NamedTensors({name: _as_tensor(raw[name]) for name in raw.dtype.names})
         constants = (np.reshape(self.preprocessing[name], (-1, *(1,) * (raw.ndim - 2))) for name in ("mean", "std"))
         mean, std = (constant.astype(np.float32) for constant in constants)
         return torch.from_numpy((raw / np.float32(self.preprocessing["scale"]) - mean) / std)
+
+
+def _as_tensor(field: np.ndarray) -> torch.Tensor:
+    """Whole numbers are int64, for they index embeddings."""
+    return torch.from_numpy(field.astype(np.int64 if field.dtype.kind in "iu" else np.float32))
 
 
 def load_data(spec: str, args: Mapping[str, Any] | None = None) -> DataSet:
@@ -103,6 +113,8 @@ def load_data(spec: str, args: Mapping[str, Any] | None = None) -> DataSet:
                                  x_val y_val label_names
     folder:PATH                  train/<class>/*, test/<class>/*, or         size (default: no resizing),
                                  <class>/*                                   test .2 (where there is none)
+    hf:PATH                      texts, and the tokenizer's files, see       tokenizer, text, label, length
+                                 :func:`manigeo_extract.texts.read_hf`       128, test .2
     package.module:factory or    what the user's function returns, see       those of the function
     file.py:factory              :func:`manigeo_extract.lazy.read_factory`
     ===========================  ==========================================  ======================================
@@ -131,11 +143,17 @@ def load_data(spec: str, args: Mapping[str, Any] | None = None) -> DataSet:
         split=split,
         labels=labels,
         class_names=source.class_names,
-        input_shape=tuple(parts["train"].inputs.shape[1:]),
+        input_shape=_input_shape(parts["train"]),
         preprocessing=standardisation(parts["train"], source.standardise),
         fingerprint=fingerprint(pool, labels, split),
         parts=pool,
     )
+
+
+def _input_shape(part: Part) -> tuple[int, ...]:
+    """Of an example of several tensors, the shape of the first."""
+    dtype = part.inputs.dtype
+    return dtype[0].shape if dtype.names else tuple(part.inputs.shape[1:])
 
 
 def runs_code(spec: str) -> bool:
@@ -252,6 +270,7 @@ def _options(spec: str, given: dict[str, Any]) -> dict[str, Any]:
                 raise UsageError(f"{spec} has no arg {name!r}{near}")
     options = {**COMMON, **own, **given}
     numbers = {**COMMON, **({} if runs_code(spec) else own | {name: None for name in parameters if name not in own})}
+    numbers = {name: default for name, default in numbers.items() if not isinstance(default, str)}
     return options | {name: _number(spec, name, options.get(name), numbers[name]) for name in numbers}
 
 

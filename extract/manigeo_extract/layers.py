@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from manigeo.errors import InputError, UsageError
+from manigeo_extract.batches import MASK, Batch, called, like_parameters, n_examples, shapes
 from manigeo_extract.resolve import near_names
 
 
@@ -28,7 +30,9 @@ class Layer:
     ``name`` is the module's path, with ``#k`` on its call k > 0; ``input`` is the batch itself and ``output`` what the
     network returns, unless a layer returns just that and has ``output`` among its ``aliases``. ``order`` counts 0, 1,
     ... by execution; ``feature_shape`` leaves the batch dimension out; ``parameters`` counts the scalars the module
-    owns itself.
+    owns itself; ``calls`` is how often a forward pass calls it; ``batched`` says whether there is a row for each example
+    (position embeddings have one for all); ``readout`` is what :mod:`manigeo_extract.readouts` makes of the output,
+    whose shape ``feature_shape`` then is.
     """
 
     name: str
@@ -39,6 +43,9 @@ class Layer:
     aliases: tuple[str, ...]
     leaf: bool
     parameters: int
+    calls: int = 1
+    batched: bool = True
+    readout: str = "flatten"
 
     @property
     def n_features(self) -> int:
@@ -49,6 +56,11 @@ class Layer:
     def names(self) -> tuple[str, ...]:
         """The name and all aliases."""
         return (self.name, *self.aliases)
+
+    @property
+    def path(self) -> str:
+        """The module's own name: that of its first call."""
+        return self.name.removesuffix(name_of_call("", self.call_index))
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -62,41 +74,97 @@ def unwrap(model: nn.Module) -> nn.Module:
             return model
 
 
-def list_layers(model: nn.Module, batch: Tensor) -> list[Layer]:
+def list_layers(model: nn.Module, batch: Batch) -> list[Layer]:
     """All layers of ``model`` that return a floating point tensor, by execution, from one forward pass of ``batch``.
 
-    The input comes first. Of a tuple, list, dictionary or dataclass the first floating point tensor with a batch
-    dimension counts. The model is left as it was.
+    The input comes first, unless it is a mapping of whole numbers (token ids). A mapping is passed as keyword arguments
+    to a network whose ``forward`` takes these names, else as it is. Of a tuple, list, dictionary or dataclass the first
+    floating point tensor with a batch dimension counts. The model is left as it was.
 
     >>> [layer.name for layer in list_layers(nn.Sequential(nn.Linear(3, 2), nn.ReLU()), torch.zeros(1, 3))]
     ['input', '0', '1']
     """
     root = unwrap(model)
-    probe = _Probe(root)
+    probe = _Probe(root, n_examples(batch))
     with evaluating(root), hooked({module: probe for module in probe.names}), _counting_versions(), eagerly(root):
-        output = root(like_parameters(root, batch))
-    return probe.layers(tuple(batch.shape[1:]), output)
+        output = called(root, like_parameters(root, batch))
+    return probe.layers(input_tensor(batch), output)
 
 
-def select_layers(layers: Sequence[Layer], patterns: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[Layer]:
-    """The layers whose name or alias matches one of the glob ``patterns`` and none of ``exclude``, numbered anew.
+def select_layers(
+    layers: Sequence[Layer],
+    patterns: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    *,
+    regex: Sequence[str] = (),
+    types: Sequence[str] = (),
+) -> list[Layer]:
+    """The layers wanted by name and by type and not excluded, numbered anew.
 
-    Without patterns: the input, every module without children that has parameters, and the output. Raises
-    :class:`~manigeo.errors.UsageError` on a pattern that matches nothing.
+    By name: a name or alias matches one of the globs ``patterns`` or, all of it, one of the regular expressions
+    ``regex``. By type: the class matches one of the globs ``types``. ``exclude`` are globs of names. Without ``patterns``,
+    ``regex`` and ``types``: the input, every module without children that has parameters, and the output. A layer that
+    has no row for each example is taken only if a pattern is its very name.
+
+    >>> layers = list_layers(nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 1)), torch.zeros(1, 3))
+    >>> [layer.name for layer in select_layers(layers, types=["Linear"], exclude=["output"])]
+    ['0']
+
+    Raises :class:`~manigeo.errors.UsageError` on a pattern that matches nothing, and on one that is no regular
+    expression.
     """
-    for pattern in (*patterns, *exclude):
-        if not any(_matches(layer, [pattern]) for layer in layers):
-            known = dict.fromkeys(name for layer in layers for name in layer.names)
-            raise UsageError(f"no layer matches {pattern!r}{near_names(pattern, known)}")
-    chosen = [layer for layer in layers if (_matches(layer, patterns) if patterns else _by_default(layer))]
-    kept = [layer for layer in chosen if not _matches(layer, exclude)]
+    globs, named = [_glob(p) for p in patterns], [_regex(p) for p in regex]
+    left_out, typed = [_glob(p) for p in exclude], [_glob(p) for p in types]
+    for pattern in (*globs, *named, *left_out):
+        _check_pattern(pattern, layers, "layer", lambda layer: layer.names)
+    for pattern in typed:
+        _check_pattern(pattern, layers, "type", lambda layer: (layer.module_class,))
+    chosen = [layer for layer in layers if _is_chosen(layer, [*globs, *named], typed)]
+    if not chosen:
+        raise UsageError(
+            f"no layer named by {[*patterns, *regex]} has a type of {list(types)}; take more types or names"
+        )
+    kept = [layer for layer in chosen if not _matches(layer.names, left_out)]
     if not kept:
         raise UsageError(f"no layer is left: {list(exclude)} excludes all {len(chosen)} selected layers; exclude fewer")
     return [dataclasses.replace(layer, order=order) for order, layer in enumerate(kept)]
 
 
-def _matches(layer: Layer, patterns: Sequence[str]) -> bool:
-    return any(name == p or fnmatch.fnmatchcase(name, p) for name in layer.names for p in patterns)
+@dataclasses.dataclass(frozen=True)
+class _Pattern:
+    text: str
+    matches: Callable[[str], object]
+
+
+def _glob(text: str) -> _Pattern:
+    return _Pattern(text, lambda name: name == text or fnmatch.fnmatchcase(name, text))
+
+
+def _regex(text: str) -> _Pattern:
+    try:
+        return _Pattern(text, re.compile(text).fullmatch)
+    except re.error as error:
+        raise UsageError(f"{text!r} is no regular expression: {error}") from error
+
+
+def _check_pattern(
+    pattern: _Pattern, layers: Sequence[Layer], what: str, names: Callable[[Layer], tuple[str, ...]]
+) -> None:
+    known = dict.fromkeys(name for layer in layers for name in names(layer))
+    if not _matches(tuple(known), [pattern]):
+        raise UsageError(f"no {what} matches {pattern.text!r}{near_names(pattern.text, known)}")
+
+
+def _matches(names: Sequence[str], patterns: Sequence[_Pattern]) -> bool:
+    return any(pattern.matches(name) for name in names for pattern in patterns)
+
+
+def _is_chosen(layer: Layer, named: Sequence[_Pattern], typed: Sequence[_Pattern]) -> bool:
+    if not layer.batched:
+        return any(pattern.text in layer.names for pattern in named)
+    if not (named or typed):
+        return _by_default(layer)
+    return (not named or _matches(layer.names, named)) and (not typed or _matches([layer.module_class], typed))
 
 
 def _by_default(layer: Layer) -> bool:
@@ -145,17 +213,8 @@ def _counting_versions() -> Iterator[None]:
         yield
 
 
-def like_parameters(root: nn.Module, batch: Tensor) -> Tensor:
-    """A copy of ``batch`` on the device of the parameters and, if it holds floating point numbers, of their dtype.
-
-    The copy keeps the caller's batch from a network that begins with an in-place operation.
-    """
-    own = next((p for p in root.parameters() if p.is_floating_point()), batch)
-    return batch.to(own.device, own.dtype if batch.is_floating_point() else batch.dtype, copy=True)
-
-
 @contextmanager
-def taking_inputs(batch: Tensor, source: str) -> Iterator[None]:
+def taking_inputs(batch: Batch, source: str) -> Iterator[None]:
     """Whatever a network raises inside the block becomes one line that names the inputs it was given.
 
     Raises :class:`~manigeo.errors.InputError`: the network is anybody's, and so is what it raises.
@@ -163,8 +222,7 @@ def taking_inputs(batch: Tensor, source: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        shape = " x ".join(map(str, batch.shape[1:]))
-        raise InputError(f"the network does not take inputs of shape {shape} from {source}: {error}") from error
+        raise InputError(f"the network does not take inputs of {shapes(batch)} from {source}: {error}") from error
 
 
 def names_of_modules(root: nn.Module) -> dict[nn.Module, tuple[str, ...]]:
@@ -193,6 +251,13 @@ def first_tensor(output: object) -> Tensor | None:
     return next((tensor for tensor in map(first_tensor, _parts(output)) if tensor is not None), None)
 
 
+def input_tensor(batch: Batch) -> Tensor | None:
+    """What of a batch counts as activations of the input: of tensors by name the first of floating point, but no mask."""
+    if isinstance(batch, Tensor):
+        return batch
+    return first_tensor([tensor for name, tensor in batch.items() if name != MASK])
+
+
 def _parts(output: object) -> Iterable[object]:
     if isinstance(output, Mapping):
         return output.values()
@@ -206,8 +271,9 @@ def _parts(output: object) -> Iterable[object]:
 class _Probe:
     """A forward hook that notes every call of every module."""
 
-    def __init__(self, root: nn.Module) -> None:
+    def __init__(self, root: nn.Module, n_examples: int) -> None:
         self.root = root
+        self.n_examples = n_examples
         self.names = names_of_modules(root)
         self.calls: Counter[nn.Module] = Counter()
         self.seen: list[Layer] = []
@@ -220,15 +286,23 @@ class _Probe:
         if tensor is None:
             return
         name, *aliases = (name_of_call(name, call) for name in self.names[module])
-        layer = _layer(module, name, tuple(aliases), tensor, call)
+        layer = _layer(module, name, tuple(aliases), tensor, call, self.n_examples)
         self.last["leaf" if layer.leaf else "container"] = (len(self.seen), tensor, tensor._version)
         self.seen.append(layer)
 
-    def layers(self, input_shape: tuple[int, ...], output: object) -> list[Layer]:
+    def layers(self, inputs: Tensor | None, output: object) -> list[Layer]:
         """The input, what was noted, and the output, in order."""
-        first = Layer(name_of_end("input", self.root), "Input", 0, 0, input_shape, (), leaf=True, parameters=0)
-        layers = [first, *self._with_output(first_tensor(output))]
-        return [dataclasses.replace(layer, order=order) for order, layer in enumerate(layers)]
+        calls = {names[0]: self.calls[module] for module, names in self.names.items()}
+        found = [*self._input(inputs), *self._with_output(first_tensor(output))]
+        return [
+            dataclasses.replace(layer, order=order, calls=calls.get(layer.path, 1)) for order, layer in enumerate(found)
+        ]
+
+    def _input(self, inputs: Tensor | None) -> list[Layer]:
+        if inputs is None:
+            return []
+        name, shape = name_of_end("input", self.root), tuple(inputs.shape[1:])
+        return [Layer(name, "Input", 0, 0, shape, (), leaf=True, parameters=0)]
 
     def _with_output(self, output: Tensor | None) -> list[Layer]:
         """What was noted; the layer that made the output has its alias, else the output is a layer of its own."""
@@ -239,19 +313,22 @@ class _Probe:
             if _same(tensor, output) and tensor._version == version:
                 layer = self.seen[position]
                 return [*self.seen[:position], _also_named(layer, name), *self.seen[position + 1 :]]
-        return [*self.seen, _layer(self.root, name, (), output, 0)]
+        return [*self.seen, _layer(self.root, name, (), output, 0, self.n_examples)]
 
 
-def _layer(module: nn.Module, name: str, aliases: tuple[str, ...], output: Tensor, call_index: int) -> Layer:
+def _layer(
+    module: nn.Module, name: str, aliases: tuple[str, ...], output: Tensor, call_index: int, n_examples: int
+) -> Layer:
     return Layer(
         name=name,
-        module_class=type(module).__name__,
+        module_class=module._get_name(),  # the class, but what a function is called in a traced network
         order=0,  # the list gives the number
         call_index=call_index,
         feature_shape=tuple(output.shape[1:]),
         aliases=aliases,
         leaf=next(module.children(), None) is None,
         parameters=sum(p.numel() for p in module.parameters(recurse=False)),
+        batched=len(output) == n_examples,
     )
 
 

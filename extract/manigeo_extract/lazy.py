@@ -2,18 +2,20 @@
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from manigeo.errors import InputError, UsageError
 from manigeo_extract.parts import LazyInputs, Part, Source, as_part, as_source, hold_out
 from manigeo_extract.resolve import resolve_object
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
+LABELS = ("labels", "label")  # what the label is called in an item that is one mapping
 Headers = dict[Path, tuple[str, tuple[int, int]]]  # mode and size of every image
 
 
@@ -104,9 +106,11 @@ def _common_size(root: Path, sizes: set[tuple[int, int]]) -> tuple[int, int]:
 def read_factory(spec: str, args: Mapping[str, Any]) -> Source:
     """What the user's factory returns for ``args``: (train, test), or a mapping with train, test, perhaps validation.
 
-    Each is a map-style data set of (input, label). Inputs are taken as they come, of any shape: the factory prepares
-    them. Labels come from ``.targets``, else every item is read once; class names from ``.classes`` of train. A factory
-    with a parameter ``validation`` sees to that split itself.
+    Each is a map-style data set of (input, label), or a loader of one: then an example is what a batch of one brings. An
+    input is a tensor, or a mapping of names to tensors; an item may also be one mapping, its label under ``labels`` or
+    ``label``. Inputs are taken as they come, of any shape: the factory prepares them. Labels come from ``.targets``, else
+    every item is read once; class names from ``.classes`` of train. A factory with a parameter ``validation`` sees to
+    that split itself.
     """
     found = _called(spec, args)
     splits = (
@@ -116,6 +120,7 @@ def read_factory(spec: str, args: Mapping[str, Any]) -> Source:
         raise InputError(
             f"{spec}: expected the splits train, test and perhaps validation, got {', '.join(map(str, splits))}"
         )
+    splits = {split: _examples(items) for split, items in splits.items()}
     parts = {split: _items_part(f"{spec} ({split})", items) for split, items in splits.items()}
     return as_source(parts, getattr(splits["train"], "classes", None), standardise=False)
 
@@ -145,33 +150,107 @@ def _items_part(where: str, items: Any) -> Part:
     reader = ItemReader(where, items)
     labels = getattr(items, "targets", None)
     labels = [reader.item(row)[1] for row in range(len(items))] if labels is None else labels
-    inputs = LazyInputs(where, (len(items), *reader(0).shape), np.dtype(np.float32), reader)
+    first = reader(0)
+    inputs = LazyInputs(where, (len(items), *first.shape), first.dtype, replace(reader, dtype=first.dtype))
     return as_part(where, inputs, np.asarray([np.asarray(label) for label in labels]))
 
 
 @dataclass(frozen=True, eq=False)
 class ItemReader:
-    """Row to input."""
+    """Row to input; an input of several tensors is one record of them, each a field."""
 
     where: str
     items: Any
+    dtype: np.dtype | None = None
 
     def __call__(self, row: int) -> np.ndarray:
-        given = self.item(row)[0]
-        value = np.asarray(given)
-        if value.dtype.kind not in "buif" or isinstance(given, Image.Image):
-            kind = type(given).__name__
-            raise InputError(f"{self.where}, item {row}: expected a tensor or an array of numbers, got {kind}")
-        return value.astype(np.float32, copy=False)
+        where, given = f"{self.where}, item {row}", self.item(row)[0]
+        value = _as_record(where, given) if isinstance(given, Mapping) else _as_array(where, given)
+        if self.dtype is not None and value.dtype != self.dtype:
+            raise InputError(f"{where}: expected {_fields(self.dtype)} as in item 0, got {_fields(value.dtype)}")
+        return value
 
     def item(self, row: int) -> tuple[Any, Any]:
         try:
-            value, label = self.items[row]
+            value, label = _split_label(self.items[row])
         except Exception as error:  # the user's code may raise anything
             raise InputError(
                 f"{self.where}, item {row}: expected (input, label), got {type(error).__name__}: {error}"
             ) from error
         return value, label
+
+
+def _as_array(where: str, given: Any) -> np.ndarray:
+    value = np.asarray(given)
+    if value.dtype.kind not in "buif" or isinstance(given, Image.Image):
+        raise InputError(f"{where}: expected a tensor or an array of numbers, got {type(given).__name__}")
+    return value.astype(np.float32, copy=False)
+
+
+def _as_record(where: str, given: Mapping[str, Any]) -> np.ndarray:
+    """Whole numbers, such as token ids, stay whole."""
+    fields = {}
+    for name, part in given.items():
+        value = np.asarray(part)
+        fields[name] = value.astype(np.int64) if value.dtype.kind in "bui" else _as_array(f"{where} ({name})", part)
+    record = np.empty((), dtype=[(name, value.dtype, value.shape) for name, value in fields.items()])
+    for name, value in fields.items():
+        record[name] = value
+    return record
+
+
+def _fields(dtype: np.dtype) -> str:
+    """What an example of several tensors consists of, for reading."""
+    names = dtype.names or ()
+    return ", ".join(f"{name} {dtype[name].shape}" for name in names) or "one tensor"
+
+
+def _split_label(item: Any) -> tuple[Any, Any]:
+    if not isinstance(item, Mapping):
+        value, label = item
+        return value, label
+    name = next(name for name in (*LABELS, *item) if name in item)
+    if name not in LABELS:
+        raise InputError(f"a mapping without {' or '.join(LABELS)}: {', '.join(map(str, item))}")
+    return {key: value for key, value in item.items() if key != name}, item[name]
+
+
+# ------------------------------------------------------------------------------------------------------------ loaders
+def _examples(items: Any) -> Any:
+    """Of a loader, its examples; of anything else, the thing itself."""
+    if not isinstance(items, DataLoader):
+        return items
+    dataset: Any = items.dataset
+    return LoaderItems(items) if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__") else dataset
+
+
+class LoaderItems:
+    """The examples that a loader draws from, in the order of its data set, each as a batch of it alone would bring it."""
+
+    def __init__(self, loader: Any) -> None:
+        self.dataset = loader.dataset
+        self.collate = loader.collate_fn
+        # a loader of a part draws from it at random, and says which part in the sampler
+        self.rows = sorted(getattr(loader.sampler, "indices", range(len(self.dataset))))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, row: int) -> Any:
+        return _first(self.collate([self.dataset[self.rows[row]]]))
+
+    @property
+    def classes(self) -> Any:
+        return self.dataset.classes
+
+
+def _first(batch: Any) -> Any:
+    """The only example of a batch."""
+    if isinstance(batch, Mapping):
+        return {name: _first(part) for name, part in batch.items()}
+    if isinstance(batch, tuple | list):
+        return tuple(_first(part) for part in batch)
+    return batch[0]
 
 
 def factory_parameters(spec: str) -> Mapping[str, inspect.Parameter]:

@@ -155,6 +155,18 @@ def _about() -> dict[str, Any]:
     }
 
 
+def flat_settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings, as those of ``run.json``, under names with dots.
+
+    >>> flat_settings({"seed": 0, "plan": {"lr": 0.1}})
+    {'seed': 0, 'plan.lr': 0.1}
+    """
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= flat_settings(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
+
+
 def _as_json(content: Mapping[str, Any]) -> bytes:
     return (json.dumps(content, indent=2) + "\n").encode()
 

@@ -27,8 +27,9 @@ from manigeo_extract.checkpoints import Checkpoint, plain, read_safely, restore_
 from manigeo_extract.data import DataSet
 from manigeo_extract.devices import check_device
 from manigeo_extract.evaluation import MEMORIZATION_GATE, HasInputs, Scores, evaluate, memorized
+from manigeo_extract.layca import Layca
 from manigeo_extract.layers import evaluating, taking_inputs
-from manigeo_extract.recorder import Recorder
+from manigeo_extract.recorder import Recorder, flat_settings
 from manigeo_extract.resolve import near_names
 
 __all__ = ["MEMORIZATION_GATE", "Recorder", "TrainingPlan", "augmented", "evaluate", "memorized", "train"]
@@ -46,6 +47,7 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     ),
     "adam": lambda weights, plan: torch.optim.Adam(weights, lr=plan.lr, weight_decay=plan.weight_decay),
 }
+# a schedule multiplies the rates of the optimiser and, with Layca, the angles of the layers
 SCHEDULES: dict[str, Callable[..., float]] = {
     "constant": lambda plan, done: 1.0,
     "cosine": lambda plan, done: (1 + math.cos(math.pi * done / plan.epochs)) / 2,
@@ -59,6 +61,9 @@ class TrainingPlan:
 
     With :math:`e` epochs done of :math:`E`, ``schedule`` multiplies the learning rate by 1 ("constant"),
     :math:`(1 + \cos \pi e / E)/2` ("cosine"), or ``gamma`` to the number of ``milestones`` up to :math:`e` ("step").
+    ``layca`` lets every layer turn by an angle of this tangent a step, in the direction of the optimizer; with
+    ``layca_balance`` a above 0 the last layers turn more than the first, below 0 less
+    (:mod:`manigeo_extract.layca`); the schedule multiplies it likewise.
     ``augment`` crops at random from images padded by 4 pixels and mirrors half of them; it keeps a network from
     memorizing, and is off by default. Checkpoints are kept of the initial, best and last epoch and of
     ``checkpoint_epochs`` (numbers, or "all").
@@ -78,6 +83,8 @@ class TrainingPlan:
     augment: bool = False
     seed: int = 0
     checkpoint_epochs: tuple[int, ...] | str = ()
+    layca: float | None = None
+    layca_balance: float = 0.0
 
     def __post_init__(self) -> None:
         _check_name("optimizer", self.optimizer, OPTIMIZERS)
@@ -87,6 +94,8 @@ class TrainingPlan:
         _check_range("lr", self.lr, 0 < self.lr < math.inf, "above 0")
         _check_range("momentum", self.momentum, 0 <= self.momentum < 1, "from 0 to below 1")
         _check_range("weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "0 or more")
+        _check_range("layca", self.layca, self.layca is None or 0 < self.layca < math.inf, "above 0")
+        _check_range("layca_balance", self.layca_balance, -1 <= self.layca_balance <= 1, "from -1 to 1")
         _check_range("gamma", self.gamma, 0 < self.gamma <= 1, "above 0, up to 1")
         _check_range("seed", self.seed, self.seed >= 0, "0 or more")
         has_steps = bool(self.milestones) == (self.schedule == "step")
@@ -95,9 +104,26 @@ class TrainingPlan:
         valid = chosen == "all" if isinstance(chosen, str) else all(0 <= e <= self.epochs for e in chosen)
         _check_range("checkpoint_epochs", chosen, valid, f'"all" or numbers from 0 to {self.epochs}')
 
+    def factor(self, epoch: int) -> float:
+        """What the schedule multiplies rates by in ``epoch`` (from 1 on)."""
+        return SCHEDULES[self.schedule](self, epoch - 1)
+
     def learning_rate(self, epoch: int) -> float:
         """Learning rate in ``epoch`` (from 1 on)."""
-        return self.lr * SCHEDULES[self.schedule](self, epoch - 1)
+        return self.lr * self.factor(epoch)
+
+    def build_optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer:
+        inner = OPTIMIZERS[self.optimizer](model.parameters(), self)
+        if self.layca is None:
+            return inner
+        return Layca(model.named_parameters(), inner, rho=self.layca, a=self.layca_balance)
+
+    def set_rates(self, optimizer: torch.optim.Optimizer, epoch: int) -> None:
+        """The learning rates of ``epoch``."""
+        if isinstance(optimizer, Layca):
+            optimizer.set_factor(self.factor(epoch))
+        for group in (optimizer.inner if isinstance(optimizer, Layca) else optimizer).param_groups:
+            group["lr"] = self.learning_rate(epoch)
 
 
 def _check_name(field: str, name: str, known: Mapping[str, Any]) -> None:
@@ -143,7 +169,7 @@ def train(
     device = check_device(device)
     model.to(device)
     _check_network(model, data, rows, plan, device)
-    optimizer = OPTIMIZERS[plan.optimizer](model.parameters(), plan)
+    optimizer = plan.build_optimizer(model)
     recorder = Recorder(
         directory,
         arch=arch,
@@ -229,8 +255,7 @@ def _train_epoch(
 ) -> float:
     """One pass over the training examples in random order; the mean loss on the way."""
     model.train()
-    for group in optimizer.param_groups:
-        group["lr"] = plan.learning_rate(epoch)
+    plan.set_rates(optimizer, epoch)
     n_batches = math.ceil(len(rows) / plan.batch_size)
     total = torch.zeros((), device=labels.device)
     with _seeded(plan.seed, epoch, labels.device) as generator:
@@ -327,19 +352,11 @@ def _resumed(
 
 
 def _check_same(path: os.PathLike[str], before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    before, now = _flat(before), _flat(now)
+    before, now = flat_settings(before), flat_settings(now)
     names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
     if names:
         changes = ", ".join(f"{name} (was {before.get(name)!r}, is {now.get(name)!r})" for name in names)
         raise UsageError(f"{path}: a run with other settings: {changes}; give the same, or train into another folder")
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings under names with dots."""
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return flat
 
 
 def _as_csv(examples: pd.DataFrame) -> bytes:

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from manigeo.cli import options
+from manigeo.cli.layers import choose_layers, layer_options, layer_table, see_functions
+from manigeo.cli.models import describe_model, model_options, open_checkpoint, open_network
+from manigeo.cli.storing import asked_shard, next_step, running_options, shard_path, storing_options, write_activations
 from manigeo.errors import InputError, UsageError
 from manigeo.files import check_target
 
@@ -18,15 +21,8 @@ if TYPE_CHECKING:
     from manigeo_extract.checkpoints import Checkpoint
     from manigeo_extract.data import DataSet
     from manigeo_extract.extraction import ExtractionPlan
+    from manigeo_extract.networks import Network
 
-model_option = click.option(
-    "--model", required=True, type=click.Path(path_type=Path), help="A checkpoint, of manigeo train or your own loop."
-)
-layer_option = click.option(
-    "--layers", multiple=True, metavar="GLOB", help="Layers to take, e.g. 'features.*'; may be repeated. "
-    "Default: the input, every module with parameters of its own, the output."
-)  # fmt: skip
-exclude_option = click.option("--exclude", multiple=True, metavar="GLOB", help="Layers to leave out.")
 per_class_option = click.option(
     "--per-class", default=50, show_default=True, help="Examples of each class and kind, at most."
 )
@@ -38,18 +34,17 @@ labels_option = click.option(
 
 
 @click.command("layers")
-@model_option
-@layer_option
-@exclude_option
+@model_options
+@layer_options
 @per_class_option
-@click.option("--all", "everything", is_flag=True, help="Every module, not the default selection alone.")
+@click.option("--all", "everything", is_flag=True, help="Every layer, not the default selection alone.")
 @options.arch_options
 @options.data_options
 @labels_option
 @options.seed_option
 @options.config_option
 def layers_command(
-    model: Path, layers: tuple[str, ...], exclude: tuple[str, ...], per_class: int, everything: bool, seed: int,
+    model: Path | None, layers: tuple[str, ...], exclude: tuple[str, ...], per_class: int, everything: bool, seed: int,
     **request: Any,
 ) -> None:  # fmt: skip
     """List the layers of MODEL: what manigeo extract would write, and what --layers can name."""
@@ -57,77 +52,76 @@ def layers_command(
         model, request, layers=("*",) if everything and not layers else layers, exclude=exclude, per_class=per_class,
         seed=seed,
     )  # fmt: skip
-    click.echo(_layer_table(plan))
+    click.echo(layer_table(plan))
 
 
 @click.command("extract")
-@model_option
+@model_options
 @click.option("--out", default="acts.h5", show_default=True, type=click.Path(path_type=Path, dir_okay=False))
-@layer_option
-@exclude_option
+@layer_options
 @per_class_option
 @options.arch_options
 @options.data_options
 @labels_option
+@storing_options
 @click.option("--batch-size", default=256, show_default=True, type=click.IntRange(min=1))
 @options.device_option
+@running_options
 @options.seed_option
 @options.dry_run_option
 @options.force_option
 @options.config_option
 def extract_command(
-    model: Path, out: Path, layers: tuple[str, ...], exclude: tuple[str, ...], per_class: int, batch_size: int,
-    device: str, seed: int, dry_run: bool, force: bool, **request: Any,
+    model: Path | None, out: Path, layers: tuple[str, ...], exclude: tuple[str, ...], per_class: int, batch_size: int,
+    project: int | None, dtype: str, device: str, shard: str | None, tf32: bool, resume: bool, seed: int, dry_run: bool,
+    force: bool, **request: Any,
 ) -> None:  # fmt: skip
     """Write the activations of MODEL's layers on unpermuted, permuted and test examples.
 
     A checkpoint of manigeo train carries architecture, data set and permutation; for others say them with --arch,
     --data and --permute or --labels.
     """
-    from manigeo_extract.extraction import extract_activations
-
+    part = asked_shard(shard)
+    out = shard_path(out, part)
     check_target(out, force=force or dry_run)
     network, loaded, plan = _load_and_plan(
-        model, request, layers=layers, exclude=exclude, per_class=per_class, seed=seed
+        model, request, layers=layers, exclude=exclude, per_class=per_class, project=project, dtype=dtype, seed=seed
     )
-    click.echo(_layer_table(plan))
+    click.echo(layer_table(plan))
     if dry_run:
         return
-    checkpoint, data = loaded
-    provenance = _provenance(model, checkpoint, data, request) | {"seed": seed, "per_class": per_class}
-    extract_activations(
-        network, data, plan, out, provenance, batch_size=batch_size, device=device, force=force, progress=True
+    checkpoint, data, opened = loaded
+    described = describe_model(model, checkpoint, opened, request)
+    provenance = described | _provenance(checkpoint, data, request) | {"seed": seed, "per_class": per_class}
+    write_activations(
+        network,
+        data,
+        plan,
+        out,
+        provenance,
+        device,
+        batch_size=batch_size,
+        tf32=tf32,
+        shard=part,
+        resume=resume,
+        force=force,
     )
-    click.echo(f"wrote {out} ({out.stat().st_size / 1e6:.0f} MB); next: manigeo capacity {out}")
+    click.echo(f"wrote {out} ({out.stat().st_size / 1e6:.0f} MB); next: {next_step(out, part)}")
 
 
 def _load_and_plan(
-    path: Path, request: dict[str, Any], **plan_options: Any
-) -> "tuple[Any, tuple[Checkpoint, DataSet], ExtractionPlan]":
+    path: Path | None, request: dict[str, Any], layers: tuple[str, ...], exclude: tuple[str, ...], **plan_options: Any
+) -> "tuple[Any, tuple[Checkpoint, DataSet, Network], ExtractionPlan]":
     """The network with its weights, its data with the labels it was trained on, and what to extract."""
-    from manigeo_extract.checkpoints import load_checkpoint, restore_model
     from manigeo_extract.extraction import plan_extraction
-    from manigeo_extract.models import build_model
 
-    checkpoint = load_checkpoint(path)
+    checkpoint = open_checkpoint(path, request)
     data, examples = _examples(checkpoint, request)
-    network = restore_model(checkpoint, build_model(*_architecture(checkpoint, data, request)))
-    return network, (checkpoint, data), plan_extraction(network, data, examples, **plan_options)
-
-
-def _architecture(checkpoint: "Checkpoint", data: "DataSet", request: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Name and arguments of the network: those of the checkpoint, and over them those of the command."""
-    from manigeo_extract.models import MODELS, complete_args
-
-    arch = request["arch"] or checkpoint.arch
-    if arch is None:
-        raise InputError(f"{checkpoint.path} does not say its architecture: give --arch (and --arch-arg)")
-    if arch not in MODELS and request["arch"] is None:
-        raise UsageError(
-            f"{checkpoint.path} names the program {arch!r} as its network; if you trust it, repeat --arch {arch}"
-        )
-    args = (checkpoint.arch_args if arch == checkpoint.arch else {}) | request["arch_args"]
-    return arch, complete_args(arch, args, data.input_shape, data.n_classes)
+    opened = open_network(checkpoint, data, request, plan_options["seed"])
+    network = see_functions(opened.module, data, request)
+    plan = plan_extraction(network, data, examples, **plan_options)
+    plan = choose_layers(network, data, plan, request, patterns=layers, exclude=exclude)
+    return network, (checkpoint, data, opened), plan
 
 
 def _examples(checkpoint: "Checkpoint", request: dict[str, Any]) -> "tuple[DataSet, pd.DataFrame]":
@@ -177,17 +171,10 @@ def _permutation(checkpoint: "Checkpoint", request: dict[str, Any]) -> Any:
     return Permutation(**((checkpoint.permutation or {}) | {k: v for k, v in asked.items() if v is not None}))
 
 
-def _provenance(path: Path, checkpoint: "Checkpoint", data: "DataSet", request: dict[str, Any]) -> dict[str, Any]:
-    in_run = path.parent.name == "checkpoints"
+def _provenance(checkpoint: "Checkpoint", data: "DataSet", request: dict[str, Any]) -> dict[str, Any]:
     return {
         "argv": sys.argv[1:],
-        "model": str(path),
-        "run": path.resolve().parent.parent.name if in_run else "",
-        "checkpoint": path.stem,
-        "checkpoint_sha256": checkpoint.sha256,
-        "epoch": checkpoint.epoch,
-        "metrics": checkpoint.metrics,
-        **dict(zip(("arch", "arch_args"), _architecture(checkpoint, data, request), strict=True)),
+        "backend": request["backend"],
         "data": data.spec,
         "data_args": data.args,
         "data_fingerprint": data.fingerprint,
@@ -195,17 +182,3 @@ def _provenance(path: Path, checkpoint: "Checkpoint", data: "DataSet", request: 
         "permutation": asdict(_permutation(checkpoint, request)) if request["labels"] is None else None,
         "labels": None if request["labels"] is None else hashlib.sha256(request["labels"].read_bytes()).hexdigest(),
     }
-
-
-def _layer_table(plan: "ExtractionPlan") -> str:
-    rows = [("depth", "layer", "class", "call", "shape", "features", "MB")]
-    for layer in plan.layers:
-        name = layer.name + "".join(f" = {alias}" for alias in layer.aliases)
-        shape = " x ".join(map(str, layer.feature_shape))
-        size = f"{4e-6 * len(plan.rows) * layer.n_features:.1f}"
-        rows.append(
-            (str(layer.order), name, layer.module_class, str(layer.call_index), shape, str(layer.n_features), size)
-        )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([*lines, f"{len(plan.rows)} examples, {plan.n_bytes / 1e6:.0f} MB before compression"])

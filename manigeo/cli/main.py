@@ -15,9 +15,16 @@ COMMANDS = {
     "train": ("training", "train_command", "Train a network on partly permuted labels."),
     "layers": ("extraction", "layers_command", "List the layers of a model, with shapes and sizes."),
     "extract": ("extraction", "extract_command", "Write the activations of a model's layers to acts.h5."),
+    "merge": ("merging", "merge_command", "Join the shards of an extraction to one file."),
     "info": ("geometry", "info_command", "Say what is in an activation file."),
     "capacity": ("geometry", "capacity_command", "Mean-field capacity, radius and dimension of every layer and kind."),
-    "plot": ("pictures", "plot_command", "Draw capacity, radius, dimension and centre correlation against depth."),
+    "weights": ("movement", "weights_command", "How far the layers of a run have moved: rotation, distances."),
+    "correlate": (
+        "movement",
+        "correlate_command",
+        "Movement of layers against the generalization gap, over many runs.",
+    ),
+    "plot": ("pictures", "plot_command", "Draw figures from results: geometry, estimators, sweeps, weights."),
     "demo": ("demo", "demo_command", "Train, extract, analyse and draw, from nothing, in a few minutes."),
 }
 

@@ -101,7 +101,7 @@ def several(*options: Callable[[F], F]) -> Callable[[F], F]:
 
 # What data, and which labels of it are permuted.
 data_options = several(
-    click.option("--data", help="glyphs, digits, idx:DIR, cifar10:DIR, cifar100:DIR, npz:PATH, folder:PATH, "
+    click.option("--data", help="glyphs, digits, idx:DIR, cifar10:DIR, cifar100:DIR, npz:PATH, folder:PATH, hf:PATH, "
                  "package.module:factory or file.py:factory."),
     click.option("--data-arg", "data_args", multiple=True, callback=pair, metavar="KEY=VALUE",
                  help="An option of the data set, e.g. per_class=80; may be repeated."),

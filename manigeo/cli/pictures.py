@@ -11,7 +11,7 @@ from manigeo.cli import options
 @click.argument("results", nargs=-1, required=True)
 @click.option(
     "--figure",
-    type=click.Choice(["geometry", "estimators", "sweep"]),
+    type=click.Choice(["geometry", "estimators", "sweep", "weights", "correlation"]),
     help="Which figure.  [default: every one that the tables have numbers for; with --out, the first of these]",
 )
 @click.option(
@@ -24,12 +24,15 @@ from manigeo.cli import options
 @options.force_option
 @options.config_option
 def plot_command(results: tuple[str, ...], figure: str | None, out: Path | None, dpi: int, force: bool) -> None:
-    """Draw figures from RESULTS, tables of manigeo capacity (globs allowed), e.g. of the best and of the last epoch.
+    """Draw figures from RESULTS, tables of manigeo capacity, e.g. of the best and of the last epoch, or of manigeo weights
+    or correlate.
 
     \b
     geometry    capacity, radius, dimension and centre correlation against depth, a column a checkpoint
     estimators  mean-field, joint and simulated capacity against depth, a column a kind (--joint, --simulate)
     sweep       capacity against the number of examples per class, a panel a layer (--sweep-examples)
+    weights     rotation, angle per step and distance of each layer against the epoch (manigeo weights)
+    correlation movement of each layer against the generalization gap, a point a run (manigeo correlate)
     """
     from manigeo.files import check_target
     from manigeo.plots import FIGURES, figures_of, save_figure
