@@ -18,7 +18,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from manigeo import activations, create_activations, open_activations
+from manigeo import activations, commits, create_activations, open_activations
+from manigeo.activations import writing
 from manigeo.errors import InputError
 from tests.test_activations import CLASSES, grouped_examples, stored
 
@@ -61,8 +62,8 @@ def check_no_whole_file(path: Path) -> int:
             raise AssertionError(f"{path} is taken for complete")
     except InputError:
         pass
-    partial, renamed = activations.partial_of(path), path.with_suffix(".renamed")
-    if not activations.has_commit(partial):
+    partial, renamed = commits.partial_of(path), path.with_suffix(".renamed")
+    if not commits.has_commit(partial):
         return 0
     shutil.copy(partial, renamed)  # by a user who does not know: what says it is complete is so without its note
     try:
@@ -84,6 +85,7 @@ def check_rows(acts: activations.Activations, n: int) -> None:
 
 def moments(folder: Path, kills: int) -> dict[str, object]:
     """Kill at random moments, several times on the way to one file; compare each file with that of one quiet run."""
+    writing._COMMIT_SECONDS = 0.0  # after each batch
     began = time.perf_counter()
     write(folder / "quiet.h5")
     duration, rng = time.perf_counter() - began, random.Random(0)
@@ -107,6 +109,7 @@ def moments(folder: Path, kills: int) -> dict[str, object]:
 def calls(folder: Path) -> dict[str, object]:
     """Kill at the first, second, ... call that changes a file, half done where it writes; go on, and compare."""
     os.fsync = lambda fd: None
+    writing._COMMIT_SECONDS = float("inf")  # all at the end, where most can go wrong
     write(folder / "quiet.h5", 20)
     path = folder / "killed.h5"
     for n in itertools.count():
@@ -140,6 +143,5 @@ def _kill_at(n: int) -> None:
 
 
 if __name__ == "__main__":
-    activations._COMMIT_SECONDS = 0.0  # after each batch: more that can go wrong
     what, folder = sys.argv[1], Path(sys.argv[2])
     print(json.dumps(moments(folder, int(sys.argv[3])) if what == "moments" else calls(folder)))

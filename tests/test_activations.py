@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from manigeo import create_activations, open_activations
-from manigeo.activations import Activations, StoredLayer, StoredManifolds, _chunk_rows, _spans
+from manigeo.activations import Activations, StoredLayer, StoredManifolds
+from manigeo.activations.reading import _spans
+from manigeo.activations.writing import _chunk_rows
 from manigeo.errors import InputError, UsageError
 from manigeo.manifolds import KINDS, kind_examples
 from tests.test_manifolds import example_table
@@ -363,8 +365,8 @@ def test_a_file_of_before_dimensions_had_names_is_read(path):
 @pytest.fixture
 def narrow(monkeypatch):
     """Two manifolds of the layer "a/b" (six rows of 20 bytes) fit a batch, all of them are too much to hold."""
-    monkeypatch.setattr("manigeo.activations._HELD_BYTES", 100)
-    monkeypatch.setattr("manigeo.activations._BATCH_BYTES", 240)
+    monkeypatch.setattr("manigeo.activations.reading._HELD_BYTES", 100)
+    monkeypatch.setattr("manigeo.activations.streaming._BATCH_BYTES", 240)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -372,8 +374,8 @@ def test_manifolds_that_stay_in_the_file_are_the_same_manifolds(path, monkeypatc
     with open_activations(path) as acts:
         held = acts.manifolds("a/b", kind, per_class=5, seed=2)
         for batch in (1, 100, 240, 10_000):
-            monkeypatch.setattr("manigeo.activations._HELD_BYTES", 100)
-            monkeypatch.setattr("manigeo.activations._BATCH_BYTES", batch)
+            monkeypatch.setattr("manigeo.activations.reading._HELD_BYTES", 100)
+            monkeypatch.setattr("manigeo.activations.streaming._BATCH_BYTES", batch)
             stored = acts.manifolds("a/b", kind, per_class=5, seed=2)
             assert isinstance(stored, StoredManifolds)
             assert len(stored) == len(held)
@@ -425,14 +427,14 @@ def test_a_file_may_be_closed_while_its_next_batch_is_read(path, narrow):
 
 
 def test_only_chunks_with_wanted_rows_are_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("manigeo.activations._CHUNK_BYTES", 100)  # five rows of "a/b"
+    monkeypatch.setattr("manigeo.activations.writing._CHUNK_BYTES", 100)  # five rows of "a/b"
     content = write(tmp_path / "a.h5")
     with open_activations(tmp_path / "a.h5") as acts:
         rows = np.array([3, 24, 50, 4, 31])
         spans = list(_spans(np.sort(rows), acts._file["layers/a/b"]))
         assert spans == [(0, 5), (20, 25), (30, 35), (50, 51)]
         np.testing.assert_array_equal(acts.rows("a/b", rows), content["a/b"][rows])
-        monkeypatch.setattr("manigeo.activations._READ_BYTES", 200)  # two chunks at a time
+        monkeypatch.setattr("manigeo.activations.reading._READ_BYTES", 200)  # two chunks at a time
         assert list(_spans(np.arange(51), acts._file["layers/a/b"]))[:2] == [(0, 10), (10, 20)]
         np.testing.assert_array_equal(acts.rows("a/b", np.arange(51)), content["a/b"])
 

@@ -146,6 +146,18 @@ def test_more_than_512_features_are_looked_at_in_their_leading_directions():
     assert in_cavity(manifolds).metric.shape == (pooled.LEADING_DIRECTIONS,) * 2
 
 
+@pytest.mark.parametrize("n_dead", [0, 6])
+def test_rounding_to_half_precision_fills_no_directions(n_dead):
+    rng = np.random.default_rng(14)
+    mix = rng.standard_normal((16 - n_dead, 16)) / 4  # sixteen units on ten directions: the rest are rounding
+    manifolds = [(rng.standard_normal(16 - n_dead) + rng.standard_normal((8, 16 - n_dead))) @ mix for _ in range(6)]
+    exact = manifold_capacity([X.astype(np.float32) for X in manifolds])
+    rounded = manifold_capacity([X.astype(np.float16) for X in manifolds])
+    # a part in two thousand of each number
+    assert rounded.capacity == pytest.approx(exact.capacity, rel=0.01)
+    assert rounded.flag == exact.flag
+
+
 @pytest.mark.parametrize("radius", [1e-3, 1e-6, 1e-9])
 def test_small_manifolds_keep_their_digits(radius):
     rng = np.random.default_rng(12)

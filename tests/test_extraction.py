@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from manigeo.errors import InputError, UsageError
 from manigeo.manifolds import KINDS, kind_examples
 from manigeo.merging import merge_activations
 from manigeo_extract.data import DataSet, Permutation, load_data, permute_labels
-from manigeo_extract.extraction import extract_activations, plan_extraction, read_labels
+from manigeo_extract.extraction import _one_ahead, extract_activations, plan_extraction, read_labels
 from manigeo_extract.models import build_model
 from manigeo_extract.sketching import CountSketch
 from tests.killing import content
@@ -310,6 +311,30 @@ def test_tf32_is_on_where_it_is_asked_for_and_then_as_it_was(data, examples, tmp
 
 
 # ------------------------------------------------------------------------------------------------------------- at size
+def test_one_batch_is_written_while_the_next_is_computed_and_no_more_wait():
+    done = []
+
+    def slow(item):
+        time.sleep(0.005)
+        done.append(item)
+
+    with _one_ahead(slow) as start:
+        for item in range(10):
+            start(item)
+            assert len(done) in (item, item - 1) if item else not done
+    assert done == list(range(10))
+
+
+def test_what_goes_wrong_in_writing_a_batch_ends_the_work_at_the_next():
+    def fails(item):
+        raise OSError("the disk is full")
+
+    with _one_ahead(fails) as start:
+        start(0)
+        with pytest.raises(OSError, match="the disk is full"):
+            start(1)
+
+
 PEAK = """
 import resource, sys
 import numpy as np, pandas as pd, torch

@@ -79,10 +79,13 @@ def test_an_interrupt_within_a_batch_goes_back_to_the_batch_before(begun, tmp_pa
     def interrupted(*args):
         raise KeyboardInterrupt
 
+    note = Path(f"{begun}.partial.commit")
+    before = note.read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr(h5py.AttributeManager, "modify", interrupted)  # the rows are written, and not yet counted
         with pytest.raises(KeyboardInterrupt):
             write(begun, 21, resume=True)
+    assert note.read_bytes() == before
     write(begun, 21, resume=True)
     write(tmp_path / "quiet.h5")
     assert content(begun) == content(tmp_path / "quiet.h5")

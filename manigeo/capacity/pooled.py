@@ -28,6 +28,7 @@ _SKETCH_ROWS = 700
 _SKETCH_BYTES = 128 << 20  # fewer rows for very wide layers
 # The pooled points of unstructured data fill all features; a spectrum this flat bends no direction more than another.
 _FLAT = 0.9
+_COARSE = 1e-6  # rounding that shows: float16's
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Moments:
     points around its own centre; ``mean_squares`` (manifolds,), the mean squared length of a manifold's points as given;
     ``sketch`` (manifolds, rows, features), float32: a few random-sign sums of its points around its centre. All are in
     multiples of ``unit``, a power of two near the largest entry, so that squares neither overflow nor vanish.
+    ``rounding`` is the relative one of the data's type.
     """
 
     mean: Float[np.ndarray, " features"]
@@ -47,6 +49,7 @@ class Moments:
     sketch: Float[np.ndarray, "manifolds rows features"]
     sizes: tuple[int, ...]
     unit: float
+    rounding: float
 
     @property
     def variance(self) -> float:
@@ -91,7 +94,8 @@ def moments(manifolds: Sequence[np.ndarray], rng: np.random.Generator) -> Moment
     mean_squares = np.array([np.trace(gram) / len(gram) for gram in grams]) + np.square(means).sum(axis=1)
     mean = np.array(sizes) @ means / sum(sizes)
     means -= mean  # in place: of wide layers this is tens of megabytes
-    return Moments(mean, means, grams, mean_squares, sketch, tuple(sizes), float(unit))
+    rounding = float(np.finfo(X.dtype).eps) if X.dtype.kind == "f" else 0.0
+    return Moments(mean, means, grams, mean_squares, sketch, tuple(sizes), float(unit), rounding)
 
 
 def _signed_sums(P: int, N: int) -> int:
@@ -142,6 +146,8 @@ def pooled_points(manifolds: Sequence[np.ndarray], pooled: Moments) -> PooledPoi
         coordinates = [
             np.vstack([Y, c]) / unit for Y, c in zip(around_centers(manifolds, pooled), pooled.centers, strict=True)
         ]
+        if pooled.rounding > _COARSE:
+            coordinates = _above_rounding(coordinates, pooled.rounding)
         rest = [np.zeros((len(F), len(F))) for F in coordinates]
         return PooledPoints(coordinates, rest, np.zeros(0), center_gram, len(pooled.mean))
     Q = _leading_directions(pooled)
@@ -153,6 +159,15 @@ def pooled_points(manifolds: Sequence[np.ndarray], pooled: Moments) -> PooledPoi
     ]
     coordinates = [np.vstack([along, center]) for along, center in zip(offsets, centers, strict=True)]
     return PooledPoints(coordinates, rest, _tail(coordinates, pooled), center_gram, len(pooled.mean))
+
+
+def _above_rounding(coordinates: Sequence[np.ndarray], rounding: float) -> list[np.ndarray]:
+    """Without the directions of which the rounding of float16 is all that there is: empty ones, such as dead units leave,
+    would count as room for the manifolds."""
+    points = np.concatenate([F[:-1] + F[-1] for F in coordinates])
+    variance, Q = np.linalg.eigh(points.T @ points)
+    Q = Q[:, variance > rounding**2 * variance[-1]]
+    return [F @ Q for F in coordinates]
 
 
 def _leading_directions(pooled: Moments) -> Float[np.ndarray, "features leading"]:

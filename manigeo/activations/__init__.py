@@ -1,0 +1,37 @@
+"""``acts.h5``: the contract between a live network and the analysis (format version 1).
+
+::
+
+    /                 attrs: format, format_version, complete, n_done, created, manigeo_version, fingerprint,
+                             provenance=<JSON>; of a shard also shard=<JSON>
+    /examples/        index, split, true_label, train_label, permuted     one row per example, grouped by true class
+    /classes          names
+    /layers/<name>    (n_examples, n_features); chunks of whole rows, 256 KiB or less; checksummed; gzip-1 + shuffle,
+                      but for projected layers
+                      attrs: order, module_class, call_index, feature_shape, readout, projection=<JSON or null>, aliases
+    /example, /class, /features_<n>                                       the dimensions' names, for h5ls and xarray
+
+Images are stored once: the four kinds of :mod:`manigeo.manifolds` are views of the rows by label and mask. A file is
+written to ``<path>.partial``, batch by batch, and appears under its name when it is whole; a killed writer leaves what it
+had committed (:mod:`manigeo.commits`), and the next goes on there. Each batch opens the file, writes and closes it, so
+that its bytes follow from those before and the batch alone: a resumed file is the same, byte for byte. A reader refuses
+another format version, an incomplete file, a shard and a fingerprint that does not match, and says what it found.
+"""
+
+from manigeo.activations.layout import Shard, StoredLayer
+from manigeo.activations.reading import Activations, inspect_activations, open_activations, open_shard
+from manigeo.activations.streaming import StoredManifolds
+from manigeo.activations.writing import ActivationWriter, create_activations, identity_of
+
+__all__ = [
+    "ActivationWriter",
+    "Activations",
+    "Shard",
+    "StoredLayer",
+    "StoredManifolds",
+    "create_activations",
+    "identity_of",
+    "inspect_activations",
+    "open_activations",
+    "open_shard",
+]

@@ -1,0 +1,106 @@
+"""The layout of an activation file: its constants, what is known of a layer, and what makes a file this one."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from manigeo.errors import InputError
+
+FORMAT = "manigeo-activations"
+FORMAT_VERSION = 1
+EXAMPLE_COLUMNS = ("index", "split", "true_label", "train_label", "permuted")
+LAYER_ATTRS = ("order", "module_class", "call_index", "feature_shape", "readout", "projection", "aliases")
+DTYPES = ("float32", "float16")
+# Where a file lies and how it was asked for does not change what is in it.
+NOT_IDENTITY = ("argv", "model")
+
+
+@dataclass(frozen=True)
+class StoredLayer:
+    """A layer of the file: its place in the order of execution and what a row of it is."""
+
+    name: str
+    order: int
+    module_class: str
+    call_index: int
+    feature_shape: tuple[int, ...]
+    readout: str
+    projection: Mapping[str, Any] | None
+    aliases: tuple[str, ...]
+
+    @property
+    def n_features(self) -> int:
+        return int(np.prod(self.feature_shape, dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Which part of a whole extraction a file is: its rows from ``start`` on, and the whole's size and fingerprint."""
+
+    number: int  # 1 ... of
+    of: int
+    start: int
+    n_examples: int
+    whole: str
+
+
+def fingerprint_of(file: h5py.File) -> str:
+    """SHA-256 over everything that identifies the activations: provenance, examples, classes, layers."""
+    provenance = json.loads(file.attrs["provenance"])
+    layers = {
+        name: {key: _plain(dataset.attrs[key]) for key in LAYER_ATTRS} | {"shape": list(dataset.shape)}
+        for name, dataset in layer_datasets(file)
+    }
+    identity = {key: value for key, value in provenance.items() if key not in NOT_IDENTITY}
+    digest = hashlib.sha256(json.dumps([identity, layers], sort_keys=True).encode())
+    for column in EXAMPLE_COLUMNS:
+        values = file["examples"][column]
+        digest.update(np.ascontiguousarray(values.asstr()[:].astype("U") if column == "split" else values[:]).tobytes())
+    digest.update(json.dumps(list(file["classes"].asstr()[:])).encode())
+    return digest.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+
+
+def layer_datasets(file: h5py.File) -> list[tuple[str, h5py.Dataset]]:
+    found: list[tuple[str, h5py.Dataset]] = []
+    file["layers"].visititems(lambda name, node: found.append((name, node)) if isinstance(node, h5py.Dataset) else None)
+    return sorted(found, key=lambda item: int(item[1].attrs["order"]))
+
+
+def row_bytes(dataset: h5py.Dataset) -> int:
+    return max(1, dataset.shape[1] * dataset.dtype.itemsize)
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """What a file that is not as it was written makes of reading it, as one line."""
+    try:
+        yield
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise InputError(f"{path} is damaged: {error}; extract it again") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be opened as HDF5 ({error}); extract it again") from error
+
+
+def check_header(path: Path, file: h5py.File) -> None:
+    found = file.attrs.get("format")
+    if found != FORMAT:
+        raise InputError(f"{path} is not an activation file: format {FORMAT!r} was expected, found {found!r}")
+    found_version = file.attrs.get("format_version")
+    if found_version != FORMAT_VERSION:
+        raise InputError(f"{path} has format version {found_version}, this program reads version {FORMAT_VERSION}")
+    expected, actual = str(file.attrs.get("fingerprint")), fingerprint_of(file)
+    if expected != actual:
+        raise InputError(
+            f"{path} was changed after it was written: fingerprint {actual[:12]} does not match the stored {expected[:12]}"
+        )

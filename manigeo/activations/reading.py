@@ -1,0 +1,195 @@
+"""Activation files as they are read: examples, layers, point clouds."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+from jaxtyping import Int
+
+from manigeo.activations.layout import (
+    EXAMPLE_COLUMNS,
+    Shard,
+    StoredLayer,
+    check_header,
+    layer_datasets,
+    readable,
+    row_bytes,
+)
+from manigeo.activations.streaming import StoredManifolds
+from manigeo.commits import CommittedFile, has_commit, partial_of
+from manigeo.errors import InputError, UsageError
+from manigeo.manifolds import KINDS, kind_examples, sample_rows
+
+_READ_BYTES = 32 << 20  # at a time
+_HELD_BYTES = 256 << 20  # manifolds above this stay in the file
+
+
+class Activations:
+    """An open activation file; made by :func:`open_activations`.
+
+    ``layers`` in the order of execution, ``kinds`` that have examples, ``examples`` (the table), ``class_names``,
+    ``provenance``, ``fingerprint``; ``complete``, ``n_done`` (examples whose rows are written) and ``shard`` say what of it
+    is there.
+    """
+
+    def __init__(self, file: h5py.File, path: Path):
+        self._file = file
+        self.path = path
+        self.provenance: dict[str, Any] = json.loads(file.attrs["provenance"])
+        self.fingerprint = str(file.attrs["fingerprint"])
+        self.created = str(file.attrs["created"])
+        self.manigeo_version = str(file.attrs["manigeo_version"])
+        self.class_names: tuple[str, ...] = tuple(file["classes"].asstr()[:])
+        group = file["examples"]
+        columns = {c: group[c].asstr()[:] if c == "split" else group[c][:] for c in EXAMPLE_COLUMNS}
+        self.examples = pd.DataFrame(columns)
+        self.complete = bool(file.attrs["complete"])
+        self.n_done = int(file.attrs.get("n_done", len(self.examples)))  # files of old have no such attribute
+        self.shard = Shard(**json.loads(file.attrs["shard"])) if "shard" in file.attrs else None
+        self.smallest_batch = int(file.attrs["smallest_batch"]) if "smallest_batch" in file.attrs else None
+        self.dtypes = {name: dataset.dtype.name for name, dataset in layer_datasets(file)}
+        self._layers = {name: _stored_layer(name, dataset) for name, dataset in layer_datasets(file)}
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return tuple(self._layers)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        return tuple(kind for kind in KINDS if len(kind_examples(self.examples, kind)[0]))
+
+    def layer(self, name: str) -> StoredLayer:
+        """What is stored of a layer; :class:`~manigeo.errors.UsageError` for a name that the file does not have."""
+        if name not in self._layers:
+            raise UsageError(f"{self.path} has no layer {name!r}; it has {', '.join(self.layers)}")
+        return self._layers[name]
+
+    def rows(self, layer: str, rows: np.ndarray) -> np.ndarray:
+        """Activations (rows, features) of the given examples.
+
+        Raises :class:`~manigeo.errors.InputError` where they are NaN or infinite, or the file is damaged.
+        """
+        self.layer(layer)
+        if not self._file:
+            raise ValueError(f"{self.path} is closed; use its manifolds while it is open")
+        dataset = self._file["layers"][layer]
+        out = np.empty((len(rows), dataset.shape[1]), dtype=dataset.dtype)
+        order = np.argsort(rows, kind="stable")
+        try:
+            for start, stop in _spans(rows[order], dataset):
+                wanted = order[slice(*np.searchsorted(rows, [start, stop], sorter=order))]
+                out[wanted] = dataset[start:stop][rows[wanted] - start]
+        except OSError as error:
+            raise InputError(f"{self.path}: layer {layer!r} cannot be read ({error}); extract it again") from error
+        if not np.isfinite(out).all():
+            raise InputError(
+                f"{self.path}: layer {layer!r} holds NaN or infinite activations; check the network's inputs"
+            )
+        return out
+
+    def manifolds(
+        self,
+        layer: str,
+        kind: str,
+        per_class: int | None = None,
+        seed: int = 0,
+        classes: Sequence[int] | None = None,
+    ) -> "list[np.ndarray] | StoredManifolds":
+        """The point clouds of a layer, one (points, features) array a class: all points, or ``per_class`` sampled; of all
+        classes, or of those with the labels ``classes``.
+
+        The same ``seed`` takes the same examples in every layer. Clouds of more than 256 MB together stay in the file and
+        are read a few at a time, as they are looked at (:class:`StoredManifolds`); keep it open for these.
+
+        Raises ``ValueError`` for an unknown kind or more points than a class has.
+        """
+        sampled = list(sample_rows(self.examples, kind, per_class, seed, classes).values())
+        dataset = self._file["layers"][self.layer(layer).name]
+        if sum(map(len, sampled)) * row_bytes(dataset) > _HELD_BYTES:
+            return StoredManifolds(partial(self.rows, layer), sampled, dataset.shape[1], row_bytes(dataset))
+        return np.split(self.rows(layer, np.concatenate(sampled)), np.cumsum([len(rows) for rows in sampled])[:-1])
+
+
+def _spans(rows: Int[np.ndarray, " n"], dataset: h5py.Dataset) -> Iterator[tuple[int, int]]:
+    """From where to where to read for the ascending ``rows``: runs of the chunks that hold some of them, and no others,
+    each once (a point selection decompresses one many times)."""
+    size = dataset.chunks[0]
+    longest = max(1, _READ_BYTES // (size * row_bytes(dataset)))
+    chunks = np.unique(rows // size)
+    for run in np.split(chunks, np.flatnonzero(np.diff(chunks) > 1) + 1):
+        for first in range(0, len(run), longest):
+            part = run[first : first + longest]
+            yield int(part[0]) * size, min((int(part[-1]) + 1) * size, dataset.shape[0])
+
+
+def _stored_layer(name: str, dataset: h5py.Dataset) -> StoredLayer:
+    attrs = dataset.attrs
+    return StoredLayer(
+        name=name,
+        order=int(attrs["order"]),
+        module_class=str(attrs["module_class"]),
+        call_index=int(attrs["call_index"]),
+        feature_shape=tuple(int(n) for n in attrs["feature_shape"]),
+        readout=str(attrs["readout"]),
+        projection=json.loads(attrs["projection"]),
+        aliases=tuple(json.loads(attrs["aliases"])),
+    )
+
+
+@contextmanager
+def open_activations(path: str | os.PathLike[str]) -> Iterator[Activations]:
+    """Open an activation file for reading.
+
+    Raises :class:`~manigeo.errors.InputError` where it is missing, no HDF5 file, of another format or version, incomplete,
+    a shard of a larger one, or does not match its fingerprint.
+    """
+    with inspect_activations(path) as activations:
+        _check_complete(Path(path), activations)
+        if activations.shard is not None:
+            raise InputError(
+                f"{path} is shard {activations.shard.number} of {activations.shard.of}: join them with manigeo merge"
+            )
+        yield activations
+
+
+@contextmanager
+def open_shard(path: str | os.PathLike[str]) -> Iterator[tuple[Activations, Shard]]:
+    """Open one part of an extraction that was divided; raises :class:`~manigeo.errors.InputError` for anything else."""
+    with inspect_activations(path) as activations:
+        _check_complete(Path(path), activations)
+        if activations.shard is None:
+            raise InputError(f"{path} is no shard: it is whole, with all its examples")
+        yield activations, activations.shard
+
+
+@contextmanager
+def inspect_activations(path: str | os.PathLike[str]) -> Iterator[Activations]:
+    """Open what there is of an activation file, complete or not, whole or a shard, to say what it is.
+
+    Where there is no ``path`` but its partial file, or that is asked for, it is as its last commit made it.
+    """
+    path = Path(path)
+    found = path if path.is_file() else partial_of(path)
+    if not found.is_file():
+        raise InputError(f"{path} does not exist; write it with manigeo extract")
+    with readable(found):
+        source = CommittedFile(found, writable=False) if has_commit(found) else found
+        file = h5py.File(source, "r")
+    with file:
+        with readable(found):
+            check_header(found, file)
+            activations = Activations(file, found)
+        yield activations
+
+
+def _check_complete(path: Path, activations: Activations) -> None:
+    if not activations.complete or activations.path != path:
+        what = f"{activations.path} holds {activations.n_done} of {len(activations.examples)} examples"
+        raise InputError(f"{path} is incomplete, an unfinished extraction: {what}; extract it again, with --resume")

@@ -1,0 +1,296 @@
+"""Activation files as they are written: batch by batch, resumable, whole or in shards."""
+
+import io
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+
+from manigeo import __version__
+from manigeo.activations.layout import (
+    DTYPES,
+    EXAMPLE_COLUMNS,
+    FORMAT,
+    FORMAT_VERSION,
+    NOT_IDENTITY,
+    Shard,
+    StoredLayer,
+    check_header,
+    fingerprint_of,
+    layer_datasets,
+    readable,
+)
+from manigeo.commits import CommittedFile, has_commit, partial_of
+from manigeo.errors import InputError, ManigeoError, UsageError
+from manigeo.files import check_target
+
+# A permuted class has its rows all over the file, and a chunk is read whole: small ones waste less.
+_CHUNK_BYTES = 256 << 10
+_COMMIT_SECONDS, _COMMIT_WRITES = 1.0, 1000  # a commit waits for the disk (20 ms): one for several small batches
+
+
+class ActivationWriter:
+    """Appends batches of rows, the same rows for every layer; made by :func:`create_activations`.
+
+    ``n_done`` rows are there already: more than 0 where an interrupted extraction goes on.
+    """
+
+    def __init__(self, store: CommittedFile):
+        self._store = store
+        with h5py.File(store, "r") as file:
+            self._dtypes = {name: dataset.dtype for name, dataset in layer_datasets(file)}
+            self._n_examples = len(file["examples/index"])
+            self.n_done = int(file.attrs["n_done"])
+        self._between_batches, self._committed_at = True, time.monotonic()
+
+    def append(self, batch: Mapping[str, np.ndarray]) -> None:
+        """Write one batch, ``{layer: (rows, ...)}``, behind the last one.
+
+        Raises :class:`~manigeo.errors.InputError` for activations that the dtype of the file cannot hold.
+        """
+        if batch.keys() != self._dtypes.keys():
+            raise ValueError(f"a batch holds {sorted(self._dtypes)}, got {sorted(batch)}")
+        (n,) = {len(values) for values in batch.values()}
+        stop = self.n_done + n
+        stored = {
+            name: _as_stored(name, values.reshape(n, -1), self._dtypes[name], first=self.n_done == 0)
+            for name, values in batch.items()
+        }
+        self._between_batches = False
+        with h5py.File(self._store, "r+") as file:
+            for name, values in stored.items():
+                file["layers"][name][self.n_done : stop] = values
+            file.attrs.modify("n_done", stop)  # in place: setting it would make another
+        self.n_done, self._between_batches = stop, True
+        if self._store.n_held > _COMMIT_WRITES or time.monotonic() > self._committed_at + _COMMIT_SECONDS:
+            self.commit()
+
+    def commit(self) -> None:
+        """From here an extraction goes on that is killed later; an interrupted batch is done again."""
+        if self._between_batches:
+            self._store.commit()
+            self._committed_at = time.monotonic()
+
+    def remark(self, name: str, value: Any) -> None:
+        """Set an attribute of the file beside its provenance."""
+        with h5py.File(self._store, "r+") as file:
+            file.attrs[name] = value
+
+    def finish(self) -> None:
+        if self.n_done != self._n_examples:
+            raise ValueError(f"{self.n_done} of {self._n_examples} examples were written")
+        self.commit()
+        with h5py.File(self._store, "r+") as file:
+            file.attrs.modify("complete", True)
+        self.commit()  # by itself: everything else is in its place before the file says so
+
+
+def _as_stored(name: str, values: np.ndarray, dtype: np.dtype, *, first: bool) -> np.ndarray:
+    """The values in the dtype of the file, which may hold less than float32; that a layer is too small its ``first`` batch
+    shows, while one small example among others is just rounded."""
+    if dtype.itemsize >= values.dtype.itemsize:
+        return values
+    limits, largest = np.finfo(dtype), float(np.abs(values).max(initial=0.0))
+    smallest_normal, highest = float(limits.tiny), float(limits.max)
+    if largest > highest or (first and 0 < largest < smallest_normal):
+        raise InputError(
+            f"layer {name!r} reaches {largest:.3g}, and {dtype} holds {smallest_normal:.2g} to {highest:.5g}: store float32 "
+            "(--dtype float32)"
+        )
+    return values.astype(dtype)
+
+
+def _create_layer(
+    file: h5py.File, layer: StoredLayer, n_examples: int, dtype: str, batch_size: int | None
+) -> h5py.Dataset:
+    row_bytes = max(1, layer.n_features * np.dtype(dtype).itemsize)
+    dataset = file["layers"].create_dataset(
+        layer.name,
+        shape=(n_examples, layer.n_features),
+        dtype=dtype,
+        chunks=(_chunk_rows(row_bytes, n_examples, batch_size), layer.n_features),
+        fletcher32=True,  # a flipped bit becomes an error, not a number
+        # sums of random signs are noise to gzip, which would take a fifth off and longer than a network's forward pass
+        **({} if layer.projection else {"compression": "gzip", "compression_opts": 1, "shuffle": True}),
+    )
+    dataset.attrs["order"] = layer.order
+    dataset.attrs["module_class"] = layer.module_class
+    dataset.attrs["call_index"] = layer.call_index
+    dataset.attrs["feature_shape"] = np.array(layer.feature_shape, dtype=np.int64)
+    dataset.attrs["readout"] = layer.readout
+    dataset.attrs["projection"] = json.dumps(layer.projection)
+    dataset.attrs["aliases"] = json.dumps(layer.aliases)
+    return dataset
+
+
+def _chunk_rows(row_bytes: int, n_examples: int, batch_size: int | None) -> int:
+    """Rows of a chunk. One that two batches share is written twice and leaves a hole: rather an even share of a batch."""
+    most = int(np.clip(_CHUNK_BYTES // row_bytes, 1, n_examples))
+    if batch_size is None:
+        return most
+    most = min(most, batch_size)
+    even = max(rows for rows in range(1, most + 1) if batch_size % rows == 0)
+    return even if 2 * even >= most else most
+
+
+@contextmanager
+def create_activations(
+    path: str | os.PathLike[str],
+    examples: pd.DataFrame,
+    class_names: Sequence[str],
+    layers: Sequence[StoredLayer],
+    provenance: Mapping[str, Any],
+    *,
+    dtype: str = "float32",
+    batch_size: int | None = None,
+    shard: Shard | None = None,
+    force: bool = False,
+    resume: bool = False,
+) -> Iterator[ActivationWriter]:
+    """Write an activation file; it appears under ``path`` only if the block ends and every row was written.
+
+    ``examples`` are sorted by true class already, in the order in which batches will come, of ``batch_size`` if that is
+    known. After a kill, an interrupt, or a failure of the machine, ``<path>.partial`` keeps the batches that were written;
+    with ``resume`` the writer goes on there, or begins where there is nothing. Activations that cannot be stored, and a
+    failure before the first batch, leave nothing behind.
+
+    Raises :class:`~manigeo.errors.UsageError` where ``path`` exists and ``force`` is not given, and where there is an
+    interrupted extraction and neither ``resume`` nor ``force`` says what to do with it, or it is of something else.
+    """
+    _check_names(layers)
+    if dtype not in DTYPES:
+        raise UsageError(f"activations are stored as {' or '.join(DTYPES)}, got {dtype!r}")
+    header = _Header(examples, class_names, layers, provenance, dtype, batch_size, shard)
+    path = check_target(path, force=force)
+    with _begin(partial_of(path), header, force=force, resume=resume) as store:
+        writer = ActivationWriter(store)
+        try:
+            yield writer
+            writer.finish()
+        except BaseException as error:
+            if writer.n_done == 0 or isinstance(error, (ManigeoError, ValueError)):
+                store.remove()
+            else:
+                writer.commit()
+            raise
+        store.move(path)
+
+
+def identity_of(
+    examples: pd.DataFrame, class_names: Sequence[str], layers: Sequence[StoredLayer], provenance: Mapping[str, Any]
+) -> str:
+    """The fingerprint that a file of these would have."""
+    with h5py.File(io.BytesIO(), "w") as file:
+        _Header(examples, class_names, layers, provenance).write(file)
+        return str(file.attrs["fingerprint"])
+
+
+def _begin(partial: Path, header: "_Header", *, force: bool, resume: bool) -> CommittedFile:
+    """The partial file with its header, or, with ``resume``, that of an interrupted extraction of the same."""
+    begun = has_commit(partial)
+    if begun and not (resume or force):
+        raise UsageError(f"{partial} is an interrupted extraction: --resume goes on with it, --force begins anew")
+    store = CommittedFile(partial)
+    go_on = begun and resume
+    try:
+        _check_same(partial, store, header) if go_on else _write_anew(store, header)
+    except BaseException:
+        store.close() if go_on else store.remove()
+        raise
+    return store
+
+
+def _write_anew(store: CommittedFile, header: "_Header") -> None:
+    store.clear()
+    with h5py.File(store, "w", track_order=True) as file:
+        header.write(file)
+    store.commit()
+
+
+def _check_same(partial: Path, store: CommittedFile, header: "_Header") -> None:
+    """Raise :class:`~manigeo.errors.InputError` unless the partial file has this very header."""
+    with h5py.File(io.BytesIO(), "w") as asked, readable(partial), h5py.File(store, "r") as begun:
+        header.write(asked)
+        check_header(partial, begun)
+        same = all(_identity(asked)[key] == value for key, value in _identity(begun).items())
+        differing = _differences(*(json.loads(file.attrs["provenance"]) for file in (begun, asked)))
+    if not same:
+        raise InputError(
+            f"{partial} was begun with other settings ({differing or 'other examples or layers'}): repeat the command it "
+            "was begun with, or --force begins anew"
+        )
+
+
+def _identity(file: h5py.File) -> dict[str, Any]:
+    dtypes = [dataset.dtype for _, dataset in layer_datasets(file)]
+    return {"fingerprint": file.attrs["fingerprint"], "shard": file.attrs.get("shard"), "dtypes": dtypes}
+
+
+def _differences(begun: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    keys = sorted((begun.keys() | asked.keys()) - set(NOT_IDENTITY))
+    differing = [key for key in keys if begun.get(key) != asked.get(key)]
+    return "; ".join(f"{key} {begun.get(key)}, now {asked.get(key)}" for key in differing)
+
+
+def _check_names(layers: Sequence[StoredLayer]) -> None:
+    """In HDF5 ``a/b`` lies in the group ``a``, which therefore cannot be a data set."""
+    names = {layer.name for layer in layers}
+    clashes = sorted(name for name in names if any(other.startswith(f"{name}/") for other in names))
+    if clashes:
+        raise UsageError(f"layers {clashes} and layers below them cannot be stored together; --exclude one of them")
+
+
+@dataclass(frozen=True)
+class _Header:
+    """All of a file but its rows."""
+
+    examples: pd.DataFrame
+    class_names: Sequence[str]
+    layers: Sequence[StoredLayer]
+    provenance: Mapping[str, Any]
+    dtype: str = "float32"
+    batch_size: int | None = None
+    shard: Shard | None = None
+
+    def write(self, file: h5py.File) -> None:
+        file.attrs["format"] = FORMAT
+        file.attrs["format_version"] = FORMAT_VERSION
+        file.attrs["complete"] = False
+        file.attrs["n_done"] = 0
+        file.attrs["created"] = datetime.now(UTC).isoformat(timespec="seconds")
+        file.attrs["manigeo_version"] = __version__
+        file.attrs["provenance"] = json.dumps(self.provenance, sort_keys=True)
+        if self.shard is not None:
+            file.attrs["shard"] = json.dumps(asdict(self.shard))
+        group = file.create_group("examples")
+        for column in EXAMPLE_COLUMNS:
+            values = self.examples[column].to_numpy()
+            group.create_dataset(column, data=values.astype(h5py.string_dtype()) if column == "split" else values)
+        file.create_dataset("classes", data=np.array(self.class_names, dtype=object), dtype=h5py.string_dtype())
+        file.create_group("layers", track_order=True)
+        for layer in self.layers:
+            _create_layer(file, layer, len(self.examples), self.dtype, self.batch_size)
+        _name_dimensions(file)
+        file.attrs["fingerprint"] = fingerprint_of(file)
+
+
+def _name_dimensions(file: h5py.File) -> None:
+    """Dimension scales without values, as netCDF has them; they take no room."""
+    named: list[tuple[h5py.Dataset, tuple[str, ...]]] = [(file["classes"], ("class",))]
+    named += [(file["examples"][column], ("example",)) for column in EXAMPLE_COLUMNS]
+    named += [(dataset, ("example", f"features_{dataset.shape[1]}")) for _, dataset in layer_datasets(file)]
+    for dataset, names in named:
+        for axis, (name, size) in enumerate(zip(names, dataset.shape, strict=True)):
+            if name not in file:
+                scale = file.create_dataset(name, shape=(size,), dtype=">f4")
+                scale.make_scale(f"This is a netCDF dimension but not a netCDF variable.{size:10d}")
+            dataset.dims[axis].attach_scale(file[name])
