@@ -9,8 +9,6 @@ import click
 from manigeo.cli import options
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from manigeo_extract.data import DataSet
     from manigeo_extract.extraction import ExtractionPlan
 
@@ -35,7 +33,7 @@ layer_options = options.several(
 )  # fmt: skip
 
 
-def see_functions(network: "nn.Module", data: "DataSet", request: dict[str, Any]) -> "nn.Module":
+def see_functions(network: Any, data: "DataSet", request: dict[str, Any]) -> Any:
     """The network, whose functions are modules too under ``--backend fx``."""
     if request["backend"] == "hooks":
         return network
@@ -45,7 +43,7 @@ def see_functions(network: "nn.Module", data: "DataSet", request: dict[str, Any]
 
 
 def choose_layers(
-    network: "nn.Module", data: "DataSet", plan: "ExtractionPlan", request: dict[str, Any], **names: Sequence[str]
+    network: Any, data: "DataSet", plan: "ExtractionPlan", request: dict[str, Any], **names: Sequence[str]
 ) -> "ExtractionPlan":
     """The plan with the layers that were asked for, read as was asked; ``names`` are globs, ``patterns`` and ``exclude``."""
     from manigeo_extract.layers import list_layers, select_layers

@@ -14,13 +14,7 @@ if TYPE_CHECKING:
 
 @click.command("weights")
 @click.argument("checkpoints", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--out",
-    default="weights.csv",
-    show_default=True,
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Results: .csv, .json or .parquet.",
-)
+@options.results_option("weights.csv")
 @options.json_option
 @options.force_option
 @options.config_option
@@ -61,13 +55,7 @@ def weights_command(checkpoints: tuple[Path, ...], out: Path, as_json: bool, for
     help="Accuracy on the labels trained on less that on test data; of the unpermuted alone; or of losses.",
 )
 @click.option("--resamples", default=1000, show_default=True, type=click.IntRange(min=100))
-@click.option(
-    "--out",
-    default="correlation.csv",
-    show_default=True,
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Results: .csv, .json or .parquet.",
-)
+@options.results_option("correlation.csv")
 @options.seed_option
 @options.json_option
 @options.force_option

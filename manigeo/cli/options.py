@@ -67,6 +67,18 @@ config_option = click.option(
     callback=_read_config,
     help="TOML file with this command's options; the command line wins.",
 )
+
+
+def results_option(default: str) -> Callable[..., Any]:
+    return click.option(
+        "--out",
+        default=default,
+        show_default=True,
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="Results: .csv, .json or .parquet.",
+    )
+
+
 seed_option = click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
 force_option = click.option("--force", is_flag=True, help="Overwrite what exists.")
 dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
