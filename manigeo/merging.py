@@ -81,7 +81,7 @@ def _check_together(parts: Sequence[_Part]) -> None:
     numbers = [part.shard.number for part in parts]
     missing = sorted(set(range(1, first.shard.of + 1)) - set(numbers))
     if missing:
-        raise InputError(f"of {first.shard.of} shards, {', '.join(map(str, missing))} are missing; give all of them")
+        raise InputError(f"missing: shard {', '.join(map(str, missing))} of {first.shard.of}; give all of them")
     twice = next((number for number in numbers if numbers.count(number) > 1), None)
     if twice is not None:
         raise UsageError(f"shard {twice} of {first.shard.of} is given twice; give each once")

@@ -141,7 +141,7 @@ def test_a_merge_that_was_interrupted_goes_on(folder, shards, tmp_path, monkeypa
 
 def test_shards_that_are_not_all_there_are_not_merged(shards, tmp_path):
     out = tmp_path / "merged.h5"
-    with pytest.raises(InputError, match="of 4 shards, 2, 4 are missing"):
+    with pytest.raises(InputError, match="missing: shard 2, 4 of 4"):
         merge_activations(shards[:2], out)
     with pytest.raises(UsageError, match="shard 3 of 4 is given twice"):
         merge_activations([*shards, shards[0]], out)
