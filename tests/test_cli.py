@@ -230,6 +230,27 @@ def test_an_interrupted_analysis_keeps_what_is_finished_and_goes_on_to_the_same_
 
 
 # ------------------------------------------------------------------------------------------------------------ bad input
+def test_a_killed_analysis_has_saved_what_was_finished(acts, monkeypatch):
+    from manigeo import layerwise
+    from manigeo.cli import geometry
+
+    compute, calls = layerwise._task_rows, []
+
+    def is_killed(plan, task):
+        calls.append(task)
+        if len(calls) == 4:
+            raise SystemExit(137)  # which nothing on the way holds up
+        return compute(plan, task)
+
+    done("capacity", acts, "--draws", 20, "--out", "whole.csv")
+    monkeypatch.setattr(layerwise, "_task_rows", is_killed)
+    monkeypatch.setattr(geometry, "_SAVE_SECONDS", 0.0)
+    run("capacity", acts, "--draws", 20, "--out", "cut.csv")
+    assert len(read_results("cut.csv").drop_duplicates(["layer", "kind", "settings"])) == 3
+    done("capacity", acts, "--draws", 20, "--out", "cut.csv", "--resume")
+    assert Path("cut.csv").read_bytes() == Path("whole.csv").read_bytes()
+
+
 def test_a_missing_or_truncated_model_is_refused(checkpoint, here):
     assert "none.pt" in refused(3, "extract", "--model", "none.pt")
     Path("cut.pt").write_bytes(checkpoint.read_bytes()[:3000])

@@ -1,5 +1,6 @@
 """``manigeo capacity`` and ``manigeo info``: from activations to numbers."""
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from manigeo.activations import Activations
     from manigeo.analyses import Analysis
     from manigeo.layerwise import CapacityPlan
+
+_SAVE_SECONDS = 30.0
 
 acts_argument = click.argument("acts", type=click.Path(path_type=Path, dir_okay=False))
 
@@ -125,15 +128,20 @@ def capacity_command(
 
 # fmt: on
 def _compute(plan: "CapacityPlan", out: Path, resume: bool, jobs: int) -> "pd.DataFrame":
-    """The table, written to ``out``; so is what was finished when the user interrupts."""
+    """The table, written to ``out``; so is what was finished when the user interrupts, and now and then for one who is
+    killed."""
     from manigeo.layerwise import capacity_parts, finished_tasks
     from manigeo.results import join_results, read_results, write_results
 
     parts = [read_results(out)] if resume and out.exists() else []
     done = finished_tasks(plan, parts[0]) if parts else set()
+    saved = time.monotonic()
     try:
         for part in capacity_parts(plan, n_jobs=jobs, progress=True, done=done):
             parts.append(part)
+            if time.monotonic() - saved > _SAVE_SECONDS:
+                write_results(join_results(parts), out, force=True)
+                saved = time.monotonic()
     except KeyboardInterrupt:
         if parts:
             write_results(join_results(parts), out, force=True)
