@@ -1,7 +1,7 @@
 """How long the capacity of a layer takes, and its parts: ``make bench``. Never a timed test.
 
 The largest KKT residual of the draws stands beside each time; beside the search for the authors' directions, how far its
-worst objective is above that of a search a thousand times as tight.
+worst objective, of all K that it visits, is above that of a search three hundred times as tight.
 """
 
 import numpy as np
@@ -58,12 +58,14 @@ def test_gram_matrices_beside_a_projection(benchmark, way):
 def test_the_search_for_the_authors_directions(benchmark, monkeypatch):
     rng = np.random.default_rng(0)
     centers = rng.standard_normal((100, 512)) * np.arange(1, 513) ** -0.5
-    spans = benchmark.pedantic(searched, args=(centers,), rounds=3)
+    found = benchmark.pedantic(authors.low_rank_centers, args=(centers,), rounds=3)
+    visited = slice(len(found.residual_correlation) - 1)
+    spans = searched(centers)
     monkeypatch.setattr(authors, "_COST_RTOL", 3e-9)
     monkeypatch.setattr(authors, "_EVALUATIONS", 300_000)
-    above = objective(centers, spans) / objective(centers, searched(centers)) - 1
+    above = (objective(centers, spans) / objective(centers, searched(centers)) - 1)[visited]
     benchmark.extra_info["objective_above_best"] = above.max()
-    assert above.max() < 0.01
+    assert above.max() < 1e-3
 
 
 def searched(centers: np.ndarray) -> list[np.ndarray]:
