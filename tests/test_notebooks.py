@@ -21,6 +21,8 @@ def test_a_notebook_runs_to_its_end(path, tmp_path, monkeypatch):
     nbclient.NotebookClient(
         notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
     ).execute()  # raises CellExecutionError with the cell's traceback
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
 
 
 @notebooks

@@ -32,6 +32,7 @@ from manigeo.capacity.glue import (
     measure_draw,
     per_class,
 )
+from manigeo.capacity.streams import stream
 from manigeo.manifolds import (
     binary_unit,
     check_manifolds,
@@ -131,7 +132,7 @@ def joint_capacity(
         sample = _sample(*_view(_in_range(manifolds), points))
         if sample is None:
             return _undefined(len(manifolds), n_draws, "no_spread")
-        return _joint(sample, _Randomness(_sequence(seed), labels), n_draws, n_jobs)
+        return _joint(sample, _Randomness(seed, labels), n_draws, n_jobs)
 
 
 def _check_request(n_draws: int, labels: str, points: str) -> None:
@@ -210,25 +211,18 @@ def _columns(manifolds: Sequence[np.ndarray], mean: np.ndarray, unit: float, col
 class _Randomness(NamedTuple):
     """Labels and Gaussian of draw i, each from its own stream."""
 
-    root: np.random.SeedSequence
+    seed: int | np.random.SeedSequence
     labels: str
-
-    def generator(self, *key: int) -> np.random.Generator:
-        return np.random.default_rng(np.random.SeedSequence(self.root.entropy, spawn_key=(*self.root.spawn_key, *key)))
 
     def signs(self, i: int, n_manifolds: int) -> Float[np.ndarray, " manifolds"]:
         if self.labels == "random":
-            return self.generator(_LABEL_STREAM, i).choice([-1.0, 1.0], n_manifolds)
-        order = self.generator(_LABEL_STREAM).permutation(n_manifolds)
+            return stream(self.seed, _LABEL_STREAM, i).choice([-1.0, 1.0], n_manifolds)
+        order = stream(self.seed, _LABEL_STREAM).permutation(n_manifolds)
         return np.where(np.arange(n_manifolds) == order[i % n_manifolds], 1.0, -1.0)
 
     def gaussian(self, i: int, sample: _Sample) -> Float[np.ndarray, " rank"]:
-        g = self.generator(_DRAW_STREAM, i).standard_normal(len(sample.points))
+        g = stream(self.seed, _DRAW_STREAM, i).standard_normal(len(sample.points))
         return sample.whitening * (g @ sample.points)
-
-
-def _sequence(seed: int | np.random.SeedSequence) -> np.random.SeedSequence:
-    return seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
 
 
 class _Solved(NamedTuple):

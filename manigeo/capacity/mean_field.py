@@ -17,6 +17,7 @@ from manigeo.capacity.cavity import cavity, centers_in_metric
 from manigeo.capacity.centers import center_correlation, low_rank_centers
 from manigeo.capacity.geometry import FrameGeometry, check_sampling, cone_geometry
 from manigeo.capacity.pooled import Moments, around_centers, is_flat, moments, pooled_points
+from manigeo.capacity.streams import stream
 from manigeo.manifolds import RANK_RTOL, check_shapes
 
 # A centre this small against its points is the rounding of their mean in float32; radii would be a million and more.
@@ -115,7 +116,7 @@ def _mean_field(
     seed: int | np.random.SeedSequence,
     solver: str,
 ) -> ManifoldCapacity:
-    rng = _generator(seed, len(manifolds))
+    rng = stream(seed, len(manifolds))  # manifolds have their positions as keys
     pooled = moments(manifolds, rng)
     _check_finite(manifolds, pooled)
     rho, rho_stderr = center_correlation(pooled.centers)
@@ -126,7 +127,7 @@ def _mean_field(
         for cone, spread, gram in zip(seen.cones, _has_spread(pooled), pooled.grams, strict=True)
     ]
     rows = [
-        _row(cone_geometry(*cone, kappa, n_draws, rng=_generator(seed, mu), solver=solver) if has_center[mu] else None)
+        _row(cone_geometry(*cone, kappa, n_draws, rng=stream(seed, mu), solver=solver) if has_center[mu] else None)
         for mu, cone in enumerate(cones)
     ]
     table = pd.DataFrame(rows)
@@ -147,12 +148,6 @@ def _mean_field(
         stderr_draws=Errors(**_stderr_over_draws(defined), center_correlation=0.0),
         per_manifold=table,
     )
-
-
-def _generator(seed: int | np.random.SeedSequence, key: int) -> np.random.Generator:
-    """The randomness of one manifold (its position) or of the centres (their number): independent of all others."""
-    root = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
-    return np.random.default_rng(np.random.SeedSequence(root.entropy, spawn_key=(*root.spawn_key, key)))
 
 
 def _check_manifolds(manifolds: Sequence[np.ndarray]) -> None:

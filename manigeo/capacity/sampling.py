@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from manigeo.capacity.mean_field import manifold_capacity
+from manigeo.capacity.streams import stream
 
 _SWEPT = ("capacity", "radius", "dimension")
 
@@ -45,7 +46,8 @@ def capacity_vs_M(
         raise ValueError(
             f"sizes must be one or more numbers from 1 to {smallest}, the smallest manifold's; got {sizes}"
         )
-    orders = [_generator(seed, mu).permutation(len(X)) for mu, X in enumerate(manifolds)]
+    # a longer key than that of a manifold's draws, so another stream
+    orders = [stream(seed, mu, 0).permutation(len(X)) for mu, X in enumerate(manifolds)]
     rows = []
     for size in sizes:
         sample = [X[order[:size]] for X, order in zip(manifolds, orders, strict=True)]
@@ -65,12 +67,6 @@ def unstructured_capacity(n_points: int, kappa: float = 0.0) -> float:
     0.1
     """
     return 2 / n_points if kappa == 0 else np.nan
-
-
-def _generator(seed: int | np.random.SeedSequence, mu: int) -> np.random.Generator:
-    """The order of one manifold's points; a longer key than those of the draws, so another stream."""
-    root = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
-    return np.random.default_rng(np.random.SeedSequence(root.entropy, spawn_key=(*root.spawn_key, mu, 0)))
 
 
 def bootstrap_intervals(
@@ -101,8 +97,7 @@ def bootstrap_intervals(
     if len(columns) < 2:
         return dict.fromkeys(_SWEPT, (np.nan, np.nan))
     inverse = pd.DataFrame({"capacity": 1 / columns["capacity"], **columns[["radius", "dimension"]]}).to_numpy()
-    root = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
-    taken = np.random.default_rng(root).integers(len(inverse), size=(n_resamples, len(inverse)))
+    taken = stream(seed).integers(len(inverse), size=(n_resamples, len(inverse)))
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
     low, high = np.quantile(inverse[taken].mean(axis=1), tails, axis=0)
     with np.errstate(divide="ignore"):  # resamples of infinite capacity alone

@@ -23,6 +23,7 @@ from scipy.special import log_ndtr
 from threadpoolctl import threadpool_limits
 
 from manigeo.capacity.separation import Separation, linear_separation, whitened
+from manigeo.capacity.streams import stream
 from manigeo.manifolds import check_manifolds, global_mean, principal_directions, span_coordinates
 
 # A point this close to the mean, in roundings of the data's type and against the data's size, is at the mean.
@@ -121,7 +122,7 @@ class _Experiment:
 
     def __init__(self, points: np.ndarray, sizes: np.ndarray, bias: bool, seed: int | np.random.SeedSequence) -> None:
         self.points, self.sizes, self.bias = points, sizes, bias
-        self.root = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
+        self.seed = seed
         self.counts: dict[int, tuple[int, int]] = {}
         self.uncertified = 0
 
@@ -155,9 +156,7 @@ class _Experiment:
         return bool(separable < trials / 2 - 4 * np.sqrt(trials) / 2)
 
     def dichotomy(self, n: int, number: int) -> Separation:
-        rng = np.random.default_rng(
-            np.random.SeedSequence(self.root.entropy, spawn_key=(*self.root.spawn_key, n, number))
-        )
+        rng = stream(self.seed, n, number)
         labels = np.repeat(rng.choice([-1.0, 1.0], size=len(self.sizes)), self.sizes)
         projected = self.points @ rng.standard_normal((self.rank, n))
         if self.bias:
