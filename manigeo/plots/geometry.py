@@ -1,0 +1,217 @@
+"""Capacity, radius and dimension against depth, by one estimator or several, and against the number of points."""
+
+import json
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, StrMethodFormatter
+
+from manigeo.errors import InputError
+from manigeo.manifolds import KINDS
+from manigeo.plots.style import (
+    FLOOR,
+    IDENTITY,
+    MOST_COLUMNS,
+    SATURATED,
+    by_checkpoint,
+    draw_line,
+    finish,
+    is_saturated,
+    name_layers,
+    setting,
+    styled,
+)
+
+PANELS = {
+    "capacity": r"capacity $\alpha_M$",
+    "radius": r"radius $R_M$",
+    "dimension": r"dimension $D_M$",
+    "center_correlation": r"centre correlation $\rho$",
+}
+# estimator -> its metric, colour, marker and line
+_ESTIMATORS = {
+    "mean field": ("capacity", "C0", "o", "-"),
+    "joint": ("capacity_joint", "C3", "s", "-"),
+    "simulated": ("capacity_simulated", "0.15", "x", "--"),
+}
+
+
+def plot_geometry(table: pd.DataFrame) -> Figure:
+    """Capacity, radius, dimension and centre correlation against depth: a row each, a line a kind, a column a checkpoint.
+
+    Bands are one standard error over manifolds; the dotted line is the floor 2/M of capacity, where M points without
+    structure lie. Hollow points are of layers too narrow to separate their manifolds (flag ``saturated``). Rows share
+    their scale, so that checkpoints compare by eye.
+
+    Raises :class:`~manigeo.errors.InputError` for a table without these measures, at several settings, or with kinds or
+    checkpoints at different numbers of classes or of examples: these do not compare.
+    """
+    columns = by_checkpoint(_aggregates(table, PANELS))
+    with styled():
+        figure = Figure(figsize=(1.2 + 4.2 * len(columns), 10.5), layout="constrained")
+        axes = figure.subplots(len(PANELS), len(columns), sharex="col", sharey="row", squeeze=False)
+        for (title, part), column in zip(columns.items(), axes.T, strict=True):
+            _draw_checkpoint(part, list(column))
+            column[0].set_title(title)
+        for label, ax in zip(PANELS.values(), axes[:, 0], strict=True):
+            ax.set_ylabel(label)
+        finish(figure)
+    return figure
+
+
+def plot_estimators(table: pd.DataFrame) -> Figure:
+    """Capacity by every estimator in the table (mean field, joint, simulated): a column a kind, a row a checkpoint.
+
+    Bars are one standard error: of mean field over manifolds, of the others over draws and dichotomies. Hollow points, off
+    the line, are of layers too narrow to separate their manifolds: joint capacity is at the bound P/rank there. The
+    dotted line is the floor 2/M.
+
+    Raises :class:`~manigeo.errors.InputError` as :func:`plot_geometry` does, and for a table of one estimator.
+    """
+    metrics = [metric for metric, *_ in _ESTIMATORS.values()]
+    part = _aggregates(table, metrics)
+    if part.loc[part["value"].notna(), "metric"].nunique() < 2:
+        raise InputError("the table holds one estimator of capacity; add --simulate or --joint to manigeo capacity")
+    rows = by_checkpoint(part)
+    kinds = [kind for kind in KINDS if kind in set(part["kind"])]
+    with styled():
+        figure = Figure(figsize=(1.2 + 3.2 * len(kinds), 0.9 + 3.0 * len(rows)), layout="constrained")
+        axes = figure.subplots(len(rows), len(kinds), sharex=True, sharey=True, squeeze=False)
+        for (title, at), line in zip(rows.items(), axes, strict=True):
+            for kind, ax in zip(kinds, line, strict=True):
+                _draw_estimators(ax, at[at["kind"] == kind])
+                _draw_floor(ax, at)
+                name_layers(ax, at)
+            line[0].set_ylabel(f"{title}\n{PANELS['capacity']}" if title else PANELS["capacity"])
+        for kind, ax in zip(kinds, axes[0], strict=True):
+            ax.set_title(kind)
+        for ax in axes[:-1].flat:
+            ax.set_xlabel("")
+        finish(figure)
+    return figure
+
+
+def plot_sweep(table: pd.DataFrame) -> Figure:
+    """Capacity against the number of points per manifold M: a line a kind, a panel a layer, rows of panels a checkpoint.
+
+    Both axes are logarithmic; the dotted line is the floor 2/M. Kinds are told apart at an M where their lines are.
+
+    Raises :class:`~manigeo.errors.InputError` for a table without a sweep, and where kinds were swept over different M.
+    """
+    part = _aggregates(table, ["capacity_sweep"], by_size=True)
+    part = part.assign(M=[setting(settings, "per_class") for settings in part["settings"]])
+    panels = {
+        (title, layer): at
+        for title, rows in by_checkpoint(part).items()
+        for (_, layer), at in rows.groupby(["depth", "layer"])
+    }
+    for (_, layer), at in panels.items():
+        _refuse_different(at.groupby("kind")["M"].agg(lambda M: tuple(sorted(M))), f"at {layer} kinds were swept over")
+    n_columns = min(MOST_COLUMNS, len(panels))
+    n_rows = -(-len(panels) // n_columns)
+    with styled():
+        figure = Figure(figsize=(1.2 + 2.9 * n_columns, 0.9 + 2.7 * n_rows), layout="constrained")
+        axes = figure.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False)
+        for ((title, layer), at), ax in zip(panels.items(), axes.flat, strict=False):
+            _draw_sweep(ax, at)
+            ax.set_title(f"{title}: {layer}" if len({title for title, _ in panels}) > 1 else layer)
+        for ax in axes.flat[len(panels) :]:
+            ax.remove()
+        for ax in axes.flat[max(0, len(panels) - n_columns) : len(panels)]:
+            ax.set_xlabel("examples per class $M$")
+            ax.tick_params(labelbottom=True)
+        for ax in axes[:, 0]:
+            ax.set_ylabel(PANELS["capacity"])
+        finish(figure)
+    return figure
+
+
+# ------------------------------------------------------------------------------------------------------- what compares
+def _aggregates(table: pd.DataFrame, metrics: Collection[str], by_size: bool = False) -> pd.DataFrame:
+    """The rows over manifolds of these metrics, each once; of one setting, and of one size unless it is swept."""
+    table = table[(table["manifold"] == "") & table["metric"].isin(metrics) & table["kind"].isin(KINDS)]
+    if table["value"].notna().sum() == 0:
+        raise InputError(
+            f"nothing to plot: the table holds no {', '.join(metrics)} over manifolds of {', '.join(KINDS)}"
+        )
+    line = [*IDENTITY, "layer", "kind", "metric"]
+    table = table.drop_duplicates([*line, "settings"])
+    settings = [_without_size(text) for text in table["settings"]] if by_size else table["settings"]
+    if table.assign(settings=settings).groupby(line, dropna=False)["settings"].nunique().max() > 1:
+        raise InputError("the tables hold the same layers at different settings: plot one of the settings")
+    sizes = pd.Series(
+        [_size(text, by_size) for text in table["settings"]], index=table["kind"] + " " + table["checkpoint"]
+    )
+    _refuse_different(sizes, "the table compares")
+    return table
+
+
+def _size(settings: str, by_size: bool) -> tuple[object, ...]:
+    names = ("n_classes",) if by_size else ("n_classes", "per_class")
+    return tuple(setting(settings, name) for name in names)
+
+
+def _refuse_different(sizes: pd.Series, what: str) -> None:
+    """Capacity depends on P and strongly on M: curves at different ones do not compare."""
+    if sizes.nunique() > 1:
+        found = "; ".join(f"{name}: {size}" for name, size in sizes.groupby(level=0).first().items())
+        raise InputError(
+            f"{what} different numbers of classes or examples per class ({found}), and capacity depends on these: "
+            "run manigeo capacity on all of them with one --per-class (or --sweep-examples)"
+        )
+
+
+def _without_size(settings: str) -> str:
+    try:
+        return json.dumps({key: value for key, value in json.loads(settings).items() if key != "per_class"})
+    except (ValueError, AttributeError):
+        return settings
+
+
+# ------------------------------------------------------------------------------------------------------------- drawing
+def _draw_checkpoint(part: pd.DataFrame, column: Sequence[Axes]) -> None:
+    for metric, ax in zip(PANELS, column, strict=True):
+        for kind in KINDS:
+            line = part[(part["metric"] == metric) & (part["kind"] == kind)].sort_values("depth")
+            draw_line(ax, line, kind)
+    _draw_floor(column[0], part)
+    name_layers(column[-1], part)
+
+
+def _draw_estimators(ax: Axes, rows: pd.DataFrame) -> None:
+    for name, (metric, color, marker, dashes) in _ESTIMATORS.items():
+        line = rows[rows["metric"] == metric].sort_values("depth")
+        if line.empty:
+            continue
+        saturated = is_saturated(line)
+        x, y, error = (line[column].to_numpy(dtype=float) for column in ("depth", "value", "stderr"))
+        own = np.where(saturated, np.nan, y)  # a bound is no point of the curve
+        ax.errorbar(
+            x, own, error, color=color, marker=marker, linestyle=dashes, markersize=4, linewidth=1.4, label=name
+        )
+        if saturated.any():
+            label = f"{name}, {SATURATED}"
+            ax.plot(x[saturated], y[saturated], marker, color=color, markerfacecolor="white", label=label)
+
+
+def _draw_sweep(ax: Axes, at: pd.DataFrame) -> None:
+    for kind in KINDS:
+        draw_line(ax, at[at["kind"] == kind].sort_values("M"), kind, x="M")
+    sizes = np.array(sorted(set(at["M"])), dtype=float)
+    ax.plot(sizes, 2 / sizes, color="0.4", linestyle=":", linewidth=1, label=FLOOR)
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_xticks(sizes, [f"{size:.0f}" for size in sizes])
+    ax.minorticks_off()
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+
+
+def _draw_floor(ax: Axes, part: pd.DataFrame) -> None:
+    """2/M, which all rows share, at margin 0."""
+    size = setting(part["settings"].iloc[0], "per_class")
+    if isinstance(size, int) and not any(setting(settings, "kappa") for settings in part["settings"].unique()):
+        ax.axhline(2 / size, color="0.4", linestyle=":", linewidth=1, label=f"{FLOOR} = {2 / size:.3g}")
