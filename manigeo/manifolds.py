@@ -11,6 +11,9 @@ permuted       train, label permuted         the permuted label (trained on)
 restored       the same images as permuted   the true label
 test           held out, labels clean        the label
 =============  ============================  ====================================
+
+Images of classes that the network was never trained on are a fifth kind, *unseen*, grouped by their label (Dyballa et al.
+2024). It shares no class with the other four, whose classes are the *seen* ones; labels of unseen classes follow theirs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +23,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-KINDS = ("unpermuted", "permuted", "restored", "test")
+KINDS = ("unpermuted", "permuted", "restored", "test")  # these share their classes
+UNSEEN = "unseen"
+ALL_KINDS = (*KINDS, UNSEEN)  # places in here are spawn keys: append only
 
 
 def kind_examples(examples: pd.DataFrame, kind: str) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
@@ -28,7 +33,7 @@ def kind_examples(examples: pd.DataFrame, kind: str) -> tuple[Int[np.ndarray, " 
 
     ``examples`` has a row per example and the columns ``split``, ``true_label``, ``train_label``, ``permuted``.
 
-    Raises ``ValueError`` for a kind that is not one of :data:`KINDS`.
+    Raises ``ValueError`` for a kind that is not one of :data:`ALL_KINDS`.
 
     >>> table = pd.DataFrame({"split": ["train", "train", "test"], "true_label": [0, 1, 1],
     ...                       "train_label": [0, 0, 1], "permuted": [False, True, False]})
@@ -44,12 +49,29 @@ def kind_examples(examples: pd.DataFrame, kind: str) -> tuple[Int[np.ndarray, " 
         "permuted": permuted,
         "restored": permuted,
         "test": examples["split"].to_numpy() == "test",
+        UNSEEN: examples["split"].to_numpy() == UNSEEN,
     }
     if kind not in members:
-        raise ValueError(f"kind must be one of {KINDS}, got {kind!r}")
+        raise ValueError(f"kind must be one of {ALL_KINDS}, got {kind!r}")
     rows = np.flatnonzero(members[kind])
     label = "train_label" if kind == "permuted" else "true_label"
     return rows, examples[label].to_numpy(dtype=np.int64)[rows]
+
+
+def classes_of(examples: pd.DataFrame, kind: str) -> Int[np.ndarray, " classes"]:
+    """Labels of the classes that ``kind`` is about: the unseen ones for :data:`UNSEEN`, for the others the seen ones,
+    which are all classes where none was held out. A class may yet have no example of the kind.
+
+    Raises ``ValueError`` for a kind that is not one of :data:`ALL_KINDS`.
+
+    >>> table = pd.DataFrame({"split": ["train", "test", "unseen"], "true_label": [0, 1, 2]})
+    >>> classes_of(table, "test").tolist(), classes_of(table, "unseen").tolist()
+    ([0, 1], [2])
+    """
+    if kind not in ALL_KINDS:
+        raise ValueError(f"kind must be one of {ALL_KINDS}, got {kind!r}")
+    unseen = examples["split"].to_numpy() == UNSEEN
+    return np.unique(examples["true_label"].to_numpy(dtype=np.int64)[unseen == (kind == UNSEEN)])
 
 
 @dataclass(frozen=True)
@@ -73,15 +95,16 @@ def matched_size(
 ) -> MatchedSize:
     """The largest common number of examples per class over ``kinds``, up to ``cap``; kinds too small are left out.
 
-    ``classes``: labels of those that count; None for all.
+    ``classes``: labels of those that count, None for all. Of these, seen and unseen ones cannot be matched: those that the
+    first of ``kinds`` is about count, and kinds that do not share them are left out.
     """
-    counted = np.unique(examples["true_label"]) if classes is None else np.array(classes)
+    counted = _counted(examples, kinds, classes)
     smallest: dict[str, tuple[int, int]] = {}
     excluded: dict[str, tuple[int, ...]] = {}
     for kind in kinds:
         _, labels = kind_examples(examples, kind)
         counts = np.array([np.count_nonzero(labels == c) for c in counted])
-        if counts.min() < 2:
+        if not len(counted) or counts.min() < 2:
             excluded[kind] = tuple(int(c) for c in counted[counts < 2])
         else:
             smallest[kind] = (int(counts.min()), int(counted[counts.argmin()]))
@@ -93,6 +116,14 @@ def matched_size(
     return MatchedSize(tuple(int(c) for c in counted), tuple(smallest), per_class, limited_by, excluded)
 
 
+def _counted(examples: pd.DataFrame, kinds: Sequence[str], classes: Sequence[int] | None) -> Int[np.ndarray, " n"]:
+    first = kinds[0] if kinds else KINDS[0]
+    if classes is None:
+        return classes_of(examples, first)
+    others = classes_of(examples, KINDS[0] if first == UNSEEN else UNSEEN)
+    return np.array([label for label in classes if label not in others], dtype=np.int64)
+
+
 def sample_rows(
     examples: pd.DataFrame,
     kind: str,
@@ -102,7 +133,7 @@ def sample_rows(
 ) -> dict[int, Int[np.ndarray, " m"]]:
     """Rows of each class of a kind: all of them, or ``per_class`` drawn without replacement, in ascending order.
 
-    ``classes``: labels of the wanted ones; None for all.
+    ``classes``: labels of the wanted ones; None for all that the kind is about.
 
     The draw of a class depends on ``seed``, the kind and the class alone, so that every layer, and every checkpoint,
     is looked at through the same examples. Permuted and restored are drawn apart: they group the same images differently.
@@ -111,12 +142,12 @@ def sample_rows(
     """
     rows, labels = kind_examples(examples, kind)
     sampled = {}
-    for c in np.unique(examples["true_label"]) if classes is None else classes:
+    for c in classes_of(examples, kind) if classes is None else classes:
         members = rows[labels == c]
         if per_class is not None:
             if len(members) < per_class:
                 raise ValueError(f"class {c} has {len(members)} {kind} examples, fewer than per_class={per_class}")
-            rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(KINDS.index(kind), int(c))))
+            rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(ALL_KINDS.index(kind), int(c))))
             members = np.sort(rng.choice(members, size=per_class, replace=False))
         sampled[int(c)] = members
     return sampled

@@ -307,7 +307,7 @@ def test_an_unknown_split_is_a_programming_error(uneven):
         ("idx", {}, "where to read, 'idx:PATH'"),
         ("glyphs:here", {}, "'glyphs' alone"),
         ("glyphs", {"clases": 3}, "no arg 'clases'; did you mean 'classes'"),
-        ("digits", {"colour": 3}, "no arg 'colour'; there are: per_class, seed, test, validation"),
+        ("digits", {"colour": 3}, "no arg 'colour'; there are: holdout_classes, per_class, seed, test, validation"),
         ("glyphs", {"classes": 101}, "classes from 2 to 100, got 101"),
         ("glyphs", {"classes": "ten"}, "classes as a whole number from 0 on, got 'ten'"),
         ("glyphs", {"train": 0}, "train and test of at least 1"),

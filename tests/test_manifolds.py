@@ -8,10 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manigeo.manifolds import (
+    ALL_KINDS,
     KINDS,
+    UNSEEN,
     check_manifolds,
     check_shapes,
     class_means,
+    classes_of,
     global_mean,
     kind_examples,
     matched_size,
@@ -58,6 +61,75 @@ def test_validation_examples_belong_to_no_kind():
     table = example_table()
     table.loc[table["split"] == "test", "split"] = "validation"
     assert len(kind_examples(table, "test")[0]) == 0
+
+
+def with_unseen(table: pd.DataFrame, classes: int = 2, each: int = 7) -> pd.DataFrame:
+    """The table, and behind it examples of classes that were held out."""
+    labels = np.repeat(table["true_label"].max() + 1 + np.arange(classes), each)
+    unseen = pd.DataFrame(
+        {
+            "index": np.arange(len(labels)),
+            "split": UNSEEN,
+            "true_label": labels,
+            "train_label": labels,
+            "permuted": False,
+        }
+    )
+    return pd.concat([table, unseen], ignore_index=True)
+
+
+def test_unseen_examples_are_of_no_other_kind_and_grouped_by_their_label():
+    table = with_unseen(example_table())
+    rows, labels = kind_examples(table, UNSEEN)
+    assert rows.tolist() == list(range(len(example_table()), len(table)))
+    assert labels.tolist() == [3] * 7 + [4] * 7
+    for kind in KINDS:
+        assert [a.tolist() for a in kind_examples(table, kind)] == [
+            a.tolist() for a in kind_examples(example_table(), kind)
+        ]
+
+
+def test_the_four_kinds_are_about_the_seen_classes_and_the_fifth_about_the_others():
+    table = with_unseen(example_table())
+    assert list(ALL_KINDS) == [*KINDS, UNSEEN]
+    assert [classes_of(table, kind).tolist() for kind in ALL_KINDS] == [[0, 1, 2]] * 4 + [[3, 4]]
+    assert [classes_of(example_table(), kind).tolist() for kind in ALL_KINDS] == [[0, 1, 2]] * 4 + [[]]
+
+
+def test_samples_of_the_four_kinds_are_the_same_beside_unseen_classes():
+    alone, together = example_table(), with_unseen(example_table())
+    for kind in KINDS:
+        before, after = (sample_rows(table, kind, 3, seed=5) for table in (alone, together))
+        assert {label: rows.tolist() for label, rows in before.items()} == {
+            label: rows.tolist() for label, rows in after.items()
+        }
+
+
+def test_a_sample_of_the_unseen_is_of_their_classes():
+    table = with_unseen(example_table())
+    sampled = sample_rows(table, UNSEEN, 3)
+    assert list(sampled) == [3, 4]
+    assert all((table["true_label"][rows] == label).all() for label, rows in sampled.items())
+
+
+@pytest.mark.parametrize("classes", [None, range(5)])
+def test_kinds_are_matched_over_the_classes_they_share(classes):
+    table = with_unseen(example_table())
+    size = matched_size(table, ALL_KINDS, classes=classes)
+    assert (size.classes, size.kinds, size.per_class) == ((0, 1, 2), KINDS, 5)
+    assert size.excluded == {UNSEEN: (0, 1, 2)}
+    size = matched_size(table, (UNSEEN,), classes=classes)
+    assert (size.classes, size.kinds, size.per_class) == ((3, 4), (UNSEEN,), 7)
+
+
+def test_classes_that_are_none_of_a_kinds_leave_it_out():
+    size = matched_size(with_unseen(example_table()), KINDS, classes=[3, 4])
+    assert (size.classes, size.kinds, size.excluded) == ((), (), dict.fromkeys(KINDS, ()))
+
+
+def test_classes_of_an_unknown_kind_are_refused():
+    with pytest.raises(ValueError, match="kind must be one of"):
+        classes_of(example_table(), "shuffled")
 
 
 def test_an_unknown_kind_is_refused():

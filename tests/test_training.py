@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from manigeo.errors import InputError, ManigeoError, UsageError
-from manigeo_extract import training
+from manigeo_extract import evaluation, training
 from manigeo_extract.checkpoints import load_checkpoint, plain
 from manigeo_extract.data import DataSet, Permutation, load_data, permute_labels
 from manigeo_extract.layca import layer_rates
@@ -165,7 +165,7 @@ def test_inputs_too_large_to_hold_are_prepared_batch_by_batch(
     data: DataSet, examples: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = train(network(), data, examples, TrainingPlan(epochs=2), tmp_path / "held", progress=quiet)
-    monkeypatch.setattr(training, "IN_MEMORY", 0)
+    monkeypatch.setattr(evaluation, "IN_MEMORY", 0)
     assert train(network(), data, examples, TrainingPlan(epochs=2), tmp_path / "lazy", progress=quiet) == held
 
 

@@ -1,6 +1,7 @@
 """Data sets, and the permuted labels that make a network memorize (Stephenson et al. 2021; Zhang et al. 2017).
 
-A data set is one pool of examples, train before validation before test; its row numbers are those of the example table.
+A data set is one pool of examples, train before validation before test before those of unseen classes; its row numbers are
+those of the example table.
 """
 
 import inspect
@@ -17,7 +18,7 @@ import torch
 from jaxtyping import Int64, Shaped
 
 from manigeo.errors import UsageError
-from manigeo.manifolds import KINDS, kind_examples
+from manigeo.manifolds import ALL_KINDS, KINDS, UNSEEN, kind_examples
 from manigeo_extract import lazy, loaders, texts
 from manigeo_extract.batches import NamedTensors
 from manigeo_extract.parts import (
@@ -31,6 +32,7 @@ from manigeo_extract.parts import (
     stratified,
 )
 from manigeo_extract.resolve import near_names
+from manigeo_extract.unseen import choose_unseen, hold_classes_out
 
 SOURCES: Mapping[str, Callable[..., Source]] = {
     "glyphs": loaders.read_glyphs,
@@ -42,9 +44,10 @@ SOURCES: Mapping[str, Callable[..., Source]] = {
     "folder": lazy.read_folder,
     "hf": texts.read_hf,
 }
-COMMON: Mapping[str, Any] = {"validation": 0.1, "seed": 0, "per_class": None}
+COMMON: Mapping[str, Any] = {"validation": 0.1, "seed": 0, "per_class": None, "holdout_classes": None}
 WITHOUT_PLACE = ("glyphs", "digits")
-SPLITS = ("train", "validation", "test")
+NOT_NUMBERS = ("holdout_classes",)
+SPLITS = ("train", "validation", "test", UNSEEN)
 
 
 # ---------------------------------------------------------------------------------------------------------- data sets
@@ -53,7 +56,8 @@ class DataSet:
     """Examples of all splits under common row numbers; inputs are prepared when they are asked for.
 
     ``index`` is the position in the source file (for a folder, in the list of its images by name), ``args`` the values
-    that were in force: ``load_data(spec, args)`` gives the same data set again.
+    that were in force: ``load_data(spec, args)`` gives the same data set again. The last ``n_unseen`` of ``class_names``
+    were held out; their examples come in the order train, validation, test of the source.
     """
 
     spec: str
@@ -66,13 +70,15 @@ class DataSet:
     preprocessing: dict[str, Any]
     fingerprint: str
     parts: tuple[Part, ...] = field(repr=False)
+    n_unseen: int = 0
 
     @property
     def n_classes(self) -> int:
-        return len(self.class_names)
+        """Classes to train on, those a network has outputs for; labels of unseen ones begin here."""
+        return len(self.class_names) - self.n_unseen
 
     def rows(self, split: str) -> Int64[np.ndarray, " rows"]:
-        """Row numbers of ``train``, ``validation`` or ``test``."""
+        """Row numbers of ``train``, ``validation``, ``test`` or ``unseen``."""
         if split not in SPLITS:
             raise ValueError(f"split must be one of {SPLITS}, got {split!r}")
         return np.flatnonzero(self.split == split)
@@ -121,21 +127,21 @@ def load_data(spec: str, args: Mapping[str, Any] | None = None) -> DataSet:
 
     Args of every source: ``validation`` = .1, the share of each training class that is set apart where a source brings
     no validation split (at least one example, 0 for none); ``per_class``, the most training examples to use of a class;
-    ``seed`` = 0.
+    ``holdout_classes``, names or labels of classes whose examples all go to the split ``unseen``, or how many to draw: the
+    seen classes are numbered from 0 on in their order, the unseen ones after them; ``seed`` = 0.
 
-    Raises ``UsageError`` for an unknown source or arg, ``InputError`` for files that are missing or damaged.
+    Raises ``UsageError`` for an unknown source, arg or class, ``InputError`` for files that are missing or damaged.
 
     >>> data = load_data("digits", {"per_class": 20})
     >>> len(data.rows("train")), tuple(data.inputs([0, 1]).shape)
     (200, (2, 1, 8, 8))
     """
     options = _options(spec, dict(args or {}))
-    source = _read(spec, options)
+    source = _with_unseen(spec, _read(spec, options), options)
     parts = _splits(spec, source, options, asked="validation" in (args or {}))
-    sizes = [len(part) for part in parts.values()]
-    labels = np.concatenate([part.labels for part in parts.values()])
-    split = np.repeat(list(parts), sizes)
-    pool = tuple(parts.values())
+    pool = (*parts.values(), *source.unseen)
+    labels = np.concatenate([part.labels for part in pool])
+    split = np.repeat([*parts, *[UNSEEN] * len(source.unseen)], [len(part) for part in pool])
     return DataSet(
         spec=spec,
         args={name: value for name, value in options.items() if value is not None or name in (args or {})},
@@ -147,6 +153,7 @@ def load_data(spec: str, args: Mapping[str, Any] | None = None) -> DataSet:
         preprocessing=standardisation(parts["train"], source.standardise),
         fingerprint=fingerprint(pool, labels, split),
         parts=pool,
+        n_unseen=len(options["holdout_classes"] or ()),
     )
 
 
@@ -168,12 +175,14 @@ def runs_code(spec: str) -> bool:
 def describe(data: DataSet, examples: pd.DataFrame) -> str:
     """What is in a data set and its example table, for reading: sizes, permuted labels, the classes of each kind."""
     shape = " x ".join(map(str, data.input_shape))
-    counts = ", ".join(f"{split} {len(data.rows(split))}" for split in SPLITS)
+    shown = [split for split in SPLITS if split != UNSEEN or data.n_unseen]
+    counts = ", ".join(f"{split} {len(data.rows(split))}" for split in shown)
+    classes = f"{data.n_classes} classes" + f" and {data.n_unseen} unseen" * bool(data.n_unseen)
     members = int(examples["permuted"].sum())
     changed = int((examples["true_label"] != examples["train_label"]).sum())
     return "\n".join(
         [
-            f"{data.spec}: {len(data.labels)} examples ({counts}), {data.n_classes} classes, inputs {shape}",
+            f"{data.spec}: {len(data.labels)} examples ({counts}), {classes}, inputs {shape}",
             f"permuted: {members} of {len(data.rows('train'))} training examples, {changed} of them got another label",
             f"examples per class, smallest to largest: {', '.join(_class_sizes(data, examples))}",
         ]
@@ -181,8 +190,9 @@ def describe(data: DataSet, examples: pd.DataFrame) -> str:
 
 
 def _class_sizes(data: DataSet, examples: pd.DataFrame) -> Iterator[str]:
-    for kind in KINDS:
-        counts = np.bincount(kind_examples(examples, kind)[1], minlength=data.n_classes)
+    for kind in ALL_KINDS if data.n_unseen else KINDS:
+        first, size = (data.n_classes, data.n_unseen) if kind == UNSEEN else (0, data.n_classes)
+        counts = np.bincount(kind_examples(examples, kind)[1] - first, minlength=size)
         yield f"{kind} {counts.min()} to {counts.max()}"
 
 
@@ -270,7 +280,7 @@ def _options(spec: str, given: dict[str, Any]) -> dict[str, Any]:
                 raise UsageError(f"{spec} has no arg {name!r}{near}")
     options = {**COMMON, **own, **given}
     numbers = {**COMMON, **({} if runs_code(spec) else own | {name: None for name in parameters if name not in own})}
-    numbers = {name: default for name, default in numbers.items() if not isinstance(default, str)}
+    numbers = {name: d for name, d in numbers.items() if not isinstance(d, str) and name not in NOT_NUMBERS}
     return options | {name: _number(spec, name, options.get(name), numbers[name]) for name in numbers}
 
 
@@ -312,6 +322,15 @@ def _read(spec: str, options: Mapping[str, Any]) -> Source:
     if name not in SOURCES:
         return lazy.read_factory(spec, own)
     return SOURCES[name](*([Path(place).expanduser()] if place else []), **own)
+
+
+def _with_unseen(spec: str, source: Source, options: dict[str, Any]) -> Source:
+    """The source with its held-out classes apart; the options then say which these are."""
+    if options["holdout_classes"] is None:
+        return source
+    unseen = choose_unseen(spec, options["holdout_classes"], source.class_names, options["seed"])
+    options["holdout_classes"] = [source.class_names[label] for label in unseen]
+    return hold_classes_out(source, unseen)
 
 
 def _splits(spec: str, source: Source, options: dict[str, Any], *, asked: bool) -> dict[str, Part]:

@@ -1,6 +1,7 @@
 """How well a network does on the four kinds of examples, and whether it has memorized (Stephenson et al. 2021)."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -16,6 +17,8 @@ from manigeo_extract.layers import evaluating
 MEMORIZATION_GATE = 0.95  # accuracy on permuted examples from which on a network counts as having memorized
 GROUPS = (("unpermuted",), ("permuted", "restored"), ("test",), ("validation",))  # kinds of a group share their images
 
+IN_MEMORY = 2**30  # bytes up to which all inputs are prepared once and held on the device
+
 Scores = dict[str, dict[str, float | int]]  # {kind: {"accuracy", "loss", "n"}}
 
 
@@ -24,6 +27,36 @@ class HasInputs(Protocol):
     """Anything that gives the inputs of some rows of the example table, as a float tensor."""
 
     def inputs(self, rows: Any) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class _Held:
+    """Inputs prepared once, on the device."""
+
+    X: Tensor
+
+    def inputs(self, rows: Any) -> Tensor:
+        return self.X[torch.as_tensor(rows, device=self.X.device)]
+
+
+@dataclass(frozen=True)
+class _Some:
+    """Inputs of some rows, numbered anew, prepared when they are asked for."""
+
+    data: HasInputs
+    chosen: Int[np.ndarray, " n"]
+
+    def inputs(self, rows: Any) -> Any:
+        return self.data.inputs(self.chosen[rows])
+
+
+def held(data: HasInputs, rows: Int[np.ndarray, " n"], device: str | torch.device) -> HasInputs:
+    """The inputs of these rows, from 0 on: prepared once and on the device, if they are images and fit a gibibyte."""
+    one = data.inputs(rows[:1])
+    if not isinstance(one, Tensor) or one.nbytes * len(rows) > IN_MEMORY:
+        return _Some(data, rows)
+    chunks = np.array_split(rows, -(-len(rows) // 1024))
+    return _Held(torch.cat([data.inputs(chunk) for chunk in chunks]).to(device))
 
 
 def evaluate(
@@ -38,7 +71,8 @@ def evaluate(
     .. math::
         \mathrm{loss} = -\langle \log p_y(x) \rangle, \quad \mathrm{accuracy} = \langle [\arg\max_k p_k(x) = y] \rangle
 
-    In eval mode, without augmentation; permuted and restored share one forward pass. Training flags are put back.
+    In eval mode, without augmentation; permuted and restored share one forward pass. Training flags are put back. Unseen
+    classes are not scored: the network has no outputs for them.
 
     Raises :class:`~manigeo.errors.UsageError` when the model has fewer outputs than there are classes.
     """

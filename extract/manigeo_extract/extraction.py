@@ -18,7 +18,7 @@ from tqdm import tqdm
 from manigeo.activations import Shard, StoredLayer, create_activations, identity_of
 from manigeo.errors import InputError, UsageError
 from manigeo.files import check_target
-from manigeo.manifolds import KINDS, kind_examples
+from manigeo.manifolds import ALL_KINDS, kind_examples
 from manigeo_extract.data import DataSet, Permutation, permute_labels
 from manigeo_extract.devices import InPieces, check_device
 from manigeo_extract.layers import Layer, list_layers, select_layers, taking_inputs
@@ -100,10 +100,10 @@ def _choose_rows(examples: pd.DataFrame, per_class: int, seed: int) -> np.ndarra
 
 
 def _kind_rows(examples: pd.DataFrame, per_class: int, seed: int) -> Iterator[np.ndarray]:
-    for kind in KINDS:
+    for kind in ALL_KINDS:
         rows, labels = kind_examples(examples, kind)
         for label in np.unique(labels):
-            rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(KINDS.index(kind), int(label))))
+            rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(ALL_KINDS.index(kind), int(label))))
             yield rng.permutation(rows[labels == label])[:per_class]
 
 

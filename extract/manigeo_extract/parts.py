@@ -15,7 +15,10 @@ from jaxtyping import Bool, Int64, Shaped
 
 from manigeo.errors import InputError, UsageError
 
-PURPOSES = ("train", "validation", "test", "hold out test", "hold out validation", "per_class", "members", "labels")
+PURPOSES = (  # places in here are spawn keys: append only
+    "train", "validation", "test", "hold out test", "hold out validation", "per_class", "members", "labels",
+    "hold out classes",
+)  # fmt: skip
 CHUNK = 512  # rows in hand at a time where a whole data set is gone through
 LAZY_STATISTICS = 4096  # training examples that are read for mean and deviation where reading is slow
 LAZY_FINGERPRINT = 64  # and for the fingerprint, at either end
@@ -72,11 +75,15 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """What a reader found: train and test, perhaps validation, the names of the classes, who prepares the inputs."""
+    """What a reader found: train and test, perhaps validation, the names of the classes, who prepares the inputs.
+
+    ``unseen``: examples of the classes that were held out, whose names come last.
+    """
 
     parts: dict[str, Part]
     class_names: tuple[str, ...]
     standardise: bool = True
+    unseen: tuple[Part, ...] = ()
 
 
 def stratified(

@@ -26,7 +26,8 @@ from manigeo.errors import InputError, ManigeoError, UsageError
 from manigeo_extract.checkpoints import Checkpoint, plain, read_safely, restore_model, state_copy, to_bytes, write_whole
 from manigeo_extract.data import DataSet
 from manigeo_extract.devices import check_device
-from manigeo_extract.evaluation import MEMORIZATION_GATE, HasInputs, Scores, evaluate, memorized
+from manigeo_extract.evaluation import MEMORIZATION_GATE, HasInputs, Scores, evaluate, held, memorized
+from manigeo_extract.finetuning import Start
 from manigeo_extract.layca import Layca
 from manigeo_extract.layers import evaluating, taking_inputs
 from manigeo_extract.recorder import Recorder, flat_settings
@@ -34,7 +35,6 @@ from manigeo_extract.resolve import near_names
 
 __all__ = ["MEMORIZATION_GATE", "Recorder", "TrainingPlan", "augmented", "evaluate", "memorized", "train"]
 
-IN_MEMORY = 2**30  # bytes up to which all inputs are prepared once and held on the device
 RESUME_FORMAT = "manigeo-resume"
 
 Progress = Callable[[int, float, Scores], None]
@@ -147,6 +147,7 @@ def train(
     arch: str | None = None,
     arch_args: Mapping[str, Any] | None = None,
     permutation: Any = None,
+    start: Start | None = None,
     device: str | torch.device = "cpu",
     progress: Progress | None = None,
     resume: bool = False,
@@ -155,7 +156,8 @@ def train(
     """Train ``model`` on ``train_label`` of the example table; returns the scores of the last epoch.
 
     Writes the folder that :mod:`manigeo_extract.recorder` describes. ``arch``, ``arch_args`` and ``permutation`` say
-    what the model and the labels are; they go into the checkpoints. ``progress`` is called with epoch, training loss
+    what the model and the labels are; they go into the checkpoints. ``start`` says where weights that are to be fine-tuned
+    are from (:mod:`manigeo_extract.finetuning`); it goes into ``run.json``. ``progress`` is called with epoch, training loss
     and scores when an epoch is on disk; without it a bar is shown, on a terminal only. With ``resume`` a run continues
     after its last whole epoch, and one that has none starts.
 
@@ -180,15 +182,16 @@ def train(
         permutation=permutation,
         seed=plan.seed,
         epochs=plan.checkpoint_epochs,
-        notes={"plan": plan},
+        notes={"plan": plan} | ({} if start is None else {"started_from": start.origin}),
         resume=resume,
         overwrite=overwrite,
     )
     settings = {**recorder.settings, "plan": plain(plan), "labels": hashlib.sha256(_as_csv(examples)).hexdigest()}
+    settings |= {} if start is None else {"started_from": plain(start.identity)}
     done, scores = _resumed(recorder, settings, model, optimizer) if resume else (-1, {})
     if done < 0:
         write_whole(recorder.directory / "labels.csv", _as_csv(examples))
-    source = _held(data, len(examples), device)
+    source = held(data, np.arange(len(examples)), device)
     labels = torch.as_tensor(examples["train_label"].to_numpy()[rows], device=device)
     with _reported(progress, plan, done) as report:
         for epoch in range(done + 1, plan.epochs + 1):  # epoch 0 scores and records the initial network
@@ -279,23 +282,6 @@ def _seeded(seed: int, epoch: int, device: torch.device) -> Iterator[torch.Gener
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(int(layers))
         yield torch.Generator().manual_seed(int(order))
-
-
-@dataclass(frozen=True)
-class _Held:
-    """All inputs, prepared once, on the device."""
-
-    X: Tensor
-
-    def inputs(self, rows: Any) -> Tensor:
-        return self.X[torch.as_tensor(rows, device=self.X.device)]
-
-
-def _held(data: DataSet, n: int, device: str | torch.device) -> HasInputs:
-    if 4 * n * math.prod(data.input_shape) > IN_MEMORY:
-        return data
-    chunks = np.array_split(np.arange(n), math.ceil(n / 1024))
-    return _Held(torch.cat([data.inputs(chunk) for chunk in chunks]).to(device))
 
 
 def _check_finite(epoch: int, loss: float, scores: Scores, plan: TrainingPlan) -> None:

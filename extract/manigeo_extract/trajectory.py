@@ -16,6 +16,7 @@ from manigeo.results import as_table
 from manigeo.weights import MEASURES, WeightChange, is_kernel, pooled_change, weight_change
 from manigeo_extract.checkpoints import load_checkpoint
 from manigeo_extract.layers import unwrap
+from manigeo_extract.runs import place_of, run_snapshots
 
 PathLike = str | os.PathLike[str]
 
@@ -25,15 +26,8 @@ def run_checkpoints(run: PathLike) -> list[Path]:
 
     Raises :class:`~manigeo.errors.InputError` where there are none.
     """
-    folder = Path(run) / "checkpoints" if (Path(run) / "checkpoints").is_dir() else Path(run)
-    kept = sorted(folder.glob("epoch-*.pt"))
-    named = [folder / f"{name}.pt" for name in ("best", "last") if (folder / f"{name}.pt").is_file()]
-    by_epoch = {load_checkpoint(path).epoch: path for path in [*reversed(named), *kept]}
-    if not by_epoch:
-        raise InputError(
-            f"{run} holds no checkpoints: give a folder of manigeo train or of a recorder, or checkpoint files"
-        )
-    return [by_epoch[epoch] for epoch in sorted(by_epoch, key=lambda epoch: -1 if epoch is None else epoch)]
+    by_epoch = {snapshot.epoch: snapshot.path for snapshot in reversed(run_snapshots(run))}  # of equals the first
+    return list(reversed(by_epoch.values()))
 
 
 def weight_table(paths: Sequence[PathLike], *, progress: bool = False) -> pd.DataFrame:
@@ -104,14 +98,8 @@ class _State(NamedTuple):
 
 
 def _read(path: PathLike) -> _State:
-    checkpoint, path = load_checkpoint(path), Path(path)
-    place = {
-        "run": path.parent.parent.name if path.parent.name == "checkpoints" else path.parent.name,
-        "checkpoint": path.stem,
-        "epoch": checkpoint.epoch,
-        "fingerprint": checkpoint.sha256,
-    }
-    return _State(place, str(path), _kernels(checkpoint.state_dict, str(path)))
+    checkpoint = load_checkpoint(path)
+    return _State(place_of(checkpoint), str(path), _kernels(checkpoint.state_dict, str(path)))
 
 
 def _kernels(state: Mapping[str, Any], source: str) -> dict[str, np.ndarray]:

@@ -25,7 +25,7 @@ from manigeo.activations.layout import (
 from manigeo.activations.streaming import StoredManifolds
 from manigeo.commits import CommittedFile, has_commit, partial_of
 from manigeo.errors import InputError, UsageError
-from manigeo.manifolds import KINDS, kind_examples, sample_rows
+from manigeo.manifolds import ALL_KINDS, kind_examples, sample_rows
 
 _READ_BYTES = 32 << 20  # at a time
 _HELD_BYTES = 256 << 20  # manifolds above this stay in the file
@@ -63,7 +63,7 @@ class Activations:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        return tuple(kind for kind in KINDS if len(kind_examples(self.examples, kind)[0]))
+        return tuple(kind for kind in ALL_KINDS if len(kind_examples(self.examples, kind)[0]))
 
     def layer(self, name: str) -> StoredLayer:
         """What is stored of a layer; :class:`~manigeo.errors.UsageError` for a name that the file does not have."""

@@ -76,7 +76,7 @@ def extract_command(
     project: int | None, dtype: str, device: str, shard: str | None, tf32: bool, resume: bool, seed: int, dry_run: bool,
     force: bool, **request: Any,
 ) -> None:  # fmt: skip
-    """Write the activations of MODEL's layers on unpermuted, permuted and test examples.
+    """Write the activations of MODEL's layers on unpermuted, permuted and test examples, and those of held-out classes.
 
     A checkpoint of manigeo train carries architecture, data set and permutation; for others say them with --arch,
     --data and --permute or --labels.
@@ -116,7 +116,7 @@ def _load_and_plan(
     from manigeo_extract.extraction import plan_extraction
 
     checkpoint = open_checkpoint(path, request)
-    data, examples = _examples(checkpoint, request)
+    data, examples = open_examples(checkpoint, request)
     opened = open_network(checkpoint, data, request, plan_options["seed"])
     network = see_functions(opened.module, data, request)
     plan = plan_extraction(network, data, examples, **plan_options)
@@ -124,7 +124,8 @@ def _load_and_plan(
     return network, (checkpoint, data, opened), plan
 
 
-def _examples(checkpoint: "Checkpoint", request: dict[str, Any]) -> "tuple[DataSet, pd.DataFrame]":
+def open_examples(checkpoint: "Checkpoint", request: dict[str, Any]) -> "tuple[DataSet, pd.DataFrame]":
+    """The data that the checkpoint was trained on, or those that were asked for, and the labels of training."""
     from manigeo_extract.data import load_data, permute_labels, runs_code
     from manigeo_extract.extraction import read_labels
 

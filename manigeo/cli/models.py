@@ -14,17 +14,22 @@ if TYPE_CHECKING:
     from manigeo_extract.data import DataSet
     from manigeo_extract.networks import Network
 
+# How weights are read from a file.
+file_options = options.several(
+    click.option("--state-key", metavar="KEY", help="Where in the file the weights are, e.g. ema.model. Default: "
+                 "state_dict, model_state_dict, model, net, module, or the file itself."),
+    click.option("--ema", is_flag=True, help="Averaged weights: state_dict_ema, model_ema, ema_state_dict or ema."),
+    click.option("--no-strict", is_flag=True, help="Take what fits of the weights, and say what does not."),
+    click.option("--trust", is_flag=True, help="Also read a file that executes what is in it while it is read."),
+)  # fmt: skip
+
 model_options = options.several(
     click.option("--model", type=click.Path(path_type=Path), help="A checkpoint of manigeo train or your own loop, or "
                  "another program's weights (.pt, .pth, .ckpt, .safetensors); with --trust also a pickled network or "
                  ".pt2, which need no --arch."),
     click.option("--weights", type=click.Choice(["checkpoint", "init"]), default="checkpoint", show_default=True,
                  help="init: the untrained network, from the seed of the training; without --model from --seed."),
-    click.option("--state-key", metavar="KEY", help="Where in the file the weights are, e.g. ema.model. Default: "
-                 "state_dict, model_state_dict, model, net, module, or the file itself."),
-    click.option("--ema", is_flag=True, help="Averaged weights: state_dict_ema, model_ema, ema_state_dict or ema."),
-    click.option("--no-strict", is_flag=True, help="Take what fits of the weights, and say what does not."),
-    click.option("--trust", is_flag=True, help="Also read a file that executes what is in it while it is read."),
+    file_options,
 )  # fmt: skip
 
 

@@ -1,12 +1,17 @@
 """``manigeo train``: from a data set to a run with checkpoints."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from manigeo.cli import options
-from manigeo.errors import UsageError
+from manigeo.cli.models import file_options
+from manigeo.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from manigeo_extract.checkpoints import Checkpoint
+    from manigeo_extract.finetuning import Start
 
 
 def _epochs(ctx: click.Context, param: click.Parameter, text: str) -> tuple[int, ...] | str:
@@ -19,6 +24,11 @@ def _epochs(ctx: click.Context, param: click.Parameter, text: str) -> tuple[int,
         raise click.BadParameter(f"expected epochs such as 1,5,20, or all; got {text!r}", ctx, param) from error
 
 
+def _classes(ctx: click.Context, param: click.Parameter, text: str | None) -> int | str | None:
+    """``cat,dog``, or how many."""
+    return int(text) if text and text.isdecimal() else text
+
+
 @click.command("train")
 @click.option(
     "--out",
@@ -29,6 +39,22 @@ def _epochs(ctx: click.Context, param: click.Parameter, text: str) -> tuple[int,
 )
 @options.arch_options
 @options.data_options
+@click.option(
+    "--holdout-classes",
+    callback=_classes,
+    metavar="NAMES|N",
+    help="Classes never to train on (cat,dog), or how many, drawn: short for --data-arg holdout_classes=... Extract "
+    "writes them as the kind unseen.",
+)
+@click.option(
+    "--from-checkpoint",
+    "source",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Fine-tune: start from these weights, of manigeo or another program. Tensors of another shape, such as a "
+    "classifier of other classes, keep their own draw.",
+)
+@file_options
 @click.option("--epochs", default=40, show_default=True)
 @click.option("--batch-size", default=64, show_default=True)
 @click.option("--optimizer", default="sgd", show_default=True, help="sgd or adam.")
@@ -53,12 +79,13 @@ def _epochs(ctx: click.Context, param: click.Parameter, text: str) -> tuple[int,
 @options.config_option
 def train_command(
     out: Path, arch: str | None, arch_args: dict[str, Any], data: str | None, data_args: dict[str, Any],
-    permute: float | None, convention: str | None, permute_seed: int | None, dropout: float | None, device: str,
-    seed: int, resume: bool, dry_run: bool, force: bool, **plan_options: Any,
+    permute: float | None, convention: str | None, permute_seed: int | None, holdout_classes: int | str | None,
+    source: Path | None, state_key: str | None, ema: bool, no_strict: bool, trust: bool, dropout: float | None,
+    device: str, seed: int, resume: bool, dry_run: bool, force: bool, **plan_options: Any,
 ) -> None:  # fmt: skip
     """Train a network on partly permuted labels, and keep its checkpoints and metrics.
 
-    Defaults to an mlp on glyphs with half of the labels permuted.
+    Defaults to an mlp on glyphs with half of the labels permuted. With --from-checkpoint, to the network of the checkpoint.
     """
     from manigeo_extract.data import Permutation, describe, load_data, permute_labels
     from manigeo_extract.models import build_model, complete_args
@@ -70,12 +97,15 @@ def train_command(
         raise UsageError("--resume continues a run and --force replaces it: give one of them")
     if (out / "run.json").exists() and not (resume or force or dry_run):
         raise UsageError(f"{out} holds a run already: --resume continues it, --force replaces it")
+    checkpoint = _opened(source, data, no_strict, state_key=state_key, ema=ema, trust=trust)
+    data_args = data_args | ({} if holdout_classes is None else {"holdout_classes": holdout_classes})
     dataset = load_data(data or "glyphs", data_args)
     examples = permute_labels(dataset, permutation)
-    arch = arch or "mlp"
+    arch, arch_args = _architecture(checkpoint, arch, arch_args)
     arch_args = arch_args | ({} if dropout is None else {"dropout": dropout})
     arch_args = complete_args(arch, arch_args, dataset.input_shape, dataset.n_classes)
     network = build_model(arch, arch_args, seed=seed)
+    start = None if checkpoint is None else _started(checkpoint, network, strict=not no_strict)
     size = sum(p.numel() for p in network.parameters())
     click.echo(
         f"{describe(dataset, examples)}\n{arch}: {size:,} parameters, {plan.epochs} epochs, seed {seed} -> {out}"
@@ -84,14 +114,55 @@ def train_command(
         return
     try:
         scores = train(
-            network, dataset, examples, plan, out, arch=arch, arch_args=arch_args, permutation=permutation, device=device,
-            resume=resume, overwrite=force,
+            network, dataset, examples, plan, out, arch=arch, arch_args=arch_args, permutation=permutation, start=start,
+            device=device, resume=resume, overwrite=force,
         )  # fmt: skip
     except KeyboardInterrupt:
         click.echo("the same command with --resume continues after the last whole epoch", err=True)
         raise
     click.echo(describe_scores(scores))
     click.echo(f"next: manigeo extract --model {out / 'checkpoints' / 'last.pt'}")
+
+
+def _opened(path: Path | None, data: str | None, no_strict: bool, **file: Any) -> "Checkpoint | None":
+    """The checkpoint to fine-tune."""
+    from manigeo_extract.checkpoints import load_checkpoint
+
+    if path is None and (no_strict or any(file.values())):
+        raise UsageError("--state-key, --ema, --no-strict and --trust say how --from-checkpoint is read: give that too")
+    if path is not None and data is None:
+        raise UsageError(f"give --data, what {path} is to be fine-tuned on")
+    return None if path is None else load_checkpoint(path, **file)
+
+
+def _started(checkpoint: "Checkpoint", network: Any, *, strict: bool) -> "Start":
+    """The network with the weights of the checkpoint; what was done to get them goes to stderr."""
+    from manigeo_extract.finetuning import start_from
+
+    start = start_from(checkpoint, network, strict=strict)
+    for note in start.notes:
+        click.echo(f"note: {checkpoint.path}: {note}", err=True)
+    return start
+
+
+def _architecture(
+    checkpoint: "Checkpoint | None", arch: str | None, args: dict[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """Name and arguments of the network: those of the checkpoint that is fine-tuned, and over them those of the command."""
+    from manigeo_extract.models import MODELS
+
+    if checkpoint is None:
+        return arch or "mlp", args
+    if arch is None and checkpoint.arch is None:
+        raise InputError(f"{checkpoint.path} does not say its architecture: give --arch (and --arch-arg)")
+    if arch is None and checkpoint.arch not in MODELS:
+        raise UsageError(
+            f"{checkpoint.path} names the program {checkpoint.arch!r} as its network; if you trust it, repeat "
+            f"--arch {checkpoint.arch}"
+        )
+    known = checkpoint.arch_args if arch in (None, checkpoint.arch) else {}
+    of_data = {"input_shape", "n_classes"} if checkpoint.arch in MODELS else set()  # the new data say these
+    return str(arch or checkpoint.arch), {name: value for name, value in known.items() if name not in of_data} | args
 
 
 def describe_scores(scores: dict[str, dict[str, Any]]) -> str:

@@ -1,0 +1,213 @@
+"""``manigeo rewind`` and ``manigeo reinit``: what the trained network does with layers exchanged."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from manigeo.cli import options
+from manigeo.cli.runs import open_examiner, open_groups, open_run, run_argument, run_options
+from manigeo.cli.tables import collected, earlier_table
+from manigeo.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from manigeo_extract.editing import Redraw
+    from manigeo_extract.groups import Group
+    from manigeo_extract.interventions import Intervention, Laboratory
+    from manigeo_extract.runs import Run
+
+policy_option = click.option(
+    "--batch-norm",
+    default="with-stats",
+    show_default=True,
+    type=click.Choice(["with-stats", "params", "recalibrate"]),
+    help="Running statistics: exchanged with the layer, left as they are, or estimated anew on clean training examples.",
+)
+resume_option = click.option("--resume", is_flag=True, help="Go on with an interrupted table in --out.")
+SWEEPS = ("last", "each", "prefix")
+
+
+@click.command("rewind")
+@run_argument
+@click.option(
+    "--checkpoints",
+    default="best",
+    show_default=True,
+    metavar="NAMES",
+    help="To which layers are set back: checkpoints by name or epoch, with commas between (best,10), init, or all.",
+)
+@click.option("--last-k", "last", is_flag=True, help="Rewind the last 1, 2, ... layers.")
+@click.option("--each", is_flag=True, help="Rewind each layer alone.")
+@click.option("--prefix", is_flag=True, help="Rewind the first 1, 2, ... layers.")
+@click.option("--set", "sets", multiple=True, metavar="NAME,NAME", help="Rewind just these layers; may be repeated.")
+@run_options
+@policy_option
+@options.results_option("rewind.csv")
+@options.seed_option
+@options.json_option
+@resume_option
+@options.dry_run_option
+@options.force_option
+@options.config_option
+def rewind_command(
+    run: Path, checkpoints: str, last: bool, each: bool, prefix: bool, sets: tuple[str, ...], batch_norm: str, out: Path,
+    seed: int, as_json: bool, resume: bool, dry_run: bool, force: bool, **request: Any,
+) -> None:  # fmt: skip
+    """Set layers of the trained network of RUN back to an earlier epoch, and score the four kinds.
+
+    Without --last-k, --each, --prefix or --set: all three sweeps. The best epoch is that of validation data.
+    """
+    import pandas as pd
+
+    from manigeo.cli.exchanges import rewind_report
+    from manigeo.results import write_results
+    from manigeo.rewinds import rewind_summary
+    from manigeo_extract.groups import select_groups
+    from manigeo_extract.interventions import Intervention, Laboratory, sweep_layers
+
+    earlier = earlier_table(out, resume, force or dry_run)
+    opened = open_run(run, request, seed)
+    groups = open_groups(opened, request)
+    asked = [name for name, wanted in zip(SWEEPS, (last, each, prefix), strict=True) if wanted]
+    sweeps = asked or ([] if sets else list(SWEEPS))
+    chosen = select_groups(groups, request["layers"])
+    every = [(sweep, layers) for sweep in sweeps for layers in sweep_layers(groups, sweep, chosen)]
+    every += [("set", tuple(select_groups(groups, names.split(",")))) for names in sets]
+    targets = opened.select(checkpoints.split(","))
+    todo = [Intervention("whole", tuple(groups), to) for to in targets]
+    todo += [Intervention(sweep, layers, to) for to in targets for sweep, layers in every]
+    examiner = open_examiner(opened, request, seed)
+    laboratory = Laboratory(opened, examiner, "rewind", batch_norm, seed=seed, settings=_sample(request))
+    click.echo(describe_plan(opened, groups, targets, laboratory, len(todo)), err=as_json)
+    if dry_run:
+        return
+    table = _carried_out(laboratory, todo, out, earlier)
+    table = pd.concat(
+        [table[~table["metric"].isin(["regained", "selected"])], rewind_summary(table)], ignore_index=True
+    )
+    write_results(table, out, force=True)
+    _tell(table, rewind_report(table), out, as_json)
+
+
+@click.command("reinit")
+@run_argument
+@click.option(
+    "--checkpoints",
+    default="all",
+    show_default=True,
+    metavar="NAMES",
+    help="To which each layer is set: checkpoints by name or epoch, with commas between (init,1,2), or all.",
+)
+@click.option(
+    "--draws",
+    default=5,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Fresh draws of each layer from its own initialiser; 0 for none.",
+)
+@click.option("--zero/--no-zero", default=True, show_default=True, help="Also each layer set to zero, as a control.")
+@click.option(
+    "--cumulative",
+    is_flag=True,
+    help="Also the first 1, 2, ... and the last 1, 2, ... layers to their initial values together.",
+)
+@click.option("--set", "sets", multiple=True, metavar="NAME,NAME", help="Also these layers together; may be repeated.")
+@click.option(
+    "--threshold",
+    default=0.1,
+    show_default=True,
+    type=click.FloatRange(0, 1, min_open=True),
+    help="A layer is critical from this chance-normalised drop of test accuracy on.",
+)
+@run_options
+@policy_option
+@options.results_option("reinit.csv")
+@options.seed_option
+@options.json_option
+@resume_option
+@options.dry_run_option
+@options.force_option
+@options.config_option
+def reinit_command(
+    run: Path, checkpoints: str, draws: int, zero: bool, cumulative: bool, sets: tuple[str, ...], threshold: float,
+    batch_norm: str, out: Path, seed: int, as_json: bool, resume: bool, dry_run: bool, force: bool, **request: Any,
+) -> None:  # fmt: skip
+    """Set each layer of the trained network of RUN to its initial values, to those of every checkpoint, to a fresh draw and
+    to zero, and score the four kinds: which layers are critical, and which robust?"""
+    from manigeo.cli.exchanges import reinit_report
+    from manigeo_extract.groups import select_groups
+    from manigeo_extract.interventions import FRESH, ZERO, Intervention, Laboratory, sweep_layers
+
+    earlier = earlier_table(out, resume, force or dry_run)
+    opened = open_run(run, request, seed)
+    initial = opened.snapshot("init")
+    groups = open_groups(opened, request)
+    chosen = select_groups(groups, request["layers"])
+    targets = [s for s in opened.select(checkpoints.split(",")) if s.epoch != opened.place["epoch"]]
+    to: list[Any] = [*([FRESH] if draws else []), *([ZERO] if zero else []), *targets]
+    todo = [Intervention("each", (group,), target) for target in to for group in chosen]
+    if cumulative:
+        for sweep in ("prefix", "last"):
+            todo += [Intervention(sweep, layers, initial) for layers in sweep_layers(groups, sweep)]
+    todo += [Intervention("set", tuple(select_groups(groups, names.split(","))), initial) for names in sets]
+    laboratory = Laboratory(
+        opened, open_examiner(opened, request, seed), "reinit", batch_norm, threshold, _redraw(opened, initial), draws, seed,
+        _sample(request),
+    )  # fmt: skip
+    n = len(todo) + max(draws - 1, 0) * len(chosen)
+    click.echo(describe_plan(opened, groups, to, laboratory, n), err=as_json)
+    if dry_run:
+        return
+    table = _carried_out(laboratory, todo, out, earlier)
+    _tell(table, reinit_report(table), out, as_json)
+
+
+def _sample(request: dict[str, Any]) -> dict[str, Any]:
+    """What of the options makes other numbers."""
+    return {"group_by": request["group_by"], "examples": request["most"]}
+
+
+def _redraw(run: "Run", initial: Any) -> "Redraw":
+    """How layers are drawn again: by themselves, or with the whole network, where it is known how that is built."""
+    from manigeo_extract.checkpoints import load_checkpoint
+    from manigeo_extract.editing import Redraw
+    from manigeo_extract.models import build_model
+
+    checkpoint = load_checkpoint(initial.path)
+    arch, args = run.arch
+    build = None if arch is None else (lambda seed: build_model(arch, args, seed=seed))
+    return Redraw(run.model, dict(checkpoint.state_dict), build)
+
+
+def describe_plan(run: "Run", groups: "Sequence[Group]", to: Sequence[Any], laboratory: "Laboratory", n: int) -> str:
+    """What is exchanged for what, how many networks that makes, and about how long they take."""
+    before = time.monotonic()
+    laboratory.examiner.answers(run.model)
+    seconds = (time.monotonic() - before) * n
+    targets = ", ".join(t if isinstance(t, str) else f"{t.name} (epoch {t.epoch})" for t in to)
+    kinds = ", ".join(f"{kind} {laboratory.examiner.n(kind)}" for kind in laboratory.examiner.kinds)
+    network = f"{run.place['run']}/{run.place['checkpoint']} (epoch {run.place['epoch']})"
+    return (
+        f"{network}: {len(groups)} layers, set to {targets}\n"
+        f"{n} networks on {kinds} examples: about {max(seconds, 1):.0f} s"
+    )
+
+
+def _carried_out(
+    laboratory: "Laboratory", todo: "Sequence[Intervention]", out: Path, earlier: "pd.DataFrame | None"
+) -> "pd.DataFrame":
+    done = set() if earlier is None else set(zip(earlier["layer"], earlier["settings"], strict=True))
+    if earlier is not None and set(earlier["fingerprint"]) - {laboratory.run.place["fingerprint"]}:
+        raise InputError(f"{out} is of another network than {laboratory.run.directory}: give another --out, or --force")
+    return collected(laboratory.parts(todo, done=done, progress=True), out, earlier)
+
+
+def _tell(table: "pd.DataFrame", report: str, out: Path, as_json: bool) -> None:
+    from manigeo.results import as_json as to_json
+
+    click.echo(to_json(table) if as_json else report)
+    click.echo(f"wrote {out}; next: manigeo plot {out}", err=as_json)

@@ -1,0 +1,122 @@
+"""``manigeo rewind`` and ``manigeo reinit`` as a user types them."""
+
+import hashlib
+import json
+
+import pandas as pd
+import pytest
+
+from manigeo.plots import figures_of, plot_reinit, plot_rewind
+from manigeo.results import read_results
+from manigeo.rewinds import with_settings
+from tests.command_line import done, run
+from tests.trained import planted_run
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "planted"
+    planted_run(folder)
+    return folder
+
+
+def digests(folder):
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (folder / "checkpoints").iterdir()}
+
+
+def test_rewind_prints_the_sweeps_and_writes_what_it_prints(planted, tmp_path):
+    files, out = digests(planted), tmp_path / "r.csv"
+    text = done("rewind", planted, "--checkpoints", "1", "--out", out)
+    assert digests(planted) == files
+    assert "planted/last (epoch 2): 4 layers, set to epoch-0001 (epoch 1)" in text
+    assert "the last k layers to epoch-0001 (epoch 1)" in text
+    assert "chosen on validation data: (last " in text
+    table = read_results(out)
+    assert figures_of(table) == ["rewind"]
+    assert set(table["run"]) == {"planted"}
+    assert set(table["checkpoint"]) == {"last"}
+    settings = with_settings(table, "sweep", "group_by", "to_epoch")
+    assert set(settings["sweep"]) == {"none", "whole", "last", "each", "prefix"}
+    figure = plot_rewind(table)
+    assert [ax.get_title() for ax in figure.axes] == [
+        f"{what} to epoch-0001 (epoch 1)"
+        for what in ("last $k$ layers rewound", "one layer rewound", "first $k$ layers rewound")
+    ]
+    last = table[(table["metric"] == "accuracy") & (table["kind"] == "permuted")]
+    drawn = next(line for line in figure.axes[0].get_lines() if line.get_label() == "permuted").get_ydata()
+    expected = [
+        last.set_index("layer").loc[name, "value"] for name in ("(none)", *(f"(last {k})" for k in range(1, 5)))
+    ]
+    assert list(drawn) == expected
+
+
+def test_a_set_of_layers_and_one_sweep_can_be_chosen(planted, tmp_path):
+    out = tmp_path / "r.csv"
+    done("rewind", planted, "--set", "h3.linear,logits", "--each", "--layers", "h1.linear", "--out", out)
+    layers = set(read_results(out)["layer"])
+    assert layers == {"(none)", "(all)", "h1.linear", "h3.linear+logits"}
+
+
+def test_reinit_labels_layers_and_draws_a_heat_map_a_kind(planted, tmp_path):
+    out = tmp_path / "r.csv"
+    text = done("reinit", planted, "--draws", 2, "--cumulative", "--out", out)
+    assert "re-initialised together" in text
+    assert "critical" in text
+    table = read_results(out)
+    assert figures_of(table) == ["reinit"]
+    figure = plot_reinit(table)
+    assert [ax.get_title() for ax in figure.axes[:4]] == ["unpermuted", "permuted", "restored", "test"]
+    labels = [tick.get_text() for tick in figure.axes[2].get_xticklabels()]
+    assert labels == ["fresh draw", "zero", "epoch 0", "epoch 1", "trained"]
+    heat = figure.axes[1].collections[0].get_array().reshape(4, 5)
+    trained = table[(table["layer"] == "(none)") & (table["metric"] == "accuracy") & (table["kind"] == "permuted")]
+    assert (heat[:, -1] == trained["value"].iloc[0]).all()
+
+
+def test_an_interrupted_table_goes_on(planted, tmp_path, monkeypatch):
+    whole, part = tmp_path / "whole.csv", tmp_path / "part.csv"
+    words = ("reinit", planted, "--draws", 2, "--checkpoints", "init")
+    done(*words, "--out", whole)
+    from manigeo_extract import interventions
+
+    count, compared = [0], interventions.Examiner.compared
+
+    def stops(self, *args):
+        count[0] += 1
+        if count[0] == 6:
+            raise KeyboardInterrupt
+        return compared(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(interventions.Examiner, "compared", stops)
+        code, _, err = run(*words, "--out", part)
+    assert (code, "with --resume goes on" in err) == (130, True)
+    assert 0 < len(read_results(part)) < len(read_results(whole))
+    done(*words, "--out", part, "--resume")
+    pd.testing.assert_frame_equal(read_results(part), read_results(whole))
+
+
+def test_json_and_a_dry_run(planted, tmp_path):
+    out = tmp_path / "r.json"
+    code, text, err = run("rewind", planted, "--last-k", "--json", "--out", out)
+    assert code == 0
+    assert {row["metric"] for row in json.loads(text)} >= {"accuracy", "regained", "selected"}
+    assert "4 layers" in err
+    assert "networks on" in done("reinit", planted, "--dry-run", "--out", tmp_path / "never.csv")
+    assert not (tmp_path / "never.csv").exists()
+
+
+def test_other_mistakes_are_one_line(planted, tmp_path):
+    def complaint(*words):
+        code, _, err = run(*words, "--out", tmp_path / "x.csv")
+        assert code in (2, 3)
+        (line,) = [line for line in err.splitlines() if line.startswith("manigeo:")]
+        return line
+
+    assert "did you mean 'h3.linear'" in complaint("rewind", planted, "--layers", "h3.linea")
+    assert "has no checkpoint '7'" in complaint("rewind", planted, "--checkpoints", "7")
+    assert "holds no checkpoints" in complaint("rewind", tmp_path)
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    last = planted / "checkpoints" / "last.pt"
+    (tmp_path / "run" / "checkpoints" / "last.pt").write_bytes(last.read_bytes())
+    assert "has no checkpoint of epoch 0" in complaint("reinit", tmp_path / "run")
