@@ -14,9 +14,18 @@ from .layerwise import plan_capacity as plan_capacity
 from .manifolds import KINDS as KINDS
 from .plots import plot_estimators as plot_estimators
 from .plots import plot_geometry as plot_geometry
+from .plots import plot_memorization as plot_memorization
+from .plots import plot_progress as plot_progress
+from .plots import plot_separability as plot_separability
 from .plots import plot_sweep as plot_sweep
+from .plots import plot_transfer as plot_transfer
 from .plots import plot_weights as plot_weights
 from .results import read_results as read_results
 from .results import write_results as write_results
+from .separability.clusters import cluster_agreement as cluster_agreement
+from .separability.neighbours import neighbour_purity as neighbour_purity
+from .separability.probe import linear_probe as linear_probe
+from .separations import plan_separability as plan_separability
+from .separations import separability_table as separability_table
 
 __version__: str

@@ -1,35 +1,38 @@
-"""A whole activation file, layer by layer and kind by kind, into a results table.
-
-The work is a list of tasks that carry a path and names, never arrays: each opens the file itself, so tasks run in any
-process, and a result depends neither on the number of workers nor on the other layers, kinds and analyses asked for.
-"""
+"""The manifold geometry of a whole activation file, layer by layer and kind by kind, into a results table."""
 
 import itertools
 import json
 import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from fnmatch import fnmatchcase
-from typing import NamedTuple
 from zlib import crc32
 
-import joblib
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from manigeo.activations import Activations, open_activations
 from manigeo.analyses import Analysis, MeanField, Row, Spectrum, Sweep
 from manigeo.errors import InputError, UsageError
-from manigeo.manifolds import KINDS, MatchedSize, matched_size
+from manigeo.manifolds import UNSEEN, MatchedSize, matched_size
 from manigeo.projection import project_manifolds
 from manigeo.results import as_table, join_results
+from manigeo.tasks import (
+    PROJECTION_KEY,
+    Task,
+    check_sample,
+    draw_classes,
+    finished,
+    in_parallel,
+    kind_key,
+    layer_seed,
+    left_out,
+    row_place,
+    select_kinds,
+    select_layers,
+)
 
 # Samples times features times the smaller of the two: up to here total dimension takes seconds, above it minutes.
 _SPECTRUM_COST = 1e11
-# Spawn keys of what is neither a layer's kind nor an analysis of it.
-_PROJECTION = len(KINDS)
-_CLASSES = _PROJECTION + 1
 
 
 @dataclass(frozen=True)
@@ -40,14 +43,6 @@ class SampleSettings:
     n_classes: int
     project: int | None = None
     seed: int = 0
-
-
-class Task(NamedTuple):
-    """One analysis of one layer and kind."""
-
-    layer: str
-    kind: str
-    analysis: str
 
 
 @dataclass(frozen=True)
@@ -113,11 +108,13 @@ def plan_capacity(
     if not np.isfinite(kappa):
         raise UsageError(f"the margin kappa must be a finite number, got {kappa}")
     with open_activations(path) as acts:
-        wanted = tuple(dict.fromkeys(kinds)) or acts.kinds
-        absent = [kind for kind in wanted if kind not in acts.kinds]
-        if absent:
-            raise UsageError(f"{path} has no {', '.join(absent)} examples; it has {', '.join(acts.kinds)}")
-        classes = _draw_classes(acts, n_classes, seed)
+        wanted = select_kinds(acts, kinds, [kind for kind in acts.kinds if kind != UNSEEN] or acts.kinds)
+        if UNSEEN in wanted and len(wanted) > 1:
+            raise UsageError(
+                f"{UNSEEN} examples are of other classes than {', '.join(kind for kind in wanted if kind != UNSEEN)}, and "
+                f"capacities of other classes do not compare: give --kinds {UNSEEN} alone"
+            )
+        classes = draw_classes(acts, wanted[0], n_classes, seed)
         size = matched_size(acts.examples, wanted, per_class or 50, classes)
         if len(size.classes) < 2 or not size.kinds:
             what = "one class" if len(size.classes) < 2 else "a class with fewer than 2 examples in every kind"
@@ -125,8 +122,8 @@ def plan_capacity(
                 f"{path} has {what}: manifold capacity takes 2 classes or more, with 2 examples or more each"
             )
         for option, n in (("--per-class", per_class), ("--sweep-examples", _largest_sample(also))):
-            _check_sample(acts, wanted, classes, option, n)
-        names, class_names = _select(acts, layers), acts.class_names
+            check_sample(acts, wanted, classes, option, n)
+        names, class_names = select_layers(acts, layers), acts.class_names
         settings = SampleSettings(size.per_class, len(size.classes), project, seed)
         wide = tuple(name for name in names if not total_dimension and _is_wide(acts, name, settings))
     analyses: tuple[Analysis, ...] = (
@@ -141,39 +138,10 @@ def _largest_sample(analyses: Sequence[Analysis]) -> int | None:
     return max((max(analysis.sizes) for analysis in analyses if isinstance(analysis, Sweep)), default=None)
 
 
-def _draw_classes(acts: Activations, n: int | None, seed: int) -> list[int]:
-    classes = np.unique(acts.examples["true_label"])
-    if n is not None and not 2 <= n <= len(classes):
-        raise UsageError(f"--classes {n} is not between 2 and {len(classes)}, the number of classes of {acts.path}")
-    drawn = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_CLASSES,))).permutation(classes)[:n]
-    return sorted(int(label) for label in drawn)
-
-
-def _check_sample(acts: Activations, kinds: Sequence[str], classes: Sequence[int], option: str, n: int | None) -> None:
-    size = matched_size(acts.examples, kinds, n or 2, classes)
-    if n is not None and size.limited_by is not None:
-        kind, label = size.limited_by
-        raise UsageError(
-            f"{option} {n} is more than there are: class {acts.class_names[label]!r} has {size.per_class} {kind} examples"
-        )
-
-
 def _is_wide(acts: Activations, layer: str, settings: SampleSettings) -> bool:
     samples, features = settings.per_class * settings.n_classes, acts.layer(layer).n_features
     features = min(features, settings.project or features)
     return samples * features * min(samples, features) > _SPECTRUM_COST
-
-
-def _select(acts: Activations, patterns: Sequence[str]) -> tuple[str, ...]:
-    """The layers whose name or alias matches one of the globs; all without any."""
-
-    def matches(layer: str, pattern: str) -> bool:
-        return any(fnmatchcase(name, pattern) for name in (layer, *acts.layer(layer).aliases))
-
-    for pattern in patterns:
-        if not any(matches(layer, pattern) for layer in acts.layers):
-            raise UsageError(f"no layer matches {pattern!r}; {acts.path} has {', '.join(acts.layers)}")
-    return tuple(layer for layer in acts.layers if not patterns or any(matches(layer, p) for p in patterns))
 
 
 def capacity_table(plan: CapacityPlan, *, n_jobs: int = 1, progress: bool = False) -> pd.DataFrame:
@@ -196,17 +164,13 @@ def capacity_parts(
     plan: CapacityPlan, *, n_jobs: int = 1, progress: bool = False, done: Collection[tuple[str, str, str]] = ()
 ) -> Iterator[pd.DataFrame]:
     """The parts of :func:`capacity_table`, a task each, as they are finished; those in ``done`` are left out."""
-    tasks = [task for task in plan.tasks if task not in done]
-    parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator")
-    results = parallel(joblib.delayed(_task_rows)(plan, task) for task in tasks)
-    bar = tqdm(total=len(tasks), desc="capacity", unit="task", disable=None if progress else True)
-    with bar, open_activations(plan.path) as acts:
+    with open_activations(plan.path) as acts:
         for layer, kind, analysis in plan.excluded():
             if (layer, kind, analysis.name) not in done:
                 yield as_table(_excluded_rows(acts, plan, layer, kind, analysis))
-        for rows in results:
-            bar.update()
-            yield as_table(rows)
+    jobs = [(plan, [task]) for task in left_out(plan.tasks, done)]
+    for rows in in_parallel(jobs, _job_rows, n_jobs, "capacity", progress):
+        yield as_table(rows)
 
 
 def finished_tasks(plan: CapacityPlan, table: pd.DataFrame) -> set[Task]:
@@ -214,12 +178,10 @@ def finished_tasks(plan: CapacityPlan, table: pd.DataFrame) -> set[Task]:
 
     Raises :class:`~manigeo.errors.UsageError` where the table is of other activations or settings.
     """
-    names = {settings: analysis.name for analysis in plan.analyses for settings in _settings_of(plan, analysis)}
+    origins = {settings: (analysis.name, "") for analysis in plan.analyses for settings in _settings_of(plan, analysis)}
     with open_activations(plan.path) as acts:
         fingerprint = acts.fingerprint
-    if set(table["fingerprint"]) - {fingerprint} or set(table["settings"]) - set(names):
-        raise UsageError(f"the table is not of {plan.path} with these settings: give another --out, or --force")
-    return set(map(Task, table["layer"], table["kind"], table["settings"].map(names)))
+    return finished(table, plan.path, fingerprint, origins)
 
 
 def _settings_of(plan: CapacityPlan, analysis: Analysis) -> list[str]:
@@ -233,27 +195,18 @@ def _settings_json(plan: CapacityPlan, analysis: Analysis, per_class: int) -> st
     return json.dumps({"analysis": analysis.name} | sample | asdict(analysis), sort_keys=True)  # type: ignore[call-overload]
 
 
-def _place(acts: Activations, layer: str, kind: str) -> Row:
-    """Where a number belongs: the columns that all rows of a layer and kind share."""
-    return {
-        "run": acts.provenance.get("run", ""),
-        "checkpoint": acts.provenance.get("checkpoint", ""),
-        "epoch": acts.provenance.get("epoch"),
-        "layer": layer,
-        "depth": acts.layer(layer).order,
-        "kind": kind,
-        "fingerprint": acts.fingerprint,
-    }
-
-
 def _excluded_rows(acts: Activations, plan: CapacityPlan, layer: str, kind: str, analysis: Analysis) -> list[Row]:
     classes = ",".join(plan.class_names[label] for label in plan.size.excluded[kind][:5])
     nothing = {"value": np.nan, "n": 0, "flag": f"fewer_than_2:{classes}"}
     return [
-        _place(acts, layer, kind) | {"metric": name, "settings": settings} | nothing
+        row_place(acts, layer, kind) | {"metric": name, "settings": settings} | nothing
         for settings in _settings_of(plan, analysis)
         for name in analysis.metrics
     ]
+
+
+def _job_rows(plan: CapacityPlan, tasks: Sequence[Task]) -> list[Row]:
+    return [row for task in tasks for row in _task_rows(plan, task)]
 
 
 def _task_rows(plan: CapacityPlan, task: Task) -> list[Row]:
@@ -266,8 +219,8 @@ def _task_rows(plan: CapacityPlan, task: Task) -> list[Row]:
             task.layer, task.kind, per_class, settings.seed, plan.size.classes
         )
         if settings.project:
-            clouds = project_manifolds(clouds, settings.project, _seed(settings, task.layer, _PROJECTION))
-        place = _place(acts, task.layer, task.kind)
+            clouds = project_manifolds(clouds, settings.project, layer_seed(settings.seed, task.layer, PROJECTION_KEY))
+        place = row_place(acts, task.layer, task.kind)
         rows = list(analysis.rows(clouds, classes, _task_seed(settings, task)))
     return [
         place | {"settings": _settings_json(plan, analysis, row.pop("per_class", settings.per_class))} | row
@@ -278,8 +231,4 @@ def _task_rows(plan: CapacityPlan, task: Task) -> list[Row]:
 def _task_seed(settings: SampleSettings, task: Task) -> np.random.SeedSequence:
     """Mean field and its sweep draw alike: what differs between them is the sample."""
     of_analysis = () if task.analysis in (MeanField.name, Sweep.name) else (crc32(task.analysis.encode()),)
-    return _seed(settings, task.layer, KINDS.index(task.kind), *of_analysis)
-
-
-def _seed(settings: SampleSettings, layer: str, *key: int) -> np.random.SeedSequence:
-    return np.random.SeedSequence(settings.seed, spawn_key=(crc32(layer.encode()), *key))
+    return layer_seed(settings.seed, task.layer, kind_key(task.kind), *of_analysis)

@@ -83,6 +83,27 @@ def _typed(table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
+def with_settings(table: pd.DataFrame, *names: str) -> pd.DataFrame:
+    """The table with these settings of its rows as columns; None where a row has no such setting.
+
+    >>> table = as_table([{"metric": "accuracy", "value": 0.5, "settings": '{"k": 2}'}])
+    >>> with_settings(table, "k")["k"].tolist()
+    [2]
+    """
+    parsed = {text: _parsed(text) for text in table["settings"].unique()}
+    columns = {name: [parsed[text].get(name) for text in table["settings"]] for name in names}
+    return table.assign(**{name: pd.Series(values, table.index, dtype=object) for name, values in columns.items()})
+
+
+def _parsed(settings: str) -> dict[str, object]:
+    """Nothing for a table of another program."""
+    try:
+        found = json.loads(settings)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def check_results_path(path: str | os.PathLike[str], force: bool = False) -> Path:
     """The path, if a table can be written there; asked before the work begins.
 

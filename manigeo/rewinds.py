@@ -1,27 +1,15 @@
 """What rewinding layers regains, and how far back to rewind: from the results table of ``manigeo rewind`` alone."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from manigeo.results import as_table
+from manigeo.results import as_table, with_settings
 
 Row = dict[str, Any]
 _PLACE = ["run", "checkpoint", "epoch", "fingerprint"]
-
-
-def with_settings(table: pd.DataFrame, *names: str) -> pd.DataFrame:
-    """The table with these settings of its rows as columns; where a row has no such setting, missing.
-
-    >>> table = as_table([{"metric": "accuracy", "value": 0.5, "settings": '{"k": 2}'}])
-    >>> with_settings(table, "k")["k"].tolist()
-    [2]
-    """
-    parsed = {text: json.loads(text) if text.startswith("{") else {} for text in table["settings"].unique()}
-    return table.assign(**{name: [parsed[text].get(name) for text in table["settings"]] for name in names})
 
 
 def rewind_summary(table: pd.DataFrame) -> pd.DataFrame:

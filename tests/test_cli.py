@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from manigeo import open_activations, read_results
-from manigeo.cli.demo import describe_memorization
+from manigeo.cli.demo import describe_last_layer, describe_memorization
 from manigeo.cli.main import COMMANDS
 from manigeo.results import as_table
 from tests.command_line import done, run
@@ -468,6 +468,26 @@ def test_a_demo_that_does_not_memorize_says_so_and_fails(here):
     assert re.search(r"has not memorized: permuted training accuracy 0\.\d+, needed 0\.95; train longer", err)
 
 
+def rewinds(lost: float) -> pd.DataFrame:
+    """Half of what was lost is regained, if anything was."""
+    regained = {"value": 0.5} if lost > 0 else {"value": np.nan, "flag": "nothing_lost"}
+    accuracies = {
+        ("test", "(none)"): 0.5,
+        ("test", "(last 1)"): 0.5 + lost / 2,
+        ("unpermuted", "(none)"): 1.0,
+        ("unpermuted", "(last 1)"): 0.997,
+    }
+    rows = [{"metric": "accuracy", "kind": kind, "layer": layer, "value": v} for (kind, layer), v in accuracies.items()]
+    return as_table([*rows, {"metric": "regained", "kind": "test", "layer": "(last 1)"} | regained])  # fmt: skip
+
+
+def test_the_demo_says_what_the_last_layer_regains():
+    words = " ".join(describe_last_layer(rewinds(lost=0.2)).split())
+    assert "test accuracy goes from 0.500 to 0.600, 50 % of what was lost since;" in words
+    assert words.endswith("unpermuted examples from 1.000 to 0.997.")
+    assert "what was lost" not in describe_last_layer(rewinds(lost=0.0))
+
+
 @pytest.mark.parametrize(
     ("permuted", "restored", "said"),
     [
@@ -488,7 +508,7 @@ def test_the_demos_words_follow_its_numbers(permuted, restored, said):
         for checkpoint in ("best", "last") for kind in ("permuted", "restored")
         for depth, layer in enumerate(("input", "h1", "h2", "logits")) for metric in ("capacity", "radius", "dimension")
     ])  # fmt: skip
-    lines = describe_memorization(table).splitlines()
+    lines = describe_memorization(table, rewinds(lost=0.2)).splitlines()
     assert [line.split(": ")[-1].strip() for line in (lines[3], lines[6])] == [f"{end}." for end in said]
 
 
@@ -496,5 +516,6 @@ def test_the_demo_on_digits_says_that_its_classes_are_few(here):
     out = done("demo", "--data", "digits", "--out", "demo", "--jobs", 1)
     assert "P = 10 classes is small for mean field" in out.splitlines()[-1]
     assert sorted(os.listdir("demo")) == [
-        "best.capacity.csv", "best.h5", "geometry.png", "last.capacity.csv", "last.h5", "run",
+        "best.capacity.csv", "best.h5", "geometry.png", "last.capacity.csv", "last.h5", "rewind.csv", "rewind.png",
+        "run",
     ]  # fmt: skip

@@ -6,9 +6,9 @@ import json
 import pandas as pd
 import pytest
 
-from manigeo.plots import figures_of, plot_reinit, plot_rewind
-from manigeo.results import read_results
-from manigeo.rewinds import with_settings
+from manigeo.errors import InputError
+from manigeo.plots import figures_of, plot_criticality, plot_final_reset, plot_reinit, plot_rewind, plot_utilisation
+from manigeo.results import read_results, with_settings
 from tests.command_line import done, run
 from tests.trained import planted_run
 
@@ -94,6 +94,46 @@ def test_an_interrupted_table_goes_on(planted, tmp_path, monkeypatch):
     assert 0 < len(read_results(part)) < len(read_results(whole))
     done(*words, "--out", part, "--resume")
     pd.testing.assert_frame_equal(read_results(part), read_results(whole))
+
+
+def test_studies_are_added_on_request_each_with_its_figure(planted, tmp_path):
+    out = tmp_path / "r.csv"
+    words = ("reinit", planted, "--draws", 0, "--no-zero", "--checkpoints", "init", "--out", out)
+    more = ("--final-reset", 2, "--reset-to", "1,fresh", "--retrain-steps", 8, "--utilisation", "--criticality",
+            "--criticality-examples", 40)  # fmt: skip
+    text = done(*words, *more)
+    for title in (
+        "last k layers reset, and trained again",
+        "accuracy of a linear probe on the layers up to",
+        "module criticality",
+    ):
+        assert title in text
+    assert "chosen on validation data: (last 2) to epoch-0001" in text
+    table = read_results(out)
+    assert figures_of(table) == ["reinit", "final-reset", "utilisation", "criticality"]
+    figure = plot_final_reset(table)
+    assert [ax.get_title() for ax in figure.axes] == [
+        "last $k$ layers set to epoch-0001",
+        "last $k$ layers set to fresh draw",
+    ]
+    accuracy = with_settings(table, "to", "steps").query("metric == 'accuracy' and kind == 'permuted' and steps == 0")
+    drawn = next(line for line in figure.axes[0].get_lines() if line.get_label() == "permuted").get_ydata()
+    assert list(drawn[1:]) == list(accuracy[accuracy["to"] == "epoch-0001"].sort_values("depth")["value"])
+    prefix = table[(table["metric"] == "prefix_accuracy") & (table["kind"] == "test")].sort_values("depth")["value"]
+    drawn = next(line for line in plot_utilisation(table).axes[0].get_lines() if line.get_label() == "test").get_ydata()
+    assert list(drawn) == list(prefix)
+    (ax,) = plot_criticality(table).axes
+    assert len(ax.get_lines()[0].get_xdata()) == 4
+    assert done(*words, *more, "--resume").count("module criticality") == 1
+    pd.testing.assert_frame_equal(read_results(out), table)
+
+
+def test_tables_without_studies_are_not_drawn(planted, tmp_path):
+    out = tmp_path / "r.csv"
+    done("rewind", planted, "--each", "--out", out)
+    for draw in (plot_final_reset, plot_utilisation, plot_criticality, plot_reinit):
+        with pytest.raises(InputError, match=r"nothing to plot: the table holds no .*manigeo reinit"):
+            draw(read_results(out))
 
 
 def test_json_and_a_dry_run(planted, tmp_path):

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from manigeo.errors import InputError, UsageError
-from manigeo.rewinds import rewind_summary, selected_rows, with_settings
+from manigeo.results import with_settings
+from manigeo.rewinds import rewind_summary, selected_rows
 from manigeo_extract.checkpoints import save_checkpoint
 from manigeo_extract.editing import Redraw
 from manigeo_extract.groups import group_layers

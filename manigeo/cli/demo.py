@@ -56,10 +56,12 @@ def demo_command(data: str, out: Path | None, epochs: int | None, jobs: int, see
         _run("capacity", acts, *SAMPLE[data], "--seed", seed, "--jobs", jobs, *overwrite)
     tables = [out / f"{when}.capacity.csv" for when in ("best", "last")]
     _run("plot", *tables, "--out", out / "geometry.png", *overwrite)
+    _run("rewind", out / "run", "--out", out / "rewind.csv", "--seed", seed, *overwrite)
+    _run("plot", out / "rewind.csv", "--out", out / "rewind.png", *overwrite)
 
     from manigeo.results import read_results
 
-    click.echo("\n" + describe_memorization(read_results(tables)))
+    click.echo("\n" + describe_memorization(read_results(tables), read_results(out / "rewind.csv")))
 
 
 def _run(*words: object) -> None:
@@ -85,8 +87,9 @@ def _check_gate(metrics: Path) -> None:
         )
 
 
-def describe_memorization(table: "pd.DataFrame") -> str:
-    """What the curves of the best and the last epoch show, in words that follow the numbers, and what they do not."""
+def describe_memorization(table: "pd.DataFrame", rewinds: "pd.DataFrame") -> str:
+    """What the curves of the best and the last epoch show, and the rewinds, in words that follow the numbers; and what they
+    do not show."""
     table = table[table["manifold"] == ""].set_index(["checkpoint", "kind", "layer", "metric"]).sort_index()
     first, last = _hidden_ends(table.reset_index())
     rise = ("last", "permuted", first), ("last", "permuted", last)
@@ -100,10 +103,11 @@ def describe_memorization(table: "pd.DataFrame") -> str:
         f"- At the best epoch, before memorization, their capacity goes from {_change(table, *before)}.",
         f"- Restored (the same images by their true labels) go at {last} from {_change(table, *cost)} from the best epoch",
         f"  to the last: {_verdict(table, *cost, 'no cost of memorization here', 'what memorization costs')}.",
+        f"- {describe_last_layer(rewinds)}",
         "What it does not show:",
-        "- It is one run with one seed; errors are those of classes and draws alone.",
-        "- Geometry says where permuted examples come apart, not which layers the memorization needs: that takes",
-        "  interventions. Studies disagree on the layers (Stephenson et al. 2021, Maini et al. 2023).",
+        "- It is one run with one seed; errors are those of classes, draws and examples alone.",
+        "- Geometry says where permuted examples come apart, rewinding which layers the network does without: these need",
+        "  not be the same. Studies disagree on the layers (Stephenson et al. 2021, Maini et al. 2023).",
     ]
     n_classes = int(table["n"].max())
     if n_classes < 30:
@@ -111,6 +115,19 @@ def describe_memorization(table: "pd.DataFrame") -> str:
             f"- P = {n_classes} classes is small for mean field, which is exact for many: read trends, not values."
         )
     return "\n".join(lines)
+
+
+def describe_last_layer(rewinds: "pd.DataFrame") -> str:
+    """What setting the last layer alone back to the best epoch regains, and what it costs."""
+    table = rewinds[rewinds["layer"].isin(["(none)", "(last 1)"])].set_index(["metric", "kind", "layer"])["value"]
+    was, kept = (table["accuracy", kind, "(none)"] for kind in ("test", "unpermuted"))
+    test, unpermuted = (table["accuracy", kind, "(last 1)"] for kind in ("test", "unpermuted"))
+    regained = table["regained", "test", "(last 1)"]
+    share = f", {100 * regained:.0f} % of what was lost since" if regained == regained else ""
+    return (
+        f"With the last layer alone set back to the best epoch, test accuracy goes from {was:.3f} to {test:.3f}{share};\n"
+        f"  that of unpermuted examples from {kept:.3f} to {unpermuted:.3f}."
+    )
 
 
 def _change(table: "pd.DataFrame", start: Place, end: Place, metric: str = "capacity") -> str:

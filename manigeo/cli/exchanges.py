@@ -3,7 +3,8 @@
 import pandas as pd
 
 from manigeo.manifolds import KINDS
-from manigeo.rewinds import selected_rows, with_settings
+from manigeo.results import with_settings
+from manigeo.rewinds import selected_rows
 
 _TITLES = {
     "last": "the last k layers",
@@ -59,7 +60,8 @@ def describe_selection(table: pd.DataFrame) -> str:
 
 def reinit_report(table: pd.DataFrame) -> str:
     """Accuracies after each exchange: a block a kind, a line a layer, a column what it was set to; and the label."""
-    full = with_settings(table, "sweep", "to", "to_epoch")
+    full = with_settings(table, "analysis", "sweep", "to", "to_epoch")
+    full = full[full["analysis"] == "reinit"]
     trained = full[(full["sweep"] == "none") & (full["metric"] == "accuracy")].set_index("kind")["value"]
     each = full[(full["sweep"] == "each") & (full["metric"] == "accuracy")]
     blocks = []

@@ -51,8 +51,8 @@ def _resamples(ctx: click.Context, param: click.Parameter, n: int) -> int:
 @click.option(
     "--kinds",
     multiple=True,
-    type=click.Choice(["unpermuted", "permuted", "restored", "test"]),
-    help="Kinds of examples; may be repeated. Default: all.",
+    type=click.Choice(["unpermuted", "permuted", "restored", "test", "unseen"]),
+    help="Kinds of examples; may be repeated; unseen classes alone. Default: all others.",
 )
 @click.option(
     "--per-class",
@@ -197,7 +197,7 @@ def geometry_report(table: "pd.DataFrame") -> str:
             continue
         cells = part.assign(cell=[_cell(v, e, digits) for v, e in zip(part["value"], part["stderr"], strict=True)])
         wide = cells.pivot(index=["depth", "layer"], columns="kind", values="cell").reset_index("depth", drop=True)
-        kinds = [kind for kind in ("unpermuted", "permuted", "restored", "test") if kind in wide]
+        kinds = [kind for kind in ("unpermuted", "permuted", "restored", "test", "unseen") if kind in wide]
         blocks.append(wide[kinds].rename_axis(index=None, columns=name).to_string())
     return "\n\n".join([*blocks, *_flags(aggregates)])
 

@@ -1,7 +1,8 @@
 """``manigeo rewind`` and ``manigeo reinit``: what the trained network does with layers exchanged."""
 
+import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from manigeo.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from manigeo.cli.studies import Rows
     from manigeo_extract.editing import Redraw
     from manigeo_extract.groups import Group
     from manigeo_extract.interventions import Intervention, Laboratory
@@ -28,6 +30,20 @@ policy_option = click.option(
     help="Running statistics: exchanged with the layer, left as they are, or estimated anew on clean training examples.",
 )
 resume_option = click.option("--resume", is_flag=True, help="Go on with an interrupted table in --out.")
+study_options = options.several(
+    click.option("--criticality", is_flag=True, help="Also module criticality: how far towards its initial values, and "
+                 "under how much noise, a layer can be moved before the training loss rises by a hundredth."),
+    click.option("--criticality-examples", default=500, show_default=True, type=click.IntRange(min=1), metavar="N",
+                 help="Of --criticality: training examples of a kind."),
+    click.option("--final-reset", type=click.IntRange(min=1), metavar="K",
+                 help="Also the last 1 ... K layers reset as regularisation, chosen on validation data."),
+    click.option("--reset-to", default="init,best,fresh", show_default=True, metavar="NAMES",
+                 help="Of --final-reset: checkpoints by name or epoch, init, fresh (draws)."),
+    click.option("--retrain-steps", default=200, show_default=True, type=click.IntRange(min=0),
+                 help="Of --final-reset: steps in which just the reset layers are trained again; 0 for none."),
+    click.option("--utilisation", is_flag=True,
+                 help="Also the prefix curve: layers up to each kept, a linear probe on top."),
+)  # fmt: skip
 SWEEPS = ("last", "each", "prefix")
 
 
@@ -123,6 +139,7 @@ def rewind_command(
     type=click.FloatRange(0, 1, min_open=True),
     help="A layer is critical from this chance-normalised drop of test accuracy on.",
 )
+@study_options
 @run_options
 @policy_option
 @options.results_option("reinit.csv")
@@ -139,6 +156,7 @@ def reinit_command(
     """Set each layer of the trained network of RUN to its initial values, to those of every checkpoint, to a fresh draw and
     to zero, and score the four kinds: which layers are critical, and which robust?"""
     from manigeo.cli.exchanges import reinit_report
+    from manigeo.cli.studies import studies, study_report
     from manigeo_extract.groups import select_groups
     from manigeo_extract.interventions import FRESH, ZERO, Intervention, Laboratory, sweep_layers
 
@@ -159,11 +177,12 @@ def reinit_command(
         _sample(request),
     )  # fmt: skip
     n = len(todo) + max(draws - 1, 0) * len(chosen)
-    click.echo(describe_plan(opened, groups, to, laboratory, n), err=as_json)
+    more = studies(opened, laboratory.examiner, groups, laboratory.redraw, request, seed)
+    click.echo(describe_plan(opened, groups, to, laboratory, n, tuple(more)), err=as_json)
     if dry_run:
         return
-    table = _carried_out(laboratory, todo, out, earlier)
-    _tell(table, reinit_report(table), out, as_json)
+    table = _carried_out(laboratory, todo, out, earlier, more)
+    _tell(table, "\n\n".join([reinit_report(table), *study_report(table)]), out, as_json)
 
 
 def _sample(request: dict[str, Any]) -> dict[str, Any]:
@@ -183,7 +202,9 @@ def _redraw(run: "Run", initial: Any) -> "Redraw":
     return Redraw(run.model, dict(checkpoint.state_dict), build)
 
 
-def describe_plan(run: "Run", groups: "Sequence[Group]", to: Sequence[Any], laboratory: "Laboratory", n: int) -> str:
+def describe_plan(
+    run: "Run", groups: "Sequence[Group]", to: Sequence[Any], laboratory: "Laboratory", n: int, more: Sequence[str] = ()
+) -> str:
     """What is exchanged for what, how many networks that makes, and about how long they take."""
     before = time.monotonic()
     laboratory.examiner.answers(run.model)
@@ -194,16 +215,35 @@ def describe_plan(run: "Run", groups: "Sequence[Group]", to: Sequence[Any], labo
     return (
         f"{network}: {len(groups)} layers, set to {targets}\n"
         f"{n} networks on {kinds} examples: about {max(seconds, 1):.0f} s"
+        + (f"; then {', '.join(name.replace('_', ' ') for name in more)}" if more else "")
     )
 
 
 def _carried_out(
-    laboratory: "Laboratory", todo: "Sequence[Intervention]", out: Path, earlier: "pd.DataFrame | None"
+    laboratory: "Laboratory",
+    todo: "Sequence[Intervention]",
+    out: Path,
+    earlier: "pd.DataFrame | None",
+    more: "Mapping[str, Callable[[], Rows]] | None" = None,
 ) -> "pd.DataFrame":
+    """The interventions, then the studies; what an earlier table holds is not done again."""
+    from manigeo.cli.studies import study_part
+    from manigeo.results import with_settings
+
     done = set() if earlier is None else set(zip(earlier["layer"], earlier["settings"], strict=True))
     if earlier is not None and set(earlier["fingerprint"]) - {laboratory.run.place["fingerprint"]}:
         raise InputError(f"{out} is of another network than {laboratory.run.directory}: give another --out, or --force")
-    return collected(laboratory.parts(todo, done=done, progress=True), out, earlier)
+    studied = set() if earlier is None else set(with_settings(earlier, "analysis")["analysis"])
+    common = dict(laboratory.settings or {})
+    parts = itertools.chain(
+        laboratory.parts(todo, done=done, progress=True),
+        (
+            study_part(laboratory.run, name, rows(), common)
+            for name, rows in (more or {}).items()
+            if name not in studied
+        ),
+    )
+    return collected(parts, out, earlier)
 
 
 def _tell(table: "pd.DataFrame", report: str, out: Path, as_json: bool) -> None:

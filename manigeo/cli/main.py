@@ -18,13 +18,28 @@ COMMANDS = {
     "merge": ("merging", "merge_command", "Join the shards of an extraction to one file."),
     "info": ("geometry", "info_command", "Say what is in an activation file."),
     "capacity": ("geometry", "capacity_command", "Mean-field capacity, radius and dimension of every layer and kind."),
+    "separability": (
+        "separability",
+        "separability_command",
+        "Probes, neighbours, clusters, margins of every layer, and the best.",
+    ),
     "weights": ("movement", "weights_command", "How far the layers of a run have moved: rotation, distances."),
     "correlate": (
         "movement",
         "correlate_command",
         "Movement of layers against the generalization gap, over many runs.",
     ),
+    "rewind": ("interventions", "rewind_command", "Set layers back to an earlier epoch, and score the four kinds."),
+    "reinit": ("interventions", "reinit_command", "Re-initialise, re-randomise, zero each layer: critical or robust?"),
+    "gradients": ("gradients", "gradients_command", "Label-dependent and label-independent parts of the gradient."),
+    "analyze": ("analysis", "analyze_command", "Everything of a run, from its checkpoints to its report; resumable."),
+    "localize": (
+        "localization",
+        "localize_command",
+        "Where is it memorized? Every method's answer, and whether they agree.",
+    ),
     "plot": ("pictures", "plot_command", "Draw figures from results: geometry, estimators, sweeps, weights."),
+    "report": ("reporting", "report_command", "One HTML page of a run: answer, gate, figures, tables, provenance."),
     "demo": ("demo", "demo_command", "Train, extract, analyse and draw, from nothing, in a few minutes."),
 }
 

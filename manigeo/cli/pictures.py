@@ -6,12 +6,35 @@ import click
 
 from manigeo.cli import options
 
+# figure -> what it shows, for reading
+FIGURE_LINES = {
+    "geometry": "capacity, radius, dimension and centre correlation against depth, a column a checkpoint",
+    "estimators": "mean-field, joint and simulated capacity against depth, a column a kind (--joint, --simulate)",
+    "sweep": "capacity against the number of examples per class, a panel a layer (--sweep-examples)",
+    "weights": "rotation, angle per step and distance of each layer against the epoch (manigeo weights)",
+    "correlation": "movement of each layer against the generalization gap, a point a run (manigeo correlate)",
+    "separability": "probes, neighbours, clusters, margins against depth, a column a checkpoint (manigeo separability)",
+    "progress": "g and probe accuracy of every layer over epochs, where there are several",
+    "transfer": "probes of each kind scored on every kind, a heat map a layer",
+    "memorization": "permuted labels: probe accuracy and capacity against depth (tables of separability and capacity)",
+    "rewind": "accuracy of every kind after layers were rewound, a panel a sweep (manigeo rewind)",
+    "reinit": "accuracy with one layer re-initialised, drawn again or zero: a heat map a kind (manigeo reinit)",
+    "final-reset": "accuracy after the last layers were reset, and trained again (manigeo reinit --final-reset)",
+    "utilisation": "a linear probe on the layers up to each (manigeo reinit --utilisation)",
+    "criticality": "module criticality of every layer (manigeo reinit --criticality)",
+    "localization": "the memorization profile of every method (manigeo localize)",
+    "gradients": "parts of the gradient that know the labels and that do not, a panel a layer (manigeo gradients)",
+    "gradient-sizes": "their norms against the number of examples (manigeo gradients --sizes)",
+}
 
-@click.command("plot")
+
+@click.command(
+    "plot", epilog="\b\nFigures:\n" + "\n".join(f"  {name:<16}{line}" for name, line in FIGURE_LINES.items())
+)
 @click.argument("results", nargs=-1, required=True)
 @click.option(
     "--figure",
-    type=click.Choice(["geometry", "estimators", "sweep", "weights", "correlation"]),
+    type=click.Choice(list(FIGURE_LINES)),
     help="Which figure.  [default: every one that the tables have numbers for; with --out, the first of these]",
 )
 @click.option(
@@ -24,16 +47,7 @@ from manigeo.cli import options
 @options.force_option
 @options.config_option
 def plot_command(results: tuple[str, ...], figure: str | None, out: Path | None, dpi: int, force: bool) -> None:
-    """Draw figures from RESULTS, tables of manigeo capacity, e.g. of the best and of the last epoch, or of manigeo weights
-    or correlate.
-
-    \b
-    geometry    capacity, radius, dimension and centre correlation against depth, a column a checkpoint
-    estimators  mean-field, joint and simulated capacity against depth, a column a kind (--joint, --simulate)
-    sweep       capacity against the number of examples per class, a panel a layer (--sweep-examples)
-    weights     rotation, angle per step and distance of each layer against the epoch (manigeo weights)
-    correlation movement of each layer against the generalization gap, a point a run (manigeo correlate)
-    """
+    """Draw figures from RESULTS, tables of manigeo capacity, e.g. of the best and of the last epoch, or of others."""
     from manigeo.files import check_target
     from manigeo.plots import FIGURES, figures_of, save_figure
     from manigeo.results import read_results

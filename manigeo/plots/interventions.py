@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from manigeo.errors import InputError
 from manigeo.manifolds import KINDS
 from manigeo.plots.style import MOST_TICKS, draw_line, finish, styled
-from manigeo.rewinds import with_settings
+from manigeo.results import with_settings
 
 _SWEEPS = {"last": "last $k$ layers rewound", "each": "one layer rewound", "prefix": "first $k$ layers rewound"}
 _WHOLE = "test, whole network rewound"

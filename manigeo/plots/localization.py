@@ -1,0 +1,50 @@
+"""Where every method finds memorization."""
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from manigeo.errors import InputError
+from manigeo.plots.style import styled
+from manigeo.results import with_settings
+
+
+def plot_localization(table: pd.DataFrame) -> Figure:
+    """The memorization profile of every method: bars are shares of the layers with 95 % intervals, the line is the centre of
+    mass with its own. Grey where a method says that there is not enough evidence.
+
+    Raises :class:`~manigeo.errors.InputError` for a table that is not of manigeo localize.
+    """
+    full = with_settings(table, "analysis", "method", "other")
+    full = full[(full["analysis"] == "localize") & full["method"].notna() & full["other"].isna()]
+    methods = dict(list(full.groupby("method", sort=False)))
+    if not methods:
+        raise InputError("nothing to plot: the table localizes nothing; make it with manigeo localize")
+    with styled():
+        n_layers = int(full["depth"].max()) + 1
+        figure = Figure(figsize=(2.2 + 0.5 * max(n_layers, 5), 0.6 + 1.5 * len(methods)), layout="constrained")
+        axes = figure.subplots(len(methods), 1, sharey=True, squeeze=False)[:, 0]
+        for (name, rows), ax in zip(methods.items(), axes, strict=True):
+            _draw_profile(ax, rows)
+            ax.set_title(name, loc="left")
+            ax.set_ylabel("share")
+        sns.despine(figure)
+    return figure
+
+
+def _draw_profile(ax: Axes, rows: pd.DataFrame) -> None:
+    wide = rows[rows["metric"].str.startswith("profile")].pivot(
+        index=["depth", "layer"], columns="metric", values="value"
+    )
+    depth, layers = (wide.index.get_level_values(level) for level in ("depth", "layer"))
+    share, low, high = (wide[f"profile{ending}"].to_numpy() for ending in ("", "_ci_low", "_ci_high"))
+    localized = bool(rows.loc[rows["metric"] == "localized", "value"].eq(1).all())
+    color = sns.color_palette("colorblind")[0] if localized else "0.7"
+    ax.bar(depth, share, color=color, width=0.7)
+    ax.vlines(depth, np.minimum(low, share), np.maximum(high, share), color="0.2", linewidth=1.2)
+    center = rows[rows["metric"].str.startswith("center_of_mass")].set_index("metric")["value"]
+    ax.axvline(center["center_of_mass"], color="0.2", linestyle="--", linewidth=1)
+    ax.axvspan(center["center_of_mass_ci_low"], center["center_of_mass_ci_high"], color="0.2", alpha=0.12, linewidth=0)
+    ax.set_xticks(depth, layers, rotation=30, ha="right", rotation_mode="anchor")

@@ -1,0 +1,62 @@
+"""The memorization gate: a network that has not memorized its permuted labels cannot say where it memorizes."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from manigeo.manifolds import KINDS
+from manigeo.report.sources import RunFolder
+from manigeo.verdicts import GATE
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Of one run: the training accuracy on permuted labels at the last epoch (None where no labels were permuted), the first
+    epoch that passes (None where none does), and the accuracies of every kind at the epochs that tables are of.
+    """
+
+    run: str
+    accuracy: float | None
+    epoch: float
+    first_passed: float | None
+    kinds: tuple[str, ...]
+    at: tuple[tuple[float, str, tuple[float | None, ...]], ...]
+    threshold: float = GATE
+
+    @property
+    def passed(self) -> bool:
+        return self.accuracy is not None and self.accuracy >= self.threshold
+
+
+def read_gate(run: RunFolder, table: pd.DataFrame) -> Gate | None:
+    """None where the run has no metrics. ``table``: all results, for the checkpoints that they are of."""
+    if run.metrics is None or run.metrics.empty:
+        return None
+    accuracies = run.metrics.drop_duplicates(["epoch", "kind"], keep="last").pivot(
+        index="epoch", columns="kind", values="accuracy"
+    )
+    last = float(accuracies.index.max())
+    permuted = accuracies["permuted"].dropna() if "permuted" in accuracies else pd.Series(dtype=float)
+    passing = permuted.index[permuted >= GATE]
+    kinds = tuple(kind for kind in (*KINDS, "validation") if kind in accuracies)
+    named = _checkpoints(run.name.rsplit("/", 1)[-1], table)
+    epochs = [epoch for epoch in accuracies.index if epoch in named or epoch == last]
+    return Gate(
+        run.name,
+        None if permuted.empty else float(permuted.iloc[-1]),
+        last,
+        float(passing[0]) if len(passing) else None,
+        kinds,
+        tuple((epoch, named.get(epoch, ""), _at(accuracies.loc[epoch], kinds)) for epoch in epochs),
+    )
+
+
+def _at(accuracies: pd.Series, kinds: tuple[str, ...]) -> tuple[float | None, ...]:
+    return tuple(None if pd.isna(accuracies[kind]) else float(accuracies[kind]) for kind in kinds)
+
+
+def _checkpoints(run: str, table: pd.DataFrame) -> dict[float, str]:
+    """Epoch -> names of the checkpoints of the run that numbers were computed at."""
+    of_run = table[(table["run"] == run) & table["epoch"].notna()]
+    names = of_run.drop_duplicates(["epoch", "checkpoint"]).groupby("epoch")["checkpoint"].agg(", ".join)
+    return {float(epoch): name for epoch, name in names.items()}

@@ -1,0 +1,172 @@
+"""From results tables to the answer, and its words."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from manigeo.collecting import accuracy_in_tables, memorized_accuracy, result_files, run_tables
+from manigeo.errors import InputError
+from manigeo.evidence import METHODS, paired_layers
+from manigeo.plots import plot_localization
+from manigeo.results import as_table, read_results, with_settings, write_results
+from manigeo.verdicts import describe_localization, localization_table
+from tests.command_line import done, run
+from tests.trained import planted_run
+
+LAYERS = ("input", "h1", "h2", "h3", "logits")
+RNG = np.random.default_rng(0)
+
+
+def capacities(rise=(0, 0, 0, 1, 1), checkpoints=(("best", 5), ("last", 40)), seed=0):
+    """Ten classes of ten points; at the last checkpoint capacity is up by these steps, inversely."""
+    rng = np.random.default_rng(seed)
+    return as_table(
+        [
+            {
+                "run": "run", "checkpoint": name, "epoch": epoch, "layer": layer, "depth": depth, "kind": "permuted",
+                "manifold": f"c{c}", "metric": "capacity", "settings": '{"analysis": "mean_field", "per_class": 10}',
+                "value": 1 / (4.5 + 0.1 * rng.standard_normal() - (rise[depth] if name == "last" else 0)),
+            }
+            for name, epoch in checkpoints for depth, layer in enumerate(LAYERS) for c in range(10)
+        ]
+    )  # fmt: skip
+
+
+def exchanges(drops, analysis="rewind", to="best", error=0.01):
+    """Permuted accuracy lost beyond unpermuted, layer by layer, and the network as it was."""
+    setting = json.dumps(
+        {"analysis": analysis, "sweep": "each", "to": to, "to_epoch": 5 if analysis == "rewind" else 0}
+    )
+    rows = [
+        {"layer": f"{layer}.linear", "depth": depth, "kind": kind, "metric": "accuracy_drop", "settings": setting,
+         "value": 0.1 + (drop if kind == "permuted" else 0), "stderr": error}
+        for depth, (layer, drop) in enumerate(zip(LAYERS[1:], drops, strict=True)) for kind in ("permuted", "unpermuted")
+    ]  # fmt: skip
+    none = {"layer": "(none)", "kind": "permuted", "metric": "accuracy", "value": 0.99}
+    return as_table([*rows, none | {"settings": json.dumps({"analysis": analysis, "sweep": "none"})}])
+
+
+def localized(*tables, gate=1.0):
+    return localization_table({"run": pd.concat(tables, ignore_index=True)}, {"run": gate}, n_resamples=300)
+
+
+def value(table, metric, method):
+    full = with_settings(table, "method", "other")
+    (found,) = full.loc[(full["metric"] == metric) & (full["method"] == method) & full["other"].isna(), "value"]
+    return found
+
+
+def test_geometry_localizes_where_the_inverse_capacity_falls():
+    table = localized(capacities())
+    assert value(table, "onset", "geometry") == 3
+    assert value(table, "center_of_mass", "geometry") == pytest.approx(
+        3, abs=0.3
+    )  # ten classes of error .1 a step of 1
+    assert value(table, "localized", "geometry") == 1
+    assert "come apart from h3 (h3 to h3)" in describe_localization(table)
+
+
+def test_without_the_best_epoch_the_floor_of_points_is_what_capacity_rises_over():
+    alone = capacities(checkpoints=(("last", 40),))
+    evidence = METHODS["geometry"].read(alone).evidence.mean()
+    np.testing.assert_allclose(evidence, [0.5, 0.5, 0.5, 1.5, 1.5], atol=0.15)  # 10 / 2 - 4.5, and a step of 1
+
+
+def test_exchanges_count_what_permuted_examples_lose_beyond_unpermuted_ones():
+    curve = METHODS["rewinding"].read(exchanges([0.0, 0.0, 0.3, 0.1]))
+    assert curve.layers == ("h1.linear", "h2.linear", "h3.linear", "logits.linear")
+    np.testing.assert_allclose(curve.evidence.mean(), [0.0, 0.0, 0.3, 0.1], atol=1e-12)
+    np.testing.assert_allclose(curve.evidence.stderr, np.hypot(0.01, 0.01))
+    assert METHODS["re-initialisation"].read(exchanges([0.0, 0.0, 0.3, 0.1])) is None
+
+
+def test_methods_that_agree_and_methods_that_do_not_are_said_to():
+    agree = describe_localization(localized(capacities(), exchanges([0, 0, 0.3, 0])))
+    assert "2 methods agree on the depth" in agree or "2 methods do not agree" in agree
+    apart = describe_localization(localized(capacities((0, 0, 0, 0, 1)), exchanges([0.3, 0, 0, 0])))
+    assert "2 methods do not agree on the depth" in apart
+    assert "geometry and rewinding -" in apart
+
+
+def test_the_gate_comes_first():
+    assert (
+        describe_localization(localized(capacities(), gate=None))
+        == "There is nothing to localize: no labels were permuted."
+    )
+    words = describe_localization(localized(capacities(), gate=0.5))
+    assert words.startswith(
+        "Not enough evidence: the network has not memorized (training accuracy on permuted labels 0.500"
+    )
+    assert set(localized(capacities(), gate=0.5)["metric"]) == {"gate"}
+
+
+def test_no_evidence_and_no_error_are_said():
+    flat = describe_localization(localized(capacities((0, 0, 0, 0, 0))))
+    assert "No method says where: there is not enough evidence." in flat
+    once = [{"layer": layer, "depth": d, "checkpoint": name, "epoch": epoch, "metric": "rotation", "value": v * d}
+            for d, layer in enumerate(LAYERS) for name, epoch, v in (("best", 1, 0.1), ("last", 2, 0.3))]  # fmt: skip
+    assert "weights: a single run has no error here; give several seeds" in describe_localization(
+        localized(as_table(once))
+    )
+
+
+def test_several_runs_are_one_answer_and_those_that_have_not_memorized_are_left_out():
+    runs = {f"r{seed}": capacities(seed=seed) for seed in range(4)}
+    table = localization_table(runs, {"r0": 1.0, "r1": 0.99, "r2": 0.2, "r3": 1.0}, n_resamples=300)
+    words = describe_localization(table)
+    assert words.startswith("3 of 4 networks have memorized")
+    assert table.loc[table["metric"] == "localized", "n"].tolist() == [3]
+    assert table.set_index("run").loc["r2", "flag"] == "not_memorized"
+
+
+def test_tables_without_permuted_examples_are_refused():
+    with pytest.raises(
+        InputError, match="hold nothing of permuted examples at the end of training: run manigeo capacity"
+    ):
+        localized(capacities().assign(kind="test"))
+
+
+def test_layers_pair_by_name_and_by_what_they_contain():
+    assert paired_layers(("input", "conv1", "conv1.act"), ("conv1", "conv2")).tolist() == [[1, 0]]
+    assert paired_layers(("a.b",), ("a", "a.b.c")).tolist() == [[0, 0]]
+
+
+@pytest.fixture(scope="module")
+def analysed(tmp_path_factory):
+    """A run with its memorization in the last two layers, rewound, beside its folder."""
+    folder = tmp_path_factory.mktemp("runs") / "planted"
+    planted_run(folder)
+    done("rewind", folder, "--each", "--out", folder.parent / "rewind.csv")
+    return folder
+
+
+def test_a_runs_tables_are_found_in_it_and_beside_it(analysed, tmp_path):
+    assert [path.name for path in result_files(analysed)] == ["rewind.csv"]
+    table = run_tables(analysed)
+    assert set(table["run"]) == {"planted"}
+    write_results(
+        read_results(analysed.parent / "rewind.csv").assign(run="another"), analysed.parent / "other.csv", force=True
+    )
+    pd.testing.assert_frame_equal(run_tables(analysed), table)
+    with pytest.raises(InputError, match="has no results: run manigeo capacity"):
+        run_tables(tmp_path)
+    assert memorized_accuracy(analysed) is None  # its own loop recorded no accuracy on permuted labels
+    assert accuracy_in_tables(table) > 0.95
+    with pytest.raises(InputError, match="do not say whether the network has memorized"):
+        accuracy_in_tables(capacities())
+
+
+def test_localize_finds_the_planted_layers_and_draws_them(analysed, tmp_path):
+    out = tmp_path / "l.csv"
+    text = done("localize", analysed.parent / "rewind.csv", "--out", out)
+    assert "has memorized" in text
+    profile = read_results(out).query("metric == 'profile'").set_index("layer")["value"]
+    assert profile[["h3.linear", "logits"]].sum() > 0.99
+    (ax,) = plot_localization(read_results(out)).axes
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == list(profile.index)
+    assert "There is nothing to localize" in done("localize", analysed, "--out", out, "--force")
+    (tmp_path / "empty").mkdir()
+    code, _, err = run("localize", tmp_path / "empty", "--out", tmp_path / "x.csv")
+    assert (code, "has no results" in err) == (3, True)
