@@ -106,7 +106,7 @@ def profile(evidence: Float[np.ndarray, "*n layers"], cumulative: bool) -> Float
     return credited
 
 
-def localize(
+def locate(
     runs: Sequence[Evidence], *, cumulative: bool, n_resamples: int = 1000, seed: int | np.random.SeedSequence = 0
 ) -> Localization:
     """Profile, onset and centre of mass from the evidence of one method on one network or several (seeds).
@@ -114,7 +114,7 @@ def localize(
     Raises ``ValueError`` for no runs, runs of different layers, or entries that are not finite.
 
     >>> step = np.repeat([[0.0, 0.0, 1.0, 1.0]], 5, axis=0)
-    >>> found = localize([Evidence(step)], cumulative=True)
+    >>> found = locate([Evidence(step)], cumulative=True)
     >>> found.onset.value, found.center_of_mass.value
     (2.0, 2.0)
     """
@@ -143,7 +143,7 @@ def agreement(one: Localization, other: Localization, layers: Int[np.ndarray, "p
     """Spearman's correlation of two profiles over the layers that both know: row i of ``layers`` pairs a layer of ``one``
     with one of ``other``. The interval is over resamples of both; NaN for fewer than three layers.
 
-    >>> step = localize([Evidence(np.array([[0.0, 0.5, 1.0], [0.0, 0.5, 1.0]]))], cumulative=False)
+    >>> step = locate([Evidence(np.array([[0.0, 0.5, 1.0], [0.0, 0.5, 1.0]]))], cumulative=False)
     >>> agreement(step, step, np.array([[0, 0], [1, 1], [2, 2]])).value
     1.0
     """

@@ -14,7 +14,7 @@ import pandas as pd
 
 from manigeo.errors import InputError
 from manigeo.evidence import METHODS, Curve, Method, paired_layers
-from manigeo.localize import Estimate, Evidence, Localization, agreement, localize
+from manigeo.localize import Estimate, Evidence, Localization, agreement, locate
 from manigeo.results import as_table, with_settings
 
 Row = dict[str, Any]
@@ -50,7 +50,7 @@ def localization_table(
         if curves:
             layers, evidence = _common_layers(curves)
             key = np.random.SeedSequence(seed, spawn_key=(crc32(name.encode()),))
-            found[name] = layers, localize(evidence, cumulative=method.cumulative, n_resamples=n_resamples, seed=key)
+            found[name] = layers, locate(evidence, cumulative=method.cumulative, n_resamples=n_resamples, seed=key)
             settings = {"settings": json.dumps(common | {"method": name})}
             rows += [settings | row for row in _method_rows(method, *found[name])]
     if not found:

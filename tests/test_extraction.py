@@ -1,7 +1,7 @@
 import os
 import subprocess
 import sys
-import time
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -312,16 +312,17 @@ def test_tf32_is_on_where_it_is_asked_for_and_then_as_it_was(data, examples, tmp
 
 # ------------------------------------------------------------------------------------------------------------- at size
 def test_one_batch_is_written_while_the_next_is_computed_and_no_more_wait():
-    done = []
+    done, gates = [], [threading.Event() for _ in range(10)]
 
     def slow(item):
-        time.sleep(0.005)
+        assert gates[item].wait(60)
         done.append(item)
 
     with _one_ahead(slow) as start:
-        for item in range(10):
-            start(item)
-            assert len(done) in (item, item - 1) if item else not done
+        for item, gate in enumerate(gates):
+            start(item)  # returns while it is written, when the one before has been
+            assert done == list(range(item))
+            gate.set()
     assert done == list(range(10))
 
 

@@ -327,7 +327,7 @@ def test_the_error_of_a_norm_is_its_spread_over_draws(recorded):
     opened = opened_run(recorded)
     groups = group_layers(opened.model, opened.data.inputs([0, 1]))
     found = [
-        next(tables.gradient_tables(tables.plan_survey(opened, groups, [opened.snapshot("init")], most=240, seed=seed)))
+        next(tables.survey_tables(tables.plan_survey(opened, groups, [opened.snapshot("init")], most=240, seed=seed)))
         for seed in range(40)
     ]
     for kind in ("unpermuted", "permuted"):
@@ -344,25 +344,25 @@ def test_a_survey_leaves_the_network_as_it_was_also_when_interrupted(recorded):
         opened, groups, opened.snapshots, sweep=tables.Sweep(opened.snapshot(0), (10, 20), 2), most=50
     )
     before = fingerprint(net)
-    for table in tables.gradient_tables(survey):
+    for table in tables.survey_tables(survey):
         assert fingerprint(net) == before
         assert table["value"].notna().all()
 
     hook = net.logits.register_forward_hook(interrupted)
     with pytest.raises(KeyboardInterrupt):
-        list(tables.gradient_tables(survey))
+        list(tables.survey_tables(survey))
     hook.remove()
     assert fingerprint(net) == before
 
 
 def test_what_was_finished_when_interrupted_is_kept(recorded, tmp_path, monkeypatch):
-    original = tables.gradient_tables
+    original = tables.survey_tables
 
     def soon_interrupted(survey, progress):
         yield next(original(survey))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tables, "gradient_tables", soon_interrupted)
+    monkeypatch.setattr(tables, "survey_tables", soon_interrupted)
     code, _, err = run("gradients", recorded, "--out", tmp_path / "some.csv", "--examples", 50)
     assert code == 130
     assert f"what was finished is in {tmp_path / 'some.csv'}: epoch-0000" in err

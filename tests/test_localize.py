@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 from scipy.stats import kstest, spearmanr
 
 from manigeo.capacity.mean_field import manifold_capacity
-from manigeo.localize import Evidence, agreement, localize, profile
+from manigeo.localize import Evidence, agreement, locate, profile
 from manigeo.verdicts import _reason
 
 curves = hnp.arrays(float, st.integers(2, 8), elements=st.floats(-10, 10))
@@ -22,7 +22,7 @@ def test_a_rising_curve_is_the_sum_of_what_its_layers_add(curve):
 
 @given(curves)
 def test_shares_sum_to_one_and_the_centre_lies_between_onset_and_end_or_beside_them(curve):
-    found = localize([Evidence(curve[None])], cumulative=False, n_resamples=10)
+    found = locate([Evidence(curve[None])], cumulative=False, n_resamples=10)
     assert found.shares.sum() == pytest.approx(1)
     assert 0 <= found.onset.value <= found.end.value <= len(curve) - 1
     assert 0 <= found.center_of_mass.value <= len(curve) - 1
@@ -30,16 +30,16 @@ def test_shares_sum_to_one_and_the_centre_lies_between_onset_and_end_or_beside_t
 
 def test_a_step_is_at_its_layer_and_a_local_peak_at_its_own():
     step = Evidence(np.repeat([[0.0, 0.0, 0.0, 2.0, 2.0]], 6, axis=0))
-    found = localize([step], cumulative=True, n_resamples=50)
+    found = locate([step], cumulative=True, n_resamples=50)
     assert (found.onset.value, found.center_of_mass.value, found.end.value) == (3, 3, 3)
-    peak = localize([Evidence(np.array([[0.0, 3.0, 1.0]]), np.full(3, 0.01))], cumulative=False)
+    peak = locate([Evidence(np.array([[0.0, 3.0, 1.0]]), np.full(3, 0.01))], cumulative=False)
     assert peak.center_of_mass.value == pytest.approx(1.25)
 
 
 def test_the_interval_of_evidence_is_that_of_its_mean():
     rng = np.random.default_rng(0)
     units = rng.standard_normal((400, 3)) + np.arange(3)
-    found = localize([Evidence(units)], cumulative=False, n_resamples=4000)
+    found = locate([Evidence(units)], cumulative=False, n_resamples=4000)
     half = 1.96 * units.std(axis=0) / 20
     # ends of 4000 resamples are known to about a fifteenth of the half width
     np.testing.assert_allclose(found.evidence_high - units.mean(axis=0), half, rtol=0.15)
@@ -47,13 +47,13 @@ def test_the_interval_of_evidence_is_that_of_its_mean():
 
 
 def test_the_interval_of_one_number_is_that_of_its_error():
-    found = localize([Evidence(np.array([[1.0, 5.0]]), np.array([0.1, 0.2]))], cumulative=False, n_resamples=4000)
+    found = locate([Evidence(np.array([[1.0, 5.0]]), np.array([0.1, 0.2]))], cumulative=False, n_resamples=4000)
     np.testing.assert_allclose(found.evidence_high - found.evidence, [0.196, 0.392], rtol=0.15)
 
 
 def test_several_runs_add_the_spread_between_them():
     apart = [Evidence(np.full((3, 2), value)) for value in (0.0, 1.0, 2.0, 3.0)]
-    found = localize(apart, cumulative=False, n_resamples=4000)
+    found = locate(apart, cumulative=False, n_resamples=4000)
     spread = np.std([0, 1, 2, 3]) / 2  # of a mean of four runs drawn with replacement
     np.testing.assert_allclose(found.evidence_high - found.evidence_low, 2 * 1.96 * spread, rtol=0.15)
 
@@ -65,19 +65,19 @@ def test_where_no_layer_differs_p_values_are_uniform(cumulative):
     for seed in range(200):
         noise = rng.standard_normal((12, 5))
         units = noise.cumsum(axis=1) if cumulative else noise
-        p.append(localize([Evidence(units)], cumulative=cumulative, n_resamples=99, seed=seed).p_value)
+        p.append(locate([Evidence(units)], cumulative=cumulative, n_resamples=99, seed=seed).p_value)
     assert kstest(p, "uniform").pvalue > 1e-3  # p-values come in hundredths, which 200 of them cannot tell
 
 
 def test_layers_that_differ_have_a_small_p_value():
     rng = np.random.default_rng(2)
     units = 0.3 * rng.standard_normal((20, 6)) + np.eye(6)[4]
-    assert localize([Evidence(units)], cumulative=False, n_resamples=999).p_value == 1 / 1000
+    assert locate([Evidence(units)], cumulative=False, n_resamples=999).p_value == 1 / 1000
 
 
 def test_agreement_is_spearmans_correlation_of_the_shares():
     rng = np.random.default_rng(3)
-    one, other = (localize([Evidence(rng.random((9, 6)))], cumulative=False) for _ in range(2))
+    one, other = (locate([Evidence(rng.random((9, 6)))], cumulative=False) for _ in range(2))
     pairs = np.stack([np.arange(6), np.arange(6)], axis=1)
     found = agreement(one, other, pairs)
     assert found.value == pytest.approx(spearmanr(one.shares, other.shares).statistic)
@@ -87,9 +87,9 @@ def test_agreement_is_spearmans_correlation_of_the_shares():
 
 def test_what_is_not_evidence_is_refused():
     with pytest.raises(ValueError, match="expected runs of the same layers, got"):
-        localize([Evidence(np.ones((2, 3))), Evidence(np.ones((2, 4)))], cumulative=True)
+        locate([Evidence(np.ones((2, 3))), Evidence(np.ones((2, 4)))], cumulative=True)
     with pytest.raises(ValueError, match="evidence must be finite"):
-        localize([Evidence(np.array([[np.nan, 1.0]]))], cumulative=True)
+        locate([Evidence(np.array([[np.nan, 1.0]]))], cumulative=True)
 
 
 # ------------------------------------------------------------------------------------------------ planted memorization
@@ -123,7 +123,7 @@ def planted(seed, place):
     X = rng.standard_normal((CLASSES, WIDTH))[true] + rng.standard_normal((CLASSES * POINTS, WIDTH))
     end = inverse_capacities(activations(weights, X, labels, place, names), labels, seed)
     before = inverse_capacities(activations(earlier, X, labels, None, names), labels, seed + 1000)
-    return localize([Evidence(np.minimum(before, POINTS / 2) - end)], cumulative=True, n_resamples=200, seed=seed)
+    return locate([Evidence(np.minimum(before, POINTS / 2) - end)], cumulative=True, n_resamples=200, seed=seed)
 
 
 @pytest.mark.parametrize("place", [0, 2, LAYERS - 1])

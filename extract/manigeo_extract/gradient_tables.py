@@ -150,7 +150,7 @@ def plan_survey(
 
 
 # ---------------------------------------------------------------------------------------------------------------- tables
-def gradient_tables(survey: Survey, *, progress: bool = False) -> Iterator[pd.DataFrame]:
+def survey_tables(survey: Survey, *, progress: bool = False) -> Iterator[pd.DataFrame]:
     """A results table for each snapshot and one for the sweep, as they are finished.
 
     Of every layer, and of ``(all)`` as one: ``<part>_norm`` of each of :data:`~manigeo_extract.gradients.PARTS`;

@@ -34,7 +34,10 @@ def _names(ctx: click.Context, param: click.Parameter, names: tuple[str, ...]) -
 @click.option("--layers", multiple=True, metavar="GLOB", help="Of extract: layers to write; may be repeated.")
 @click.option("--per-class", type=click.IntRange(min=2), help="Of capacity and separability: examples of each class.")
 @click.option(
-    "--classes", type=click.IntRange(min=2), metavar="P", help="Of capacity and separability: P classes, drawn at random."
+    "--classes",
+    type=click.IntRange(min=2),
+    metavar="P",
+    help="Of capacity and separability: P classes, drawn at random.",
 )
 @click.option("--skip", multiple=True, callback=_names, metavar="STEP", help=f"Leave a step out: {', '.join(STEPS)}.")
 @options.device_option
@@ -107,7 +110,9 @@ def _steps(
             after=[f"extract {name}"])  # fmt: skip
     stored = [folder / f"{name}.h5" for name in names]
     extracted = [f"extract {name}" for name in names]
-    add("separability", ["separability", *stored, *sample, "--jobs", jobs, *seeded], "separability.csv", after=extracted)
+    add(
+        "separability", ["separability", *stored, *sample, "--jobs", jobs, *seeded], "separability.csv", after=extracted
+    )
     add("weights", ["weights", run], "weights.csv", every)
     add("rewind", ["rewind", run, *on, *seeded], "rewind.csv", every)
     add("reinit", ["reinit", run, *on, *seeded], "reinit.csv", every)

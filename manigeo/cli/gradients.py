@@ -103,11 +103,11 @@ def _compute(survey: "Survey", out: Path) -> "pd.DataFrame":
     import pandas as pd
 
     from manigeo.results import write_results
-    from manigeo_extract.gradient_tables import gradient_tables
+    from manigeo_extract.gradient_tables import survey_tables
 
     parts: list[pd.DataFrame] = []
     try:
-        for part in gradient_tables(survey, progress=True):
+        for part in survey_tables(survey, progress=True):
             parts.append(part)
     except BaseException:
         if parts:
