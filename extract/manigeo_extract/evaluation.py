@@ -12,9 +12,9 @@ from torch import Tensor
 
 from manigeo.errors import UsageError
 from manigeo.manifolds import kind_examples
+from manigeo.verdicts import GATE as MEMORIZATION_GATE
 from manigeo_extract.layers import evaluating
 
-MEMORIZATION_GATE = 0.95  # accuracy on permuted examples from which on a network counts as having memorized
 GROUPS = (("unpermuted",), ("permuted", "restored"), ("test",), ("validation",))  # kinds of a group share their images
 
 IN_MEMORY = 2**30  # bytes up to which all inputs are prepared once and held on the device

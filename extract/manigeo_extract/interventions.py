@@ -29,7 +29,6 @@ from manigeo_extract.runs import Run, Snapshot
 from manigeo_extract.scoring import Answers, Examiner, Row
 
 SWEEPS = ("each", "last", "prefix")
-THRESHOLD = 0.1  # chance-normalised drop from which on a layer is called critical, unless another is asked for
 FRESH, ZERO = "fresh draw", "zero"
 _CALIBRATION = 2048  # training examples that statistics are estimated anew from
 _INTERVALS = ("accuracy", "accuracy_drop", "normalised_drop", "softmax_distance", "js")
