@@ -179,6 +179,11 @@ for ax in axes:
     ax.set_xlabel("rotation of the hidden layer")
 
 # %% [markdown]
+# Rotations are those of the paper, nearly to the number on digits. On characters test accuracy goes with them, 2.8
+# points from the smallest rho to the largest, in the paper .9. On digits it does not: all four settings lie within two
+# of 359 test images. There is little to generalize about 60 clean images a class.
+
+# %% [markdown]
 # ## Five layers
 #
 # Four hidden layers and the classifier, on characters: Layca at four angles and at two balances, and plain SGD and Adam,
@@ -230,6 +235,11 @@ overall = {
 }
 {name: f"{r.value:+.2f} [{r.low:+.2f}, {r.high:+.2f}]" for name, r in overall.items()}
 
+# %% [markdown]
+# Rotation that is large and the same in all layers is best, and balance matters more than size: with nearly the same mean
+# rotation, .2, first layers alone reach 89 % and last layers alone 72 %. So the rotation of the first layer tells more
+# than the mean. Adam with Layca does not fit: layers turn as far as with SGD, accuracy is 5 points less.
+
 # %%
 reference = found.loc[["Layca 3^-2", "Layca 3^-3"], "test"].idxmax()
 
@@ -278,3 +288,17 @@ against("Layca improves Adam", "Adam, Layca 3^-3", "nearly always, to -1.7 to +.
 
 # %%
 pd.DataFrame(findings).set_index("quantity")
+
+# %% [markdown]
+# ## What follows
+#
+# - **Reproduced, with differences of the paper's size**: less rotation is worse, last layers alone are much worse than
+#   first layers alone, SGD at its best rate is worse than Layca and turns less, and SGD at a low rate is far worse.
+# - **Not so for Adam**: with Layca it should come near the best, and is worse than without. The paper tunes rho for it
+#   (3^-5); here 3^-4 did no better (86.5 % against 87.1 % at 3^-3, in a trial with rate .003).
+# - **Rotation is not all**: Layca at 3^-2 turns nearly by a right angle and is no better than at 3^-3; and where a task
+#   is easy, digits, it tells nothing.
+#
+# FULLTEXT
+#
+# Not tried here: convolutional networks, weight decay, warm-up, AdaptCopy.
