@@ -18,7 +18,7 @@
 # then a hundred characters show how far the claim depends on the task.
 #
 # Small settings take about 50 s on one core. `MANIGEO_FULL=1` trains on an MNIST-like data set instead, whose four idx
-# files are in the folder that `MANIGEO_DATA` names (without it, on more characters), for 60 epochs: about half an hour
+# files are in the folder that `MANIGEO_DATA` names (without it, on more characters), for 60 epochs: about ten minutes
 # on one core.
 
 # %%
@@ -228,8 +228,8 @@ print(f"the last three together: {together(rows, 'last')[3]:.3f}")
 # - **The shape of the claim is reproduced**: the first layer is critical in every seed, at its initial values the
 #   network loses .29 of its accuracy above chance; any other layer loses .03 at most. After one epoch of training the
 #   first layer is worth .943, after two .980 of .987. Fresh draws leave chance, whichever the layer.
-# - **Its size partly**: on MNIST the first layer is worth .46 to .50. The characters are few and clean; which of both
-#   matters is not shown here. On Fashion-MNIST the size is there too: .897 as trained, .497 with the first layer
+# - **Its size partly**: on MNIST that costs .46 to .50. Why less is lost here is not known; the characters are an easier
+#   task. On Fashion-MNIST the size is there too: .897 as trained, .497 with the first layer
 #   re-initialised (a drop of .50 above chance), .844, .861 and .876 with the others (.05 on average), and .084 to .114
 #   with fresh draws, measured with
 #
