@@ -227,7 +227,8 @@ def _metric(
     """H of the leading directions, the mean length h of the others, and whether ``used`` is more than fits."""
     weighted = np.concatenate([w @ rows for rows, w in zip(F, W, strict=True)])
     pooled = np.concatenate(F).T @ weighted
-    loads = np.clip(np.linalg.eigvalsh(pooled), 0, None)
+    raw, axes = np.linalg.eigh(pooled)
+    loads = np.clip(raw, 0, None)
     outside = tail * _load_of_rest(R, W, tail)
     everything = np.concatenate([loads, outside])
     available = np.count_nonzero(everything > 1e-12 * everything.max(initial=0.0))
@@ -235,7 +236,10 @@ def _metric(
         return np.eye(len(pooled)), 1.0, False
     q = _scale(everything, min(used, _OCCUPIED * available))
     h = float((tail / (q + outside)).sum() / tail.sum()) if len(tail) else 0.0
-    return np.linalg.inv(q * np.eye(len(pooled)) + pooled), h, bool(used > _OCCUPIED * available)
+    # a metric has no negative lengths: where rounding makes loads negative beyond q, they count as none
+    negative = q + raw[0] <= 0
+    H = (axes / (q + loads)) @ axes.T if negative else np.linalg.inv(q * np.eye(len(pooled)) + pooled)
+    return H, h, bool(negative or used > _OCCUPIED * available)
 
 
 def _load_of_rest(R: Sequence[np.ndarray], W: Sequence[np.ndarray], tail: np.ndarray) -> float:

@@ -330,7 +330,9 @@ def _steepest(b, w, passive, blocked):
 def _least_squares_inside(K, b, x, U, s, columns, n, passive):
     """Move x to the least-squares solution s on the columns; columns that would turn negative leave at zero on the way."""
     _back_substitute(U, n, s)
-    while n > 0 and np.min(s[:n]) <= 0:
+    for _ in range(10 * len(b) + 20):  # a column leaves every time, where K is a Gram matrix
+        if n == 0 or not np.min(s[:n]) <= 0:
+            break
         step = 1.0
         for p in range(n):
             if s[p] <= 0:
