@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check
 DEMO_DATA ?= glyphs
 
-.PHONY: demo test lint types unit wheel bench clean
+.PHONY: demo test lint types unit wheel bench docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/manigeo demo --data $(DEMO_DATA) --force
@@ -37,8 +37,12 @@ wheel: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest -o addopts="" tests/bench --benchmark-only
 
+# pages that open from files: build/docs/index.html
+docs: $(VENV)/.installed-docs
+	OMP_NUM_THREADS=1 $(BIN)/sphinx-build -q -W --keep-going -b html -d build/doctrees docs build/docs
+
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) build dist docs/notebooks
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -50,4 +54,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) install -q "pip>=25.1"  # the first that knows dependency groups
 	$(PIP) install -q -c constraints.txt -e . --group dev
+	touch $@ $(VENV)/.installed $(VENV)/.installed-docs
+
+$(VENV)/.installed-docs: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) install -q "pip>=25.1"
+	$(PIP) install -q -c constraints.txt -e . --group docs
 	touch $@ $(VENV)/.installed

@@ -1,5 +1,6 @@
 """The results tables that belong to a run, wherever the commands have put them, and whether the run has memorized."""
 
+import math
 import os
 from pathlib import Path
 
@@ -59,9 +60,20 @@ def memorized_accuracy(run: PathLike) -> float | None:
     try:
         metrics = pd.read_csv(path)
         last = metrics[metrics["epoch"] == metrics["epoch"].max()].set_index("kind")["accuracy"]
-    except (OSError, ValueError, KeyError) as error:
+        return float(last["permuted"]) if "permuted" in last else None
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise InputError(f"{path} cannot be read ({error}); give a folder of manigeo train or of a recorder") from error
-    return float(last["permuted"]) if "permuted" in last else None
+
+
+def gate_accuracy(recorded: float | None, table: pd.DataFrame) -> float | None:
+    """Training accuracy on permuted labels at the end of a run: what was ``recorded``, or else of its results ``table``; NaN
+    where neither says it, None where no labels were permuted."""
+    if recorded is not None or "permuted" not in set(table["kind"]):
+        return recorded
+    try:
+        return accuracy_in_tables(table)
+    except InputError:
+        return math.nan
 
 
 def accuracy_in_tables(table: pd.DataFrame) -> float | None:

@@ -9,19 +9,23 @@ what a killed commit had left to do. HDF5 by itself promises nothing after a kil
 import base64
 import io
 import json
+import operator
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from manigeo.errors import UsageError
+from manigeo.errors import InputError
+from manigeo.files import lock_file
 
 
 class CommittedFile(io.RawIOBase):
     """A file object for reading and writing that :meth:`commit` makes lasting; ``writable=False`` only looks.
 
     A new file, or one without a commit, is empty. Raises :class:`~manigeo.errors.UsageError` where another process is
-    writing it.
+    writing it, and :class:`~manigeo.errors.InputError` where the note of its last commit, or what was committed, is damaged.
+
+    A write that fails, on a full disk, keeps its bytes in memory and raises at the next :meth:`check` or :meth:`commit`:
+    HDF5 cannot close a file whose writes fail, and would take the process with it at its end.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp(), "notes")
@@ -41,12 +45,13 @@ class CommittedFile(io.RawIOBase):
         self.path, self._note = Path(path), _note_of(path)
         self._writable, self._at = writable, 0
         self._held: dict[tuple[int, int], bytes] = {}  # by offset and length, in the order in which they were written
+        self._failure: BaseException | None = None
         if writable and not has_commit(path):
             self._note.unlink(missing_ok=True)  # of a file that was moved away
         self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT if writable else os.O_RDONLY, 0o666)
         try:
             if writable:
-                _lock(self._fd, self.path)
+                lock_file(self._fd, self.path)
             self._length = self._committed = self._redo()
         except BaseException:
             self.close()
@@ -54,15 +59,26 @@ class CommittedFile(io.RawIOBase):
 
     def commit(self) -> None:
         """Make everything written so far lasting, all of it or, where the process is killed meanwhile, nothing."""
+        self.check()
+        if os.fstat(self._fd).st_size < self._length:  # so that one which is shorter than its note says is damaged
+            os.ftruncate(self._fd, self._length)
         os.fsync(self._fd)  # what is behind the committed length, and the places of the commit before
         held = [(offset, base64.b64encode(data).decode()) for (offset, _), data in self._held.items()]
         draft = self._note.with_name(f"{self._note.name}.draft")
-        with open(draft, "w") as file:
-            json.dump((self._length, held), file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, self._note)
+        try:
+            with open(draft, "w") as file:
+                json.dump((self._length, held), file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(draft, self._note)
+        finally:
+            draft.unlink(missing_ok=True)  # of a disk that is full
         self._committed = self._redo()
+
+    def check(self) -> None:
+        """Raise what a write has failed with."""
+        if self._failure is not None:
+            raise self._failure
 
     @property
     def n_held(self) -> int:
@@ -90,14 +106,18 @@ class CommittedFile(io.RawIOBase):
 
     def _redo(self) -> int:
         """Do what the last commit said, which may have been done already; the length that it gave the file."""
-        length, writes = json.loads(self._note.read_text()) if self._note.exists() else (0, [])
-        self._held = {(offset, len(data)): data for offset, data in ((o, base64.b64decode(text)) for o, text in writes)}
+        length, writes = _read_note(self._note) if self._note.exists() else (0, [])
+        if os.fstat(self._fd).st_size < length:
+            raise InputError(
+                f"{self.path} is truncated: {length} bytes were committed; delete it and {self._note.name}"
+            )
+        self._held = {(offset, len(data)): data for offset, data in writes}
         if self._writable:
             for (offset, _), data in self._held.items():
                 _write(self._fd, data, offset)
             os.ftruncate(self._fd, length)
             self._held = {}
-        return int(length)
+        return length
 
     # ------------------------------------------------------------------------------------------------ as a file object
     def readable(self) -> bool:
@@ -140,13 +160,20 @@ class CommittedFile(io.RawIOBase):
         view = memoryview(buffer).cast("B")
         inside = max(0, min(len(view), self._committed - self._at))
         if inside:
-            self._held.pop((self._at, inside), None)  # what comes last counts where writes overlap
-            self._held[self._at, inside] = bytes(view[:inside])
-        _write(self._fd, view[inside:], self._at + inside)
+            self._hold(self._at, view[:inside])
+        try:
+            _write(self._fd, view[inside:], self._at + inside)
+        except (OSError, KeyboardInterrupt) as error:
+            self._failure = error
+            self._hold(self._at + inside, view[inside:])
         self._at += len(view)
         if len(view):
             self._length = max(self._length, self._at)
         return len(view)
+
+    def _hold(self, offset: int, data: memoryview) -> None:
+        self._held.pop((offset, len(data)), None)  # what comes last counts where writes overlap
+        self._held[offset, len(data)] = bytes(data)
 
     def close(self) -> None:
         fd, self._fd = self._fd, -1
@@ -169,22 +196,19 @@ def _note_of(path: str | os.PathLike[str]) -> Path:
     return Path(path).with_name(f"{Path(path).name}.commit")
 
 
+def _read_note(note: Path) -> tuple[int, list[tuple[int, bytes]]]:
+    """The length of the file, and what is written where within it."""
+    try:
+        length, held = json.loads(note.read_text())
+        writes = [(operator.index(offset), base64.b64decode(text, validate=True)) for offset, text in held]
+        if min(operator.index(length), *(offset for offset, _ in writes), 0) == 0:
+            return length, writes
+    except (ValueError, TypeError, RecursionError):
+        pass
+    raise InputError(f"{note} is damaged: delete it and the file beside it, and begin anew")
+
+
 def _write(fd: int, data: Any, offset: int) -> None:
     while len(data):
         n = os.pwrite(fd, data, offset)
         data, offset = data[n:], offset + n
-
-
-def _lock(fd: int, path: Path) -> None:
-    """Against a second process on the same file; where a file system has no locks, one must take care oneself."""
-    with suppress(ImportError):  # Windows
-        import fcntl
-
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UsageError(
-                f"{path} is being written by another process; wait for it, or give another --out"
-            ) from error
-        except OSError:
-            return

@@ -20,3 +20,20 @@ class InputError(ManigeoError):
     """A file or data set is missing, incomplete, damaged or does not fit the others."""
 
     exit_code = 3
+
+
+def one_line(error: BaseException, most: int = 300) -> str:
+    """What an exception says, without line ends, and of what a damaged file may hold only so much.
+
+    >>> one_line(ValueError("two\\nlines")), one_line(MemoryError())
+    ('two lines', 'MemoryError')
+    """
+    return shorten(" ".join(f"{error}".split()) or type(error).__name__, most)
+
+
+def shorten(text: str, most: int) -> str:
+    """
+    >>> shorten("a" * 1000, 10)
+    'aaaaaaaaaa...'
+    """
+    return text if len(text) <= most else f"{text[:most]}..."

@@ -15,14 +15,14 @@ from manigeo.analyses import Analysis, MeanField, Row, Spectrum, Sweep
 from manigeo.errors import InputError, UsageError
 from manigeo.manifolds import UNSEEN, MatchedSize, matched_size
 from manigeo.projection import project_manifolds
-from manigeo.results import as_table, join_results
+from manigeo.results import Part, as_table, in_order, join_results
 from manigeo.tasks import (
     PROJECTION_KEY,
     Task,
+    carried_out,
     check_sample,
     draw_classes,
     finished,
-    in_parallel,
     kind_key,
     layer_seed,
     left_out,
@@ -30,6 +30,7 @@ from manigeo.tasks import (
     select_kinds,
     select_layers,
 )
+from manigeo.workers import Workers
 
 # Samples times features times the smaller of the two: up to here total dimension takes seconds, above it minutes.
 _SPECTRUM_COST = 1e11
@@ -144,8 +145,8 @@ def _is_wide(acts: Activations, layer: str, settings: SampleSettings) -> bool:
     return samples * features * min(samples, features) > _SPECTRUM_COST
 
 
-def capacity_table(plan: CapacityPlan, *, n_jobs: int = 1, progress: bool = False) -> pd.DataFrame:
-    """The analyses of the plan for every layer and kind of it.
+def capacity_table(plan: CapacityPlan, *, n_jobs: Workers | int = 1, progress: bool = False) -> pd.DataFrame:
+    """The analyses of the plan for every layer and kind of it, by ``n_jobs`` processes or by workers of a cluster.
 
     Aggregates have an empty ``manifold``; what is known of each class follows under the class's name. Kinds that the plan
     leaves out stand in the table as NaN with a flag. The metrics:
@@ -157,20 +158,24 @@ def capacity_table(plan: CapacityPlan, *, n_jobs: int = 1, progress: bool = Fals
     - ``capacity_joint``, ``radius_joint``, ``dimension_joint``, ``utility_joint``, ``center_alignment_joint`` ...
     - ``capacity_sweep``, ``radius_sweep``, ``dimension_sweep``, with M as ``per_class`` of their settings
     """
-    return join_results(list(capacity_parts(plan, n_jobs=n_jobs, progress=progress)))
+    return join_results(in_order(capacity_parts(plan, n_jobs=n_jobs, progress=progress)))
 
 
 def capacity_parts(
-    plan: CapacityPlan, *, n_jobs: int = 1, progress: bool = False, done: Collection[tuple[str, str, str]] = ()
-) -> Iterator[pd.DataFrame]:
+    plan: CapacityPlan,
+    *,
+    n_jobs: Workers | int = 1,
+    progress: bool = False,
+    done: Collection[tuple[str, str, str]] = (),
+) -> Iterator[Part]:
     """The parts of :func:`capacity_table`, a task each, as they are finished; those in ``done`` are left out."""
+    excluded = [(layer, kind, a) for layer, kind, a in plan.excluded() if (layer, kind, a.name) not in done]
     with open_activations(plan.path) as acts:
-        for layer, kind, analysis in plan.excluded():
-            if (layer, kind, analysis.name) not in done:
-                yield as_table(_excluded_rows(acts, plan, layer, kind, analysis))
+        for number, (layer, kind, analysis) in enumerate(excluded):
+            yield Part(number, as_table(_excluded_rows(acts, plan, layer, kind, analysis)))
     jobs = [(plan, [task]) for task in left_out(plan.tasks, done)]
-    for rows in in_parallel(jobs, _job_rows, n_jobs, "capacity", progress):
-        yield as_table(rows)
+    for number, rows in carried_out(jobs, _job_rows, n_jobs, "capacity", progress):
+        yield Part(len(excluded) + number, as_table(rows))
 
 
 def finished_tasks(plan: CapacityPlan, table: pd.DataFrame) -> set[Task]:

@@ -69,13 +69,14 @@ def _keys(steps: Sequence[Step]) -> Mapping[str, str]:
     content: dict[Path, str] = {}
     for step in steps:
         for path in step.reads:
-            content.setdefault(path, _digest(path))
+            content.setdefault(path, file_digest(path))
         parts = [__version__, step.words, [content[path] for path in step.reads], [keys[name] for name in step.after]]
         keys[step.name] = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     return keys
 
 
-def _digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """SHA-256 of its content; empty where there is no file."""
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -95,6 +96,6 @@ def _read(path: Path) -> dict[str, dict[str, object]]:
         found = json.loads(path.read_text())
         if all({"key", "file"} == set(entry) for entry in found.values()):
             return dict(found)
-    except (ValueError, AttributeError, TypeError):
+    except (ValueError, AttributeError, TypeError, RecursionError):
         pass
     raise InputError(f"{path} is not the ledger of manigeo analyze: delete it, and everything is done again")

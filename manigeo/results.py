@@ -9,12 +9,13 @@ import glob
 import importlib.util
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
-from manigeo.errors import InputError, UsageError
+from manigeo.errors import InputError, UsageError, one_line
 from manigeo.files import check_target, whole_file
 from manigeo.manifolds import KINDS
 
@@ -71,6 +72,18 @@ def join_results(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     table = pd.concat(tables, ignore_index=True)
     rank = {"depth": lambda column: column, "kind": lambda column: column.map(dict(zip(KINDS, range(4), strict=True)))}
     return table.sort_values(["depth", "kind"], key=lambda c: rank[c.name](c), kind="stable", ignore_index=True)
+
+
+class Part(NamedTuple):
+    """A piece of a table that is computed in pieces, which are finished in any order: its place, and its rows."""
+
+    number: int
+    table: pd.DataFrame
+
+
+def in_order(parts: Iterable[Part]) -> list[pd.DataFrame]:
+    """The rows of each piece, by their places."""
+    return [part.table for part in sorted(parts, key=lambda part: part.number)]
 
 
 def _typed(table: pd.DataFrame) -> pd.DataFrame:
@@ -142,12 +155,30 @@ def _read_one(name: str) -> pd.DataFrame:
         table = reader(name)
     except FileNotFoundError as error:
         raise InputError(f"{name} does not exist; write it with manigeo capacity") from error
-    except (ValueError, OSError, UnicodeDecodeError, pd.errors.ParserError) as error:
-        raise InputError(f"{name} cannot be read as a results table: {error}") from error
+    except ImportError:
+        raise
+    except Exception as error:  # a damaged file may raise anything
+        raise InputError(f"{name} cannot be read as a results table: {one_line(error)}") from error
     missing = [column for column in COLUMNS if column not in table.columns]
     if missing:
         raise InputError(f"{name} is not a results table: it has no column {', '.join(missing)}")
     try:
-        return _typed(table[list(COLUMNS)])
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{name} is not a results table: {error}") from error
+        return _checked(_typed(table[list(COLUMNS)]))
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InputError(f"{name} is not a results table: {one_line(error)}") from error
+
+
+def _checked(table: pd.DataFrame) -> pd.DataFrame:
+    """A table that can be written as it was read: its numbers are numbers, and its texts are text."""
+    for column in _NUMERIC:
+        if table[column].dtype.kind not in "iuf":
+            raise ValueError(f"column {column} holds {table[column].dtype}, expected numbers")
+    for column in _TEXT:
+        for text in table[column].unique():
+            text.encode()
+    for text in table["settings"].unique():
+        try:
+            _parsed(text)
+        except RecursionError as error:
+            raise ValueError("settings are lists in lists without end") from error
+    return table

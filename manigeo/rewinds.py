@@ -36,8 +36,11 @@ def _regained(accuracy: pd.DataFrame, table: pd.DataFrame) -> Iterator[Row]:
             continue
         lost = float(whole[row["to"]] - trained.iloc[0])
         error = float(errors.get((row["layer"], row["settings"]), np.nan))
-        value = {"value": (row["value"] - trained.iloc[0]) / lost, "stderr": error / lost}
-        yield _like(row, "regained") | (value if lost > 0 else {"value": np.nan, "flag": "nothing_lost"})
+        if lost > 0:
+            found = {"value": (row["value"] - trained.iloc[0]) / lost, "stderr": error / lost}
+        else:
+            found = {"value": np.nan, "flag": "nothing_lost"}
+        yield _like(row, "regained") | found
 
 
 def _selected(accuracy: pd.DataFrame) -> Iterator[Row]:

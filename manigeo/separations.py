@@ -20,19 +20,20 @@ from manigeo.errors import InputError
 from manigeo.manifolds import ALL_KINDS, matched_size, sample_rows
 from manigeo.measures import Clusters, HardMargins, Means, Measure, Neighbours, Probe, Row, nothing
 from manigeo.points import LabelledPoints
-from manigeo.results import as_table, join_results
+from manigeo.results import Part, as_table, in_order, join_results
 from manigeo.tasks import (
     Task,
+    carried_out,
     check_sample,
     draw_classes,
     finished,
-    in_parallel,
     kind_key,
     left_out,
     row_place,
     select_kinds,
     select_layers,
 )
+from manigeo.workers import Workers
 
 _HALVES = crc32(b"halves")
 ALL_MEASURES: tuple[Measure, ...] = (Probe(), Neighbours(), Clusters(), Means(), HardMargins())
@@ -135,8 +136,8 @@ def _obstacle(too_small: Sequence[int], classes: Sequence[int], names: Sequence[
     return f"fewer_than_2:{','.join(names[label] for label in too_small[:5])}" if too_small else ""
 
 
-def separability_table(plan: SeparabilityPlan, *, n_jobs: int = 1, progress: bool = False) -> pd.DataFrame:
-    """The measures of the plan for every layer and kind of it.
+def separability_table(plan: SeparabilityPlan, *, n_jobs: Workers | int = 1, progress: bool = False) -> pd.DataFrame:
+    """The measures of the plan for every layer and kind of it, by ``n_jobs`` processes or by workers of a cluster.
 
     Aggregates have an empty ``manifold``; what is known of each class follows under the class's name. The metrics, most
     with ``_chance``, ``_ceiling``, ``_half1`` and ``_half2`` beside them, shares of examples with ``_ci_low``, ``_ci_high``:
@@ -147,19 +148,23 @@ def separability_table(plan: SeparabilityPlan, *, n_jobs: int = 1, progress: boo
     - ``nearest_mean_accuracy``, ``fisher_ratio``
     - ``separable_ovr``, ``margin_ovr``, ``separable_pairs``, ``margin_pairs``, with ``_residual``
     """
-    return join_results(list(separability_parts(plan, n_jobs=n_jobs, progress=progress)))
+    return join_results(in_order(separability_parts(plan, n_jobs=n_jobs, progress=progress)))
 
 
 def separability_parts(
-    plan: SeparabilityPlan, *, n_jobs: int = 1, progress: bool = False, done: Collection[tuple[str, str, str]] = ()
-) -> Iterator[pd.DataFrame]:
+    plan: SeparabilityPlan,
+    *,
+    n_jobs: Workers | int = 1,
+    progress: bool = False,
+    done: Collection[tuple[str, str, str]] = (),
+) -> Iterator[Part]:
     """The parts of :func:`separability_table`, a layer and kind each, as they are finished; without tasks ``done``."""
     together: dict[tuple[str, str], list[Task]] = {}
     for task in left_out(plan.tasks, done):
         together.setdefault((task.layer, task.kind), []).append(task)
     jobs = [(plan, tasks) for tasks in together.values()]
-    for rows in in_parallel(jobs, _job_rows, n_jobs, "separability", progress):
-        yield as_table(rows)
+    for number, rows in carried_out(jobs, _job_rows, n_jobs, "separability", progress):
+        yield Part(number, as_table(rows))
 
 
 def finished_measures(plan: SeparabilityPlan, table: pd.DataFrame) -> set[Task]:

@@ -10,7 +10,6 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 from zlib import crc32
 
-import joblib
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
@@ -18,6 +17,7 @@ from tqdm import tqdm
 from manigeo.activations import Activations
 from manigeo.errors import UsageError
 from manigeo.manifolds import ALL_KINDS, KINDS, classes_of, matched_size
+from manigeo.workers import Processes, Workers
 
 Row = dict[str, Any]
 
@@ -107,20 +107,20 @@ def check_sample(acts: Activations, kinds: Sequence[str], classes: Sequence[int]
         )
 
 
-def in_parallel(
+def carried_out(
     jobs: Sequence[tuple[Any, Sequence[Task]]],
     compute: Callable[..., list[Row]],
-    n_jobs: int,
+    workers: Workers | int,
     title: str,
     progress: bool,
-) -> Iterator[list[Row]]:
-    """The rows of each job, a plan and what of it is to be computed together, as they are finished; in order."""
-    results = joblib.Parallel(n_jobs=n_jobs, return_as="generator")(joblib.delayed(compute)(*job) for job in jobs)
+) -> Iterator[tuple[int, list[Row]]]:
+    """The number and the rows of each job, a plan and what of it is to be computed together, as they are finished."""
+    workers = Processes(workers) if isinstance(workers, int) else workers
     total = sum(len(tasks) for _, tasks in jobs)
     with tqdm(total=total, desc=title, unit="task", disable=None if progress else True) as bar:
-        for (_, tasks), rows in zip(jobs, results, strict=True):
-            bar.update(len(tasks))
-            yield rows
+        for number, rows in workers.as_completed(compute, jobs):
+            bar.update(len(jobs[number][1]))
+            yield number, rows
 
 
 def finished(table: pd.DataFrame, path: str, fingerprint: str, origins: Mapping[str, tuple[str, str]]) -> set[Task]:

@@ -30,7 +30,7 @@ def localization_table(
     """What every method that the tables have numbers for says of all runs together.
 
     ``runs``: the results tables of each run (seed) of one network; ``gates``: its training accuracy on permuted labels, None
-    where no labels were permuted. Runs that have not memorized are left out, and flagged.
+    where no labels were permuted, NaN where it is not known. Runs that have not memorized are left out, and flagged.
 
     Rows of a run: ``gate``. Rows of a method (in the settings): of each layer ``evidence`` and ``profile``, its share; then
     ``onset``, ``end`` and ``center_of_mass`` as positions among its layers, with the name of the layer; all these with
@@ -66,8 +66,12 @@ def localization_table(
 
 
 def _gate_row(run: str, gate: float | None) -> Row:
-    flag = "nothing_permuted" if gate is None else "" if gate >= GATE else "not_memorized"
-    return {"run": run, "kind": "permuted", "metric": "gate", "value": np.nan if gate is None else gate, "flag": flag}
+    row = {"run": run, "kind": "permuted", "metric": "gate"}
+    if gate is None:
+        return row | {"value": np.nan, "flag": "nothing_permuted"}
+    if np.isnan(gate):
+        return row | {"value": np.nan, "flag": "accuracy_unknown"}
+    return row | {"value": gate, "flag": "" if gate >= GATE else "not_memorized"}
 
 
 def _common_layers(curves: list[Curve]) -> tuple[tuple[str, ...], list[Evidence]]:
@@ -145,7 +149,12 @@ def describe_localization(table: pd.DataFrame) -> str:
 def _describe_gate(gates: pd.DataFrame) -> str:
     if gates["flag"].eq("nothing_permuted").all():
         return "There is nothing to localize: no labels were permuted."
-    known = gates[gates["flag"] != "nothing_permuted"]
+    known = gates[~gates["flag"].isin(["nothing_permuted", "accuracy_unknown"])]
+    if known.empty:
+        return (
+            "Not enough evidence: it is not known whether the network has memorized; run manigeo rewind or reinit, which "
+            "score it, or record the accuracy of the kind permuted."
+        )
     reached = known["flag"].eq("").sum()
     accuracies = f"training accuracy on permuted labels {known['value'].min():.3f}"
     if not reached:

@@ -232,7 +232,7 @@ def test_an_interrupted_analysis_keeps_what_is_finished_and_goes_on_to_the_same_
 # ------------------------------------------------------------------------------------------------------------ bad input
 def test_a_killed_analysis_has_saved_what_was_finished(acts, monkeypatch):
     from manigeo import layerwise
-    from manigeo.cli import geometry
+    from manigeo.cli import tables
 
     compute, calls = layerwise._task_rows, []
 
@@ -244,7 +244,7 @@ def test_a_killed_analysis_has_saved_what_was_finished(acts, monkeypatch):
 
     done("capacity", acts, "--draws", 20, "--out", "whole.csv")
     monkeypatch.setattr(layerwise, "_task_rows", is_killed)
-    monkeypatch.setattr(geometry, "_SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(tables, "_SAVE_SECONDS", 0.0)
     run("capacity", acts, "--draws", 20, "--out", "cut.csv")
     assert len(read_results("cut.csv").drop_duplicates(["layer", "kind", "settings"])) == 3
     done("capacity", acts, "--draws", 20, "--out", "cut.csv", "--resume")
@@ -454,7 +454,7 @@ def test_an_interrupted_command_exits_with_130_and_says_how_to_go_on(here, monke
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("manigeo_extract.training.evaluate", interrupted)
+    monkeypatch.setattr("manigeo_extract.training.train", interrupted)
     code, _, err = run("train", *SMALL, "--out", "stopped")
     assert code == 130
     assert [line for line in err.splitlines() if line] == [

@@ -86,6 +86,12 @@ def test_regained_is_flagged_where_nothing_was_lost(planted):
     assert rows["value"].isna().all()
 
 
+def test_nor_is_anything_regained_where_both_epochs_are_equally_good(planted):
+    table = rewound(planted, "last", sweeps=("last",))
+    rows = table[table["metric"] == "regained"]
+    assert set(rows["flag"]) == {"nothing_lost"}
+
+
 def linear_run(tmp_path) -> Run:
     args = {"input_shape": [2, 3], "n_classes": CLASSES, "depth": 0}
     for epoch in (0, 1):

@@ -18,7 +18,7 @@ from manigeo.analyses import Joint, Simulated, Sweep
 from manigeo.errors import InputError, UsageError
 from manigeo.layerwise import CapacityPlan, _task_seed, capacity_parts, finished_tasks
 from manigeo.manifolds import KINDS
-from manigeo.results import join_results
+from manigeo.results import in_order, join_results
 from tests.test_activations import CLASSES, LAYERS, grouped_examples, values, write
 
 
@@ -251,7 +251,7 @@ def test_an_analysis_can_be_added_to_a_finished_table_and_other_settings_cannot(
     more = small(path)
     done = finished_tasks(more, first)
     assert done == set(small(path, also=[]).tasks)
-    rest = list(capacity_parts(more, done=done))
+    rest = in_order(capacity_parts(more, done=done))
     pd.testing.assert_frame_equal(join_results([first, *rest]), capacity_table(more))
     for other in ({"n_draws": 11}, {"bootstrap": 100}, {"seed": 1}, {"project": 3}, {"per_class": 4}):
         with pytest.raises(UsageError, match=r"is not of .* with these settings"):

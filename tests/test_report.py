@@ -341,9 +341,9 @@ def test_on_dark_a_colour_can_be_seen_and_greys_are_turned_round(channels):
 
 
 # ------------------------------------------------------------------------------------------------------ the gate, the words
-def gate_of(permuted, kind="permuted"):
+def gate_of(permuted):
     epochs = [0.0, 6.0, 40.0]
-    metrics = pd.DataFrame({"epoch": epochs, "kind": kind, "accuracy": list(permuted)})
+    metrics = pd.DataFrame({"epoch": epochs, "kind": "permuted", "accuracy": list(permuted)})
     return read_gate(RunFolder("run", {}, metrics), geometry())
 
 
@@ -369,11 +369,21 @@ def test_of_several_runs_the_page_says_how_many_have_memorized(tmp_path):
 
 
 def test_without_permuted_labels_there_is_nothing_to_memorize(tmp_path):
-    assert gate_of((0.0, 0.5, 1.0), kind="unpermuted").accuracy is None
-    folder = folder_of_run(tmp_path, capacity=small())
+    others = small()
+    folder = folder_of_run(tmp_path, capacity=others[others["kind"] != "permuted"])
     metrics = pd.read_csv(folder / "metrics.csv")
     metrics[metrics["kind"] == "test"].to_csv(folder / "metrics.csv", index=False)
     assert "No labels were permuted" in page_of(folder)
+
+
+def test_where_the_accuracy_was_not_recorded_the_tables_say_it_or_nobody_does(tmp_path):
+    folder = folder_of_run(tmp_path, capacity=small())
+    (folder / "metrics.csv").write_text("epoch,kind,accuracy,loss,n\n")
+    assert "the accuracy on permuted labels was not recorded" in Elements(page_of(folder)).text
+    scored = {"run": "run", "epoch": 40, "kind": "permuted", "metric": "accuracy", "value": 0.97, "layer": "(none)"}
+    table = as_table([scored | {"settings": '{"analysis": "rewind", "sweep": "none"}'}])
+    write_results(table, folder / "rewind.csv")
+    assert "Training accuracy on permuted labels is 0.970 at epoch 40" in Elements(page_of(folder)).text
 
 
 def test_a_run_that_has_not_memorized_and_one_that_nobody_knows_of_say_so(tmp_path):

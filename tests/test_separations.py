@@ -277,7 +277,7 @@ def test_a_measure_can_be_added_to_a_finished_table_and_other_settings_cannot(pa
     plan = quick(path)
     finished = finished_measures(plan, first)
     assert finished == set(quick(path, measures=QUICK[:2]).tasks)
-    rest = list(separability_parts(plan, done=finished))
+    rest = [part.table for part in separability_parts(plan, done=finished)]
     key = ["layer", "kind", "manifold", "metric", "settings"]
     both = pd.concat([first, *rest]).sort_values(key, ignore_index=True)
     pd.testing.assert_frame_equal(both, separability_table(plan).sort_values(key, ignore_index=True))

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from manigeo.collecting import accuracy_in_tables, memorized_accuracy, result_files, run_tables
+from manigeo.collecting import accuracy_in_tables, gate_accuracy, memorized_accuracy, result_files, run_tables
 from manigeo.errors import InputError
 from manigeo.evidence import METHODS, paired_layers
 from manigeo.plots import plot_localization
@@ -158,6 +158,17 @@ def test_a_runs_tables_are_found_in_it_and_beside_it(analysed, tmp_path):
         accuracy_in_tables(capacities())
 
 
+def test_whether_it_has_memorized_is_said_by_the_metrics_else_by_the_tables_else_not_known():
+    scored, unscored = exchanges([0.0, 0.0, 0.3, 0.1]), capacities()
+    assert gate_accuracy(0.97, scored) == 0.97
+    assert gate_accuracy(None, scored) == 0.99
+    assert np.isnan(gate_accuracy(None, unscored))
+    assert gate_accuracy(None, unscored[unscored["kind"] != "permuted"]) is None
+    table = localized(unscored, gate=np.nan)
+    assert list(table["flag"]) == ["accuracy_unknown"]
+    assert "it is not known whether the network has memorized; run manigeo rewind" in describe_localization(table)
+
+
 def test_localize_finds_the_planted_layers_and_draws_them(analysed, tmp_path):
     out = tmp_path / "l.csv"
     text = done("localize", analysed.parent / "rewind.csv", "--out", out)
@@ -166,7 +177,7 @@ def test_localize_finds_the_planted_layers_and_draws_them(analysed, tmp_path):
     assert profile[["h3.linear", "logits"]].sum() > 0.99
     (ax,) = plot_localization(read_results(out)).axes
     assert [tick.get_text() for tick in ax.get_xticklabels()] == list(profile.index)
-    assert "There is nothing to localize" in done("localize", analysed, "--out", out, "--force")
+    assert "has memorized" in done("localize", analysed, "--out", out, "--force")
     (tmp_path / "empty").mkdir()
     code, _, err = run("localize", tmp_path / "empty", "--out", tmp_path / "x.csv")
     assert (code, "has no results" in err) == (3, True)

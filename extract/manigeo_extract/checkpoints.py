@@ -155,13 +155,11 @@ def read_safely(path: str | os.PathLike[str]) -> tuple[Any, str]:
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file that is there whole or not at all: to ``<path>.partial`` on disk first, then renamed."""
+    """Write a file that is there whole or not at all."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as partial, open(partial, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())  # else, after a power cut, the new name may stand for an empty file
+    with whole_file(path) as partial:
+        partial.write_bytes(content)
 
 
 def to_bytes(content: Mapping[str, Any]) -> bytes:

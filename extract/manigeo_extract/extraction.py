@@ -16,7 +16,7 @@ from jaxtyping import Int64
 from tqdm import tqdm
 
 from manigeo.activations import Shard, StoredLayer, create_activations, identity_of
-from manigeo.errors import InputError, UsageError
+from manigeo.errors import InputError, UsageError, one_line
 from manigeo.files import check_target
 from manigeo.manifolds import ALL_KINDS, kind_examples
 from manigeo_extract.data import DataSet, Permutation, permute_labels
@@ -136,8 +136,8 @@ def read_labels(path: str | os.PathLike[str], data: DataSet) -> pd.DataFrame:
 def _read_label_rows(path: Path) -> pd.DataFrame:
     try:
         given = pd.read_csv(path).astype({"index": "int64", "train_label": "int64"})
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path} is not a table with the columns index and train_label: {error}") from error
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+        raise InputError(f"{path} is not a table with the columns index and train_label: {one_line(error)}") from error
     if "split" in given:
         given = given[given["split"] == "train"]
     if given["index"].duplicated().any() or ("permuted" in given and given["permuted"].dtype != bool):

@@ -1,12 +1,12 @@
 """What other programs keep networks in, told by content and read safely, or refused with the way out.
 
-====================================  ==========================================================================
-``torch.save``: tensors, plain values  read with ``weights_only=True``; :data:`PLAIN_GLOBALS` are let through
-``torch.save``: pickled objects        executed while it is read: only with ``trust``
-safetensors                            read; nothing in it can be executed
-``torch.export`` (``.pt2``)            reading falls back to full unpickling: only with ``trust``
-TorchScript                            refused: its layers take no hooks
-====================================  ==========================================================================
+======================================  ==========================================================================
+``torch.save``: tensors, plain values   read with ``weights_only=True``; :data:`PLAIN_GLOBALS` are let through
+``torch.save``: pickled objects         executed while it is read: only with ``trust``
+safetensors                             read; nothing in it can be executed
+``torch.export`` (``.pt2``)             reading falls back to full unpickling: only with ``trust``
+TorchScript                             refused: its layers take no hooks
+======================================  ==========================================================================
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from manigeo.errors import InputError
+from manigeo.errors import InputError, one_line
 from manigeo_extract.exported import exported_network
 
 OLD_FORMAT = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)  # before torch wrote zip archives
@@ -97,17 +97,39 @@ def _has_safetensors_header(head: bytes, size: int) -> bool:
 
 
 def _archive_reader(file: BinaryIO) -> Callable[[BinaryIO, bool], Any]:
-    if not zipfile.is_zipfile(file):
+    if not _is_archive(file):
         raise InputError("is truncated (an archive without its end); copy or write it again")
-    names = zipfile.ZipFile(file).namelist()
-    members = {name.rpartition("/")[2] for name in names}
+    members = {member.filename.rpartition("/")[2] for member in _members(file)}
     if members & {"archive_format", "serialized_exported_program.json"}:  # since and before torch 2.8
         return _read_exported
     return _refuse_torchscript if "constants.pkl" in members else _read_pickle
 
 
+def _is_archive(file: BinaryIO) -> bool:
+    try:
+        return zipfile.is_zipfile(file)
+    except zipfile.BadZipFile:  # one that says it goes on in another file
+        return False
+
+
+def _members(file: BinaryIO) -> list[zipfile.ZipInfo]:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return archive.infolist()
+    except Exception as error:  # a damaged archive may raise anything
+        raise InputError(f"is damaged ({one_line(error)}); copy or write it again") from error
+
+
+def _check_unpacked(file: BinaryIO) -> None:
+    """All members together are no larger than the file: what is packed may become anything."""
+    members = _members(file) if _is_archive(file) else []
+    if sum(member.file_size for member in members) > os.fstat(file.fileno()).st_size:
+        raise InputError(f"is damaged, or packed, which torch.save does not do; {SAVE_WEIGHTS}")
+
+
 # --------------------------------------------------------------------------------------------- torch.save, plain or not
 def _read_pickle(file: BinaryIO, trust: bool) -> Any:
+    _check_unpacked(file)
     with _quietly():
         try:
             content = _load(file, weights_only=True)
@@ -169,14 +191,20 @@ def _blocked_globals(file: BinaryIO, error: Exception) -> str:
 
 def _is_damaged(file: BinaryIO) -> bool:
     """torch reads over a flipped bit in a tensor; the archive's own checksums do not."""
-    return zipfile.is_zipfile(file) and zipfile.ZipFile(file).testzip() is not None
+    if not _is_archive(file):
+        return False
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return archive.testzip() is not None
+    except Exception:  # it may raise anything
+        return True
 
 
 def _is_pickled(file: BinaryIO) -> bool:
     """Whether it begins as what ``torch.save`` writes."""
     head = _head(file)
-    members = zipfile.ZipFile(file).namelist() if head.startswith(ZIP_MAGIC) else []
-    return head.startswith(OLD_FORMAT) or any(name.endswith("data.pkl") for name in members)
+    members = _members(file) if head.startswith(ZIP_MAGIC) else []
+    return head.startswith(OLD_FORMAT) or any(member.filename.endswith("data.pkl") for member in members)
 
 
 def _what_was_found(file: BinaryIO) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -105,30 +106,43 @@ class Laboratory:
             raise UsageError(f"no batch-norm policy {self.batch_norm!r}; there are: {', '.join(BATCH_NORM)}")
 
     def parts(
-        self,
-        interventions: Sequence[Intervention],
-        *,
-        done: Collection[tuple[str, str]] = (),
-        before: Answers | None = None,
-        progress: bool = False,
+        self, interventions: Sequence[Intervention], *, done: Collection[tuple[str, str]] = (), progress: bool = False
     ) -> Iterator[pd.DataFrame]:
-        """The rows of each intervention, after those of the network as it was trained (layer ``(none)``).
-
-        ``done`` are layers and settings that are left out. The metrics are those of
-        :meth:`~manigeo_extract.scoring.Examiner.compared`, of fresh draws means with 95 % intervals.
-        """
-        prefixes = Prefixes(self.run.model, self.examiner)
-        before = before or prefixes.answers()
-        as_trained = self._settings({"sweep": "none", "k": 0, "to": None, "to_epoch": None})
-        if ("(none)", as_trained) not in done:
-            yield self._table({"layer": "(none)", "depth": 0}, as_trained, list(self.examiner.rows_of(before)))
-        states = _States(self.run.model)
-        todo = [i for i in interventions if (i.layer, self._settings(i.settings)) not in done]
+        """The rows of each intervention, after those of the network as it was trained; without those ``done``."""
+        todo = self.todo(interventions, done)
         for at in tqdm(todo, desc=self.analysis, unit="network", disable=None if progress else True):
-            place = {"layer": at.layer, "depth": at.depth}
-            yield self._table(place, self._settings(at.settings), self._rows(at, states, prefixes, before))
+            yield self.table(at)
 
-    def _settings(self, own: Mapping[str, Any]) -> str:
+    def todo(
+        self, interventions: Sequence[Intervention], done: Collection[tuple[str, str]] = ()
+    ) -> list[Intervention | None]:
+        """The network as it was trained (None) and the interventions, without the layers and settings that are ``done``."""
+        return [at for at in (None, *interventions) if (_place(at)["layer"], self._settings(at)) not in done]
+
+    def table(self, at: Intervention | None) -> pd.DataFrame:
+        """The rows of one intervention, or (None, layer ``(none)``) of the network as it was trained.
+
+        The metrics are those of :meth:`~manigeo_extract.scoring.Examiner.compared`, of fresh draws means with 95 %
+        intervals.
+        """
+        rows = list(self.examiner.rows_of(self._before)) if at is None else self._rows(at)
+        common = {**self.run.place, **_place(at), "settings": self._settings(at)}
+        return as_table([common | row for row in rows])
+
+    @cached_property
+    def _prefixes(self) -> Prefixes:
+        return Prefixes(self.run.model, self.examiner)
+
+    @cached_property
+    def _before(self) -> Answers:
+        return self._prefixes.answers()
+
+    @cached_property
+    def _states(self) -> _States:
+        return _States(self.run.model)
+
+    def _settings(self, at: Intervention | None) -> str:
+        own = {"sweep": "none", "k": 0, "to": None, "to_epoch": None} if at is None else at.settings
         common = {
             "analysis": self.analysis,
             "batch_norm": self.batch_norm,
@@ -138,13 +152,10 @@ class Laboratory:
         drawn = {"n_draws": self.n_draws} if own["to"] == FRESH else {}
         return json.dumps(common | dict(self.settings or {}) | dict(own) | drawn, sort_keys=True)
 
-    def _table(self, place: Mapping[str, Any], settings: str, rows: Sequence[Row]) -> pd.DataFrame:
-        return as_table([{**self.run.place, **place, "settings": settings} | row for row in rows])
-
-    def _rows(self, at: Intervention, states: _States, prefixes: Prefixes, before: Answers) -> list[Row]:
+    def _rows(self, at: Intervention) -> list[Row]:
         if at.to != FRESH:
-            after = self._after(at.layers, states.tensors(at, self.batch_norm), prefixes)
-            return list(self.examiner.compared(before, after, self.threshold))
+            after = self._after(at.layers, self._states.tensors(at, self.batch_norm))
+            return list(self.examiner.compared(self._before, after, self.threshold))
         assert self.redraw is not None
         draws = []
         for i in range(self.n_draws):
@@ -153,16 +164,16 @@ class Laboratory:
             except InputError as error:
                 return _undrawn(self.examiner.kinds, str(error))
             kept = taken_from(tensors, _all_of(at.layers), self.batch_norm)
-            draws.append(list(self.examiner.compared(before, self._after(at.layers, kept, prefixes), self.threshold)))
+            draws.append(list(self.examiner.compared(self._before, self._after(at.layers, kept), self.threshold)))
         return _over_draws(draws, self.threshold)
 
     def _draw_seed(self, group: Group, i: int) -> int:
         return int(np.random.SeedSequence(self.seed, spawn_key=(group.order, i)).generate_state(1, np.uint32)[0])
 
-    def _after(self, layers: Sequence[Group], tensors: Tensors, prefixes: Prefixes) -> Answers:
+    def _after(self, layers: Sequence[Group], tensors: Tensors) -> Answers:
         with replaced(self.run.model, tensors):
             if self.batch_norm != "recalibrate":
-                return prefixes.answers(layers)
+                return self._prefixes.answers(layers)
             with recalibrated(self.run.model, self._clean_batches):
                 return self.examiner.answers(self.run.model)  # other statistics in every layer: no prefix is the same
 
@@ -171,6 +182,10 @@ class Laboratory:
         rows = np.random.default_rng(self.seed).permutation(rows)[:_CALIBRATION]
         for batch in np.array_split(rows, max(1, len(rows) // self.examiner.batch_size)):
             yield self.run.data.inputs(batch).to(self.examiner.device)
+
+
+def _place(at: Intervention | None) -> dict[str, Any]:
+    return {"layer": "(none)", "depth": 0} if at is None else {"layer": at.layer, "depth": at.depth}
 
 
 class _States:

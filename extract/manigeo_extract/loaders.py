@@ -140,7 +140,7 @@ def _unpickled(path: Path) -> Any:
         ) from error
 
 
-class ArrayUnpickler(pickle.Unpickler):
+class ArrayUnpickler(pickle._Unpickler):  # the one in C makes room for 2^31 memos, 34 GB, where a pickle names the last
     """A pickle may build containers, numbers, texts and numpy arrays; no other global is looked up, so none runs."""
 
     def __init__(self, file: Any, path: Path) -> None:

@@ -9,8 +9,10 @@ import hashlib
 import math
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -202,6 +204,44 @@ def train(
             write_whole(recorder.resume_path, _state(settings, model, optimizer, epoch, scores))
             report(epoch, loss, scores)
     return scores
+
+
+def seconds_of_training(
+    model: torch.nn.Module,
+    data: DataSet,
+    examples: pd.DataFrame,
+    plan: TrainingPlan,
+    device: str | torch.device = "cpu",
+) -> float:
+    """About how long :func:`train` will take, from two steps, and from the scoring of two batches, by a copy of ``model``.
+
+    Raises what :func:`train` would raise of a network that does not go with the data.
+    """
+    device = check_device(device)
+    rows = np.flatnonzero(examples["split"].to_numpy() == "train")
+    copy = deepcopy(model).to(device)
+    _check_network(copy, data, rows, plan, device)
+    some, optimizer = rows[: 2 * plan.batch_size], plan.build_optimizer(copy)
+    labels = torch.as_tensor(examples["train_label"].to_numpy()[some], device=device)
+    source = held(data, some, device)
+    scored = examples.iloc[some].reset_index(drop=True)
+
+    def step() -> None:
+        _train_epoch(copy, optimizer, source, np.arange(len(some)), labels, plan, 1)
+
+    def score() -> None:
+        evaluate(copy, source, scored, device)
+
+    an_example = [_seconds(work) / len(some) for work in (step, score)]
+    return plan.epochs * float(np.dot(an_example, [len(rows), len(examples)]))
+
+
+def _seconds(work: Callable[[], None]) -> float:
+    """Of the second time: the first also looks for the best kernels, and fills caches."""
+    work()
+    began = time.monotonic()
+    work()
+    return time.monotonic() - began
 
 
 def _check_network(

@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from manigeo.errors import InputError
+from manigeo.errors import InputError, ManigeoError, one_line
 
 FORMAT = "manigeo-activations"
 FORMAT_VERSION = 1
@@ -86,21 +86,11 @@ def readable(path: Path) -> Iterator[None]:
     """What a file that is not as it was written makes of reading it, as one line."""
     try:
         yield
-    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-        raise InputError(f"{path} is damaged: {error}; extract it again") from error
+    except ManigeoError:
+        raise
     except OSError as error:
-        raise InputError(f"{path} cannot be opened as HDF5 ({error}); extract it again") from error
-
-
-def check_header(path: Path, file: h5py.File) -> None:
-    found = file.attrs.get("format")
-    if found != FORMAT:
-        raise InputError(f"{path} is not an activation file: format {FORMAT!r} was expected, found {found!r}")
-    found_version = file.attrs.get("format_version")
-    if found_version != FORMAT_VERSION:
-        raise InputError(f"{path} has format version {found_version}, this program reads version {FORMAT_VERSION}")
-    expected, actual = str(file.attrs.get("fingerprint")), fingerprint_of(file)
-    if expected != actual:
-        raise InputError(
-            f"{path} was changed after it was written: fingerprint {actual[:12]} does not match the stored {expected[:12]}"
-        )
+        written = isinstance(error, BlockingIOError)
+        remedy = "another program is writing it: wait for that to end" if written else "extract it again"
+        raise InputError(f"{path} cannot be opened as HDF5 ({one_line(error)}); {remedy}") from error
+    except Exception as error:  # it may raise anything, MemoryError too
+        raise InputError(f"{path} is damaged: {one_line(error)}; extract it again") from error

@@ -13,18 +13,18 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
+from manigeo.activations.checking import check_chunks, check_header, check_heaps
 from manigeo.activations.layout import (
     EXAMPLE_COLUMNS,
     Shard,
     StoredLayer,
-    check_header,
     layer_datasets,
     readable,
     row_bytes,
 )
 from manigeo.activations.streaming import StoredManifolds
 from manigeo.commits import CommittedFile, has_commit, partial_of
-from manigeo.errors import InputError, UsageError
+from manigeo.errors import InputError, UsageError, one_line
 from manigeo.manifolds import ALL_KINDS, kind_examples, sample_rows
 
 _READ_BYTES = 32 << 20  # at a time
@@ -41,6 +41,7 @@ class Activations:
 
     def __init__(self, file: h5py.File, path: Path):
         self._file = file
+        self._checked: set[str] = set()
         self.path = path
         self.provenance: dict[str, Any] = json.loads(file.attrs["provenance"])
         self.fingerprint = str(file.attrs["fingerprint"])
@@ -80,19 +81,27 @@ class Activations:
         if not self._file:
             raise ValueError(f"{self.path} is closed; use its manifolds while it is open")
         dataset = self._file["layers"][layer]
-        out = np.empty((len(rows), dataset.shape[1]), dtype=dataset.dtype)
         order = np.argsort(rows, kind="stable")
         try:
+            self._check_once(layer, dataset)
+            out = np.empty((len(rows), dataset.shape[1]), dtype=dataset.dtype)
             for start, stop in _spans(rows[order], dataset):
                 wanted = order[slice(*np.searchsorted(rows, [start, stop], sorter=order))]
                 out[wanted] = dataset[start:stop][rows[wanted] - start]
-        except OSError as error:
-            raise InputError(f"{self.path}: layer {layer!r} cannot be read ({error}); extract it again") from error
+        except Exception as error:  # damage may raise anything, also MemoryError
+            raise InputError(
+                f"{self.path}: layer {layer!r} cannot be read ({one_line(error)}); extract it again"
+            ) from error
         if not np.isfinite(out).all():
             raise InputError(
                 f"{self.path}: layer {layer!r} holds NaN or infinite activations; check the network's inputs"
             )
         return out
+
+    def _check_once(self, layer: str, dataset: h5py.Dataset) -> None:
+        if layer not in self._checked:
+            check_chunks(layer, dataset, self.n_done, self._file.id.get_filesize())
+            self._checked.add(layer)
 
     def manifolds(
         self,
@@ -181,12 +190,25 @@ def inspect_activations(path: str | os.PathLike[str]) -> Iterator[Activations]:
         raise InputError(f"{path} does not exist; write it with manigeo extract")
     with readable(found):
         source = CommittedFile(found, writable=False) if has_commit(found) else found
-        file = h5py.File(source, "r")
+        check_heaps(found)
+        file = _opened(source)
     with file:
         with readable(found):
             check_header(found, file)
             activations = Activations(file, found)
         yield activations
+
+
+def _opened(source: Path | CommittedFile) -> h5py.File:
+    """Without a lock where the file system has none (NFS): a file that is whole is not written any more."""
+    try:
+        return h5py.File(source, "r")
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        if "unable to lock" not in str(error):
+            raise
+        return h5py.File(source, "r", locking=False)
 
 
 def _check_complete(path: Path, activations: Activations) -> None:

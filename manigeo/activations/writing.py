@@ -5,7 +5,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from manigeo import __version__
+from manigeo.activations.checking import check_header, check_heaps
 from manigeo.activations.layout import (
     DTYPES,
     EXAMPLE_COLUMNS,
@@ -24,7 +25,6 @@ from manigeo.activations.layout import (
     NOT_IDENTITY,
     Shard,
     StoredLayer,
-    check_header,
     fingerprint_of,
     layer_datasets,
     readable,
@@ -35,6 +35,7 @@ from manigeo.files import check_target
 
 # A permuted class has its rows all over the file, and a chunk is read whole: small ones waste less.
 _CHUNK_BYTES = 256 << 10
+LIBVER = "v110", "v110"  # of HDF5 from 2016 on: the first whose indices and headers have checksums
 _COMMIT_SECONDS, _COMMIT_WRITES = 1.0, 1000  # a commit waits for the disk (20 ms): one for several small batches
 
 
@@ -66,7 +67,7 @@ class ActivationWriter:
             for name, values in batch.items()
         }
         self._between_batches = False
-        with h5py.File(self._store, "r+") as file:
+        with _edited(self._store) as file:
             for name, values in stored.items():
                 file["layers"][name][self.n_done : stop] = values
             file.attrs.modify("n_done", stop)  # in place: setting it would make another
@@ -82,16 +83,26 @@ class ActivationWriter:
 
     def remark(self, name: str, value: Any) -> None:
         """Set an attribute of the file beside its provenance."""
-        with h5py.File(self._store, "r+") as file:
+        with _edited(self._store) as file:
             file.attrs[name] = value
 
     def finish(self) -> None:
         if self.n_done != self._n_examples:
             raise ValueError(f"{self.n_done} of {self._n_examples} examples were written")
         self.commit()
-        with h5py.File(self._store, "r+") as file:
+        with _edited(self._store) as file:
             file.attrs.modify("complete", True)
         self.commit()  # by itself: everything else is in its place before the file says so
+
+
+@contextmanager
+def _edited(store: CommittedFile, mode: str = "r+", **settings: Any) -> Iterator[h5py.File]:
+    """The file for one change, which is in the store or has raised why it is not."""
+    try:
+        with h5py.File(store, mode, libver=LIBVER, **settings) as file:
+            yield file
+    finally:
+        store.check()
 
 
 def _as_stored(name: str, values: np.ndarray, dtype: np.dtype, *, first: bool) -> np.ndarray:
@@ -180,7 +191,8 @@ def create_activations(
             if writer.n_done == 0 or isinstance(error, (ManigeoError, ValueError)):
                 store.remove()
             else:
-                writer.commit()
+                with closing(store), suppress(OSError):  # a full disk, which is what is told of
+                    writer.commit()
             raise
         store.move(path)
 
@@ -211,13 +223,15 @@ def _begin(partial: Path, header: "_Header", *, force: bool, resume: bool) -> Co
 
 def _write_anew(store: CommittedFile, header: "_Header") -> None:
     store.clear()
-    with h5py.File(store, "w", track_order=True) as file:
+    with _edited(store, "w", track_order=True) as file:
         header.write(file)
     store.commit()
 
 
 def _check_same(partial: Path, store: CommittedFile, header: "_Header") -> None:
     """Raise :class:`~manigeo.errors.InputError` unless the partial file has this very header."""
+    with readable(partial):
+        check_heaps(partial)
     with h5py.File(io.BytesIO(), "w") as asked, readable(partial), h5py.File(store, "r") as begun:
         header.write(asked)
         check_header(partial, begun)

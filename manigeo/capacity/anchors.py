@@ -109,7 +109,7 @@ def solve_cone(
 def kkt_residual(
     unit: Float[np.ndarray, "points dim"], t: Float[np.ndarray, "draws dim"], a: Float[np.ndarray, "draws points"]
 ) -> Float[np.ndarray, " draws"]:
-    r"""How far multipliers ``a`` are from the projection v of ``t`` on :math:`\{v : z_m \cdot v \le 0\}`, |z_m| = 1.
+    r"""How far multipliers ``a`` are from the projection v of ``t`` on :math:`\{v : z_m \cdot v \le 0\}`, :math:`|z_m| = 1`.
 
     .. math:: \max_m |\min(a_m, -z_m \cdot v)| \,/\, \max_m |z_m \cdot t|, \qquad v = t - Z^\top a
 

@@ -41,7 +41,7 @@ def _natural_residual(a, b, w):
 @_kernel
 @no_type_check
 def natural_residuals(A, B, W):
-    """max_m |min(a_m, -w_m)| / max_m |b_m| of all rows (n, m): zero (n,) for minimisers A, where W = B - A K."""
+    """``max_m |min(a_m, -w_m)| / max_m |b_m|`` of all rows (n, m): zero (n,) for minimisers A, where W = B - A K."""
     residual = np.empty(len(B))
     for i in range(len(B)):
         residual[i] = _natural_residual(A[i], B[i], W[i])

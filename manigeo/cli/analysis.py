@@ -1,17 +1,22 @@
 """``manigeo analyze``: everything that is to be known of a run, as the commands that a user would type."""
 
-import contextlib
 import shlex
-from collections.abc import Sequence
+import time
+import traceback
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
 from manigeo.cli import options
-from manigeo.errors import ManigeoError, UsageError
-from manigeo.pipeline import INTERRUPTED, UP_TO_DATE, Ledger, Step
+from manigeo.cli.extraction import labels_option
+from manigeo.cli.steps import run_command
+from manigeo.errors import ManigeoError, UsageError, one_line
+from manigeo.pipeline import INTERRUPTED, UP_TO_DATE, Ledger, Step, file_digest
 
 STEPS = ("extract", "capacity", "separability", "weights", "rewind", "reinit", "gradients", "localize", "report")
+_MEASURES = ("probe", "neighbours", "clusters", "means")
 _RESUMABLE = ("extract", "capacity", "separability", "rewind", "reinit")
 
 
@@ -26,10 +31,9 @@ def _names(ctx: click.Context, param: click.Parameter, names: tuple[str, ...]) -
 @click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option(
     "--checkpoints",
-    default="best,last",
-    show_default=True,
     metavar="NAMES",
-    help="Whose activations are analysed: checkpoints by the names of their files, with commas between.",
+    help="Whose activations are analysed: checkpoints by the names of their files, with commas between.  [default: "
+    "best,last]",
 )
 @click.option("--layers", multiple=True, metavar="GLOB", help="Of extract: layers to write; may be repeated.")
 @click.option("--per-class", type=click.IntRange(min=2), help="Of capacity and separability: examples of each class.")
@@ -40,6 +44,9 @@ def _names(ctx: click.Context, param: click.Parameter, names: tuple[str, ...]) -
     help="Of capacity and separability: P classes, drawn at random.",
 )
 @click.option("--skip", multiple=True, callback=_names, metavar="STEP", help=f"Leave a step out: {', '.join(STEPS)}.")
+@options.arch_options
+@options.data_options
+@labels_option
 @options.device_option
 @options.jobs_option(default=-1)
 @options.seed_option
@@ -47,16 +54,15 @@ def _names(ctx: click.Context, param: click.Parameter, names: tuple[str, ...]) -
 @options.force_option
 @options.config_option
 def analyze_command(
-    run: Path, checkpoints: str, layers: tuple[str, ...], per_class: int | None, classes: int | None, skip: tuple[str, ...],
-    device: str, jobs: int, seed: int, dry_run: bool, force: bool,
-) -> None:  # fmt: skip
-    """From a run of manigeo train to its report: extract, capacity, separability, weights, rewind, reinit, gradients,
-    localize, report.
+    run: Path, checkpoints: str | None, skip: tuple[str, ...], dry_run: bool, force: bool, **request: Any
+) -> None:
+    """From a run of manigeo train or of a recorder to its report: extract, capacity, separability (without margins, which
+    take longest: manigeo separability --resume adds them), weights, rewind, reinit, gradients, localize, report.
 
     Results go to RUN/analysis. What is up to date is not done again; --force does all of it. What the commands print is in
     RUN/analysis/log.txt.
     """
-    steps = _steps(run, checkpoints.split(","), layers, per_class, classes, skip, device, jobs, seed)
+    steps = _steps(run, _checkpoints(run, checkpoints), skip, request)
     ledger = Ledger(run / "analysis" / "steps.json", steps)
     todo = [step for step in steps if force or ledger.state(step) != UP_TO_DATE]
     for step in steps:
@@ -74,23 +80,29 @@ def analyze_command(
         raise ManigeoError(f"left out: {'; '.join(f'{name}: {why}' for name, why in failed.items())}")
 
 
-def _steps(
-    run: Path, names: Sequence[str], layers: Sequence[str], per_class: int | None, classes: int | None, skip: Sequence[str],
-    device: str, jobs: int, seed: int,
-) -> list[Step]:  # fmt: skip
+def _checkpoints(run: Path, asked: str | None) -> dict[str, Path]:
+    """Names and files, without those that are the same as a later one: the last epoch may be the best.
+
+    Raises :class:`~manigeo.errors.UsageError` for one that is not there; of the default ones one is enough.
+    """
+    folder = run / "checkpoints"
+    found = sorted(path.stem for path in folder.glob("*.pt"))
+    names = asked.split(",") if asked else [name for name in ("best", "last") if name in found] or ["last"]
+    for name in names:
+        if name not in found:
+            raise UsageError(f"{run} has no checkpoint {name!r}; there are: {', '.join(found) or 'none'}")
+    content = {file_digest(folder / f"{name}.pt"): name for name in names}
+    return {name: folder / f"{name}.pt" for name in content.values()}
+
+
+def _steps(run: Path, files: Mapping[str, Path], skip: Sequence[str], request: Mapping[str, Any]) -> list[Step]:
     """The commands in their order."""
-    folder, files = run / "analysis", {name: run / "checkpoints" / f"{name}.pt" for name in names}
-    for name, path in files.items():
-        if not path.is_file():
-            found = ", ".join(sorted(p.stem for p in path.parent.glob("*.pt"))) or "none"
-            raise UsageError(f"{run} has no checkpoint {name!r}; there are: {found}")
+    folder = run / "analysis"
     every = sorted((run / "checkpoints").glob("*.pt"))
-    seeded, on = ("--seed", str(seed)), ("--device", device)
-    chosen = [word for layer in layers for word in ("--layers", layer)]
-    sample = [
-        *(["--per-class", str(per_class)] if per_class else []),
-        *(["--classes", str(classes)] if classes else []),
-    ]
+    seeded, jobs = ("--seed", str(request["seed"])), ("--jobs", str(request["jobs"]))
+    network = [*_repeated(request, "device", "arch", "arch_args", "data", "data_args", "permute", "convention",
+                          "permute_seed", "labels"), *seeded]  # fmt: skip
+    sample = [*_repeated(request, "per_class", "classes"), *jobs, *seeded]
     steps: list[Step] = []
 
     def add(
@@ -103,35 +115,39 @@ def _steps(
             steps.append(Step(name, line, out, tuple(reads), tuple(n for n in after if n in known)))
 
     for name, path in files.items():
-        add(f"extract {name}", ["extract", "--model", path, *chosen, *on, *seeded], f"{name}.h5", [path])
-    for name in names:
-        acts = folder / f"{name}.h5"
-        add(f"capacity {name}", ["capacity", acts, *sample, "--jobs", jobs, *seeded], f"{name}.capacity.csv",
+        layers = _repeated(request, "layers")
+        add(f"extract {name}", ["extract", "--model", path, *layers, *network], f"{name}.h5", [path])
+        add(f"capacity {name}", ["capacity", folder / f"{name}.h5", *sample], f"{name}.capacity.csv",
             after=[f"extract {name}"])  # fmt: skip
-    stored = [folder / f"{name}.h5" for name in names]
-    extracted = [f"extract {name}" for name in names]
-    add(
-        "separability", ["separability", *stored, *sample, "--jobs", jobs, *seeded], "separability.csv", after=extracted
-    )
+    stored = [folder / f"{name}.h5" for name in files]
+    measures = [word for name in _MEASURES for word in ("--measures", name)]
+    add("separability", ["separability", *stored, *measures, *sample], "separability.csv",
+        after=[f"extract {name}" for name in files])  # fmt: skip
     add("weights", ["weights", run], "weights.csv", every)
-    add("rewind", ["rewind", run, *on, *seeded], "rewind.csv", every)
-    add("reinit", ["reinit", run, *on, *seeded], "reinit.csv", every)
-    add(
-        "gradients",
-        ["gradients", run, "--checkpoints", ",".join(["init", *names]), *on, *seeded],
-        "gradients.csv",
-        every,
-    )
+    to = [] if (run / "checkpoints" / "best.pt").is_file() else ["--checkpoints", "all"]
+    add("rewind", ["rewind", run, *to, *jobs, *network], "rewind.csv", every)
+    add("reinit", ["reinit", run, *jobs, *network], "reinit.csv", every)
+    epochs = ",".join(["init", *files])
+    add("gradients", ["gradients", run, "--checkpoints", epochs, *network], "gradients.csv", every)
     before = [step.name for step in steps]
     add("localize", ["localize", run, *seeded], "localize.csv", [run / "metrics.csv"], before)
     add("report", ["report", run], "report.html", [run / "metrics.csv", run / "run.json"], [*before, "localize"])
     return steps
 
 
+def _repeated(request: Mapping[str, Any], *names: str) -> list[str]:
+    """The options that were given, for another command that has them too."""
+    of_command = {param.name: param for param in analyze_command.params}
+    given = ((of_command[name], request[name]) for name in names)
+    return [word for param, value in given if value not in (None, (), {}) for word in options.typed(param, value)]
+
+
 def _carried_out(todo: Sequence[Step], ledger: Ledger, force: bool) -> dict[str, str]:
     """What failed, and why; the rest is done. The ledger knows of every step that was finished."""
     failed: dict[str, str] = {}
+    log = ledger.path.parent / "log.txt"
     for number, step in enumerate(todo, 1):
+        began = time.monotonic()
         if missing := [name for name in step.after if name in failed and step.name not in ("localize", "report")]:
             failed[step.name] = f"needs {missing[0]}"
             continue
@@ -139,22 +155,20 @@ def _carried_out(todo: Sequence[Step], ledger: Ledger, force: bool) -> dict[str,
         goes_on = not force and ledger.state(step) == INTERRUPTED and step.words[0] in _RESUMABLE
         ledger.begin(step)
         try:
-            _run([*step.words, "--resume" if goes_on else "--force"], ledger.path.parent / "log.txt")
-        except ManigeoError as error:
-            failed[step.name] = str(error)
-            click.echo(f"  {error}", err=True)
+            run_command([*step.words, "--resume" if goes_on else "--force"], log)
+        except KeyboardInterrupt:
+            raise
+        except Exception as error:  # of the user's own network or data, too: what comes after is worth having
+            failed[step.name] = (
+                str(error) if isinstance(error, ManigeoError) else f"{type(error).__name__}: {one_line(error)}"
+            )
+            click.echo(f"  {failed[step.name]}", err=True)
+            with open(log, "a") as file:
+                traceback.print_exc(file=file)
         else:
             ledger.finish(step)
+            click.echo(f"  {time.monotonic() - began:.0f} s")
     return failed
-
-
-def _run(words: Sequence[str], log: Path) -> None:
-    """One command; what it prints goes below what the others have printed, its progress to the terminal."""
-    from manigeo.cli.main import cli
-
-    with open(log, "a") as file, contextlib.redirect_stdout(file):
-        click.echo(f"\n$ manigeo {shlex.join(words)}")
-        cli.main(list(words), standalone_mode=False)
 
 
 def _answer(run: Path) -> str:

@@ -140,10 +140,21 @@ def open_examples(checkpoint: "Checkpoint", request: dict[str, Any]) -> "tuple[D
         )
     same_source = spec.partition(":")[0] == (checkpoint.data or "").partition(":")[0]  # the files may have moved
     data = load_data(spec, (checkpoint.data_args if same_source else {}) | request["data_args"])
-    if request["labels"] is not None:
-        return data, read_labels(request["labels"], data)
+    if labels := request["labels"] or _labels_beside(checkpoint, request):
+        return data, read_labels(labels, data)
     _check_data(checkpoint, data, request)
     return data, permute_labels(data, _permutation(checkpoint, request))
+
+
+def _labels_beside(checkpoint: "Checkpoint", request: dict[str, Any]) -> Path | None:
+    """Those of the run's folder, for a checkpoint that does not know of any permutation."""
+    path = Path(checkpoint.path).absolute()
+    labels = path.parents[1] / "labels.csv"
+    unknown = checkpoint.permutation is None and request["permute"] is None
+    if not (unknown and path.parent.name == "checkpoints" and labels.is_file()):
+        return None
+    click.echo(f"note: labels of training from {labels.parent.name}/{labels.name}", err=True)
+    return labels
 
 
 def _check_data(checkpoint: "Checkpoint", data: "DataSet", request: dict[str, Any]) -> None:

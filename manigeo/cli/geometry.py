@@ -1,13 +1,12 @@
 """``manigeo capacity`` and ``manigeo info``: from activations to numbers."""
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from manigeo.cli import options
-from manigeo.errors import UsageError
+from manigeo.cli.tables import collected, earlier_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,8 +14,7 @@ if TYPE_CHECKING:
     from manigeo.activations import Activations
     from manigeo.analyses import Analysis
     from manigeo.layerwise import CapacityPlan
-
-_SAVE_SECONDS = 30.0
+    from manigeo.workers import Workers
 
 acts_argument = click.argument("acts", type=click.Path(path_type=Path, dir_okay=False))
 
@@ -87,6 +85,7 @@ def _resamples(ctx: click.Context, param: click.Parameter, n: int) -> int:
 @click.option("--project", type=click.IntRange(min=1), metavar="N",
               help="Project layers of more features than N on N random directions (the authors': 5000).")
 @options.jobs_option()
+@options.cluster_option
 @options.seed_option
 @options.json_option
 @click.option("--resume", is_flag=True, help="Go on with an interrupted analysis in --out, or add analyses to it.")
@@ -97,17 +96,15 @@ def capacity_command(
     acts: Path, out: Path | None, layers: tuple[str, ...], kinds: tuple[str, ...], per_class: int | None,
     classes: int | None, draws: int, kappa: float, centers: str, bootstrap: int, simulate: bool, dichotomies: int,
     bias: bool, joint: bool, joint_draws: int, joint_labels: str, sweep_examples: tuple[int, ...],
-    total_dimension: bool | None, project: int | None, jobs: int, seed: int, as_json: bool, resume: bool, dry_run: bool,
-    force: bool,
+    total_dimension: bool | None, project: int | None, jobs: int, cluster: str | None, seed: int, as_json: bool,
+    resume: bool, dry_run: bool, force: bool,
 ) -> None:
     """Manifold capacity, radius and dimension of every layer and kind in ACTS."""
     from manigeo.analyses import Joint, Simulated, Sweep
     from manigeo.layerwise import plan_capacity
     from manigeo.results import as_json as to_json
-    from manigeo.results import check_results_path
+    from manigeo.workers import open_workers
 
-    if resume and force:
-        raise UsageError("--resume goes on with a table and --force replaces it: give one of them")
     also: list[Analysis] = [
         *([Simulated(dichotomies, bias)] if simulate else []),
         *([Joint(joint_draws, joint_labels)] if joint else []),
@@ -120,36 +117,21 @@ def capacity_command(
     click.echo(describe_plan(plan), err=as_json)
     if dry_run:
         return
-    out = check_results_path(out or acts.with_suffix(".capacity.csv"), force or resume)
-    table = _compute(plan, out, resume, jobs)
+    out = out or acts.with_suffix(".capacity.csv")
+    earlier = earlier_table(out, resume, force)
+    with open_workers(jobs, cluster) as workers:
+        table = _computed(plan, out, earlier, workers)
     click.echo(to_json(table) if as_json else geometry_report(table))
     click.echo(f"wrote {out}; next: manigeo plot {out}", err=as_json)
 
 
 # fmt: on
-def _compute(plan: "CapacityPlan", out: Path, resume: bool, jobs: int) -> "pd.DataFrame":
-    """The table, written to ``out``; so is what was finished when the user interrupts, and now and then for one who is
-    killed."""
+def _computed(plan: "CapacityPlan", out: Path, earlier: "pd.DataFrame | None", workers: "Workers") -> "pd.DataFrame":
     from manigeo.layerwise import capacity_parts, finished_tasks
-    from manigeo.results import join_results, read_results, write_results
+    from manigeo.results import join_results
 
-    parts = [read_results(out)] if resume and out.exists() else []
-    done = finished_tasks(plan, parts[0]) if parts else set()
-    saved = time.monotonic()
-    try:
-        for part in capacity_parts(plan, n_jobs=jobs, progress=True, done=done):
-            parts.append(part)
-            if time.monotonic() - saved > _SAVE_SECONDS:
-                write_results(join_results(parts), out, force=True)
-                saved = time.monotonic()
-    except KeyboardInterrupt:
-        if parts:
-            write_results(join_results(parts), out, force=True)
-            click.echo(f"what was finished is in {out}; the same command with --resume goes on", err=True)
-        raise
-    table = join_results(parts)
-    write_results(table, out, force=True)
-    return table
+    done = set() if earlier is None else finished_tasks(plan, earlier)
+    return collected(capacity_parts(plan, n_jobs=workers, progress=True, done=done), out, earlier, join_results)
 
 
 def describe_plan(plan: "CapacityPlan") -> str:

@@ -1,10 +1,14 @@
 """``manigeo rewind`` and ``manigeo reinit``: what the trained network does with layers exchanged."""
 
+import functools
 import itertools
+import pickle
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import click
 
@@ -12,11 +16,13 @@ from manigeo.cli import options
 from manigeo.cli.runs import open_examiner, open_groups, open_run, run_argument, run_options
 from manigeo.cli.tables import collected, earlier_table
 from manigeo.errors import InputError
+from manigeo.workers import open_workers
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from manigeo.cli.studies import Rows
+    from manigeo.results import Part
     from manigeo_extract.editing import Redraw
     from manigeo_extract.groups import Group
     from manigeo_extract.interventions import Intervention, Laboratory
@@ -45,6 +51,7 @@ study_options = options.several(
                  help="Also the prefix curve: layers up to each kept, a linear probe on top."),
 )  # fmt: skip
 SWEEPS = ("last", "each", "prefix")
+_WORTH_PROCESSES = 15.0  # seconds of work
 
 
 @click.command("rewind")
@@ -63,6 +70,8 @@ SWEEPS = ("last", "each", "prefix")
 @run_options
 @policy_option
 @options.results_option("rewind.csv")
+@options.jobs_option(default=-1)
+@options.cluster_option
 @options.seed_option
 @options.json_option
 @resume_option
@@ -71,7 +80,7 @@ SWEEPS = ("last", "each", "prefix")
 @options.config_option
 def rewind_command(
     run: Path, checkpoints: str, last: bool, each: bool, prefix: bool, sets: tuple[str, ...], batch_norm: str, out: Path,
-    seed: int, as_json: bool, resume: bool, dry_run: bool, force: bool, **request: Any,
+    jobs: int, cluster: str | None, seed: int, as_json: bool, resume: bool, dry_run: bool, force: bool, **request: Any,
 ) -> None:  # fmt: skip
     """Set layers of the trained network of RUN back to an earlier epoch, and score the four kinds.
 
@@ -83,10 +92,12 @@ def rewind_command(
     from manigeo.results import write_results
     from manigeo.rewinds import rewind_summary
     from manigeo_extract.groups import select_groups
-    from manigeo_extract.interventions import Intervention, Laboratory, sweep_layers
+    from manigeo_extract.interventions import Intervention, sweep_layers
 
     earlier = earlier_table(out, resume, force or dry_run)
-    opened = open_run(run, request, seed)
+    bench = Bench(uuid4().hex, "rewind", run, batch_norm, seed, pickle.dumps(request))
+    laboratory = open_laboratory(bench)
+    opened = laboratory.run
     groups = open_groups(opened, request)
     asked = [name for name, wanted in zip(SWEEPS, (last, each, prefix), strict=True) if wanted]
     sweeps = asked or ([] if sets else list(SWEEPS))
@@ -96,12 +107,11 @@ def rewind_command(
     targets = opened.select(checkpoints.split(","))
     todo = [Intervention("whole", tuple(groups), to) for to in targets]
     todo += [Intervention(sweep, layers, to) for to in targets for sweep, layers in every]
-    examiner = open_examiner(opened, request, seed)
-    laboratory = Laboratory(opened, examiner, "rewind", batch_norm, seed=seed, settings=_sample(request))
-    click.echo(describe_plan(opened, groups, targets, laboratory, len(todo)), err=as_json)
+    plan = describe_plan(opened, groups, targets, laboratory, len(todo))
+    click.echo(plan.text, err=as_json)
     if dry_run:
         return
-    table = _carried_out(laboratory, todo, out, earlier)
+    table = _carried_out(bench, todo, out, earlier, plan.jobs(jobs, request["device"]), cluster)
     table = pd.concat(
         [table[~table["metric"].isin(["regained", "selected"])], rewind_summary(table)], ignore_index=True
     )
@@ -143,6 +153,8 @@ def rewind_command(
 @run_options
 @policy_option
 @options.results_option("reinit.csv")
+@options.jobs_option(default=-1)
+@options.cluster_option
 @options.seed_option
 @options.json_option
 @resume_option
@@ -151,17 +163,20 @@ def rewind_command(
 @options.config_option
 def reinit_command(
     run: Path, checkpoints: str, draws: int, zero: bool, cumulative: bool, sets: tuple[str, ...], threshold: float,
-    batch_norm: str, out: Path, seed: int, as_json: bool, resume: bool, dry_run: bool, force: bool, **request: Any,
+    batch_norm: str, out: Path, jobs: int, cluster: str | None, seed: int, as_json: bool, resume: bool, dry_run: bool,
+    force: bool, **request: Any,
 ) -> None:  # fmt: skip
     """Set each layer of the trained network of RUN to its initial values, to those of every checkpoint, to a fresh draw and
     to zero, and score the four kinds: which layers are critical, and which robust?"""
     from manigeo.cli.exchanges import reinit_report
     from manigeo.cli.studies import studies, study_report
     from manigeo_extract.groups import select_groups
-    from manigeo_extract.interventions import FRESH, ZERO, Intervention, Laboratory, sweep_layers
+    from manigeo_extract.interventions import FRESH, ZERO, Intervention, sweep_layers
 
     earlier = earlier_table(out, resume, force or dry_run)
-    opened = open_run(run, request, seed)
+    bench = Bench(uuid4().hex, "reinit", run, batch_norm, seed, pickle.dumps(request), threshold, draws)
+    laboratory = open_laboratory(bench)
+    opened = laboratory.run
     initial = opened.snapshot("init")
     groups = open_groups(opened, request)
     chosen = select_groups(groups, request["layers"])
@@ -172,22 +187,48 @@ def reinit_command(
         for sweep in ("prefix", "last"):
             todo += [Intervention(sweep, layers, initial) for layers in sweep_layers(groups, sweep)]
     todo += [Intervention("set", tuple(select_groups(groups, names.split(","))), initial) for names in sets]
-    laboratory = Laboratory(
-        opened, open_examiner(opened, request, seed), "reinit", batch_norm, threshold, _redraw(opened, initial), draws, seed,
-        _sample(request),
-    )  # fmt: skip
     n = len(todo) + max(draws - 1, 0) * len(chosen)
     more = studies(opened, laboratory.examiner, groups, laboratory.redraw, request, seed)
-    click.echo(describe_plan(opened, groups, to, laboratory, n, tuple(more)), err=as_json)
+    plan = describe_plan(opened, groups, to, laboratory, n, tuple(more))
+    click.echo(plan.text, err=as_json)
     if dry_run:
         return
-    table = _carried_out(laboratory, todo, out, earlier, more)
+    table = _carried_out(bench, todo, out, earlier, plan.jobs(jobs, request["device"]), cluster, more)
     _tell(table, "\n\n".join([reinit_report(table), *study_report(table)]), out, as_json)
 
 
-def _sample(request: dict[str, Any]) -> dict[str, Any]:
-    """What of the options makes other numbers."""
-    return {"group_by": request["group_by"], "examples": request["most"]}
+@dataclass(frozen=True)
+class Bench:
+    """What it takes to open a laboratory, in whatever process; ``request`` is pickled, to be known again. Another
+    ``occasion`` opens it anew: files change between two commands."""
+
+    occasion: str
+    analysis: str
+    directory: Path
+    batch_norm: str
+    seed: int
+    request: bytes
+    threshold: float | None = None
+    draws: int = 0
+
+
+@functools.lru_cache(maxsize=1)
+def open_laboratory(bench: Bench) -> "Laboratory":
+    """The network and its examples: opened once by each process, for all interventions."""
+    from manigeo_extract.interventions import Laboratory
+
+    request = pickle.loads(bench.request)
+    run = open_run(bench.directory, request, bench.seed)
+    redraw = _redraw(run, run.snapshot("init")) if bench.analysis == "reinit" else None
+    return Laboratory(
+        run, open_examiner(run, request, bench.seed), bench.analysis, bench.batch_norm, bench.threshold, redraw, bench.draws,
+        bench.seed, {"group_by": request["group_by"], "examples": request["most"]},
+    )  # fmt: skip
+
+
+def intervened(bench: Bench, at: "Intervention | None") -> "pd.DataFrame":
+    """The task of a worker."""
+    return open_laboratory(bench).table(at)
 
 
 def _redraw(run: "Run", initial: Any) -> "Redraw":
@@ -202,9 +243,21 @@ def _redraw(run: "Run", initial: Any) -> "Redraw":
     return Redraw(run.model, dict(checkpoint.state_dict), build)
 
 
+@dataclass(frozen=True)
+class Plan:
+    """In words, and how long it takes one process."""
+
+    text: str
+    seconds: float
+
+    def jobs(self, most: int, device: str) -> int:
+        """How many processes it is worth: another one takes some seconds to begin, and a GPU has one user."""
+        return most if self.seconds > _WORTH_PROCESSES and device == "cpu" else 1
+
+
 def describe_plan(
     run: "Run", groups: "Sequence[Group]", to: Sequence[Any], laboratory: "Laboratory", n: int, more: Sequence[str] = ()
-) -> str:
+) -> Plan:
     """What is exchanged for what, how many networks that makes, and about how long they take."""
     before = time.monotonic()
     laboratory.examiner.answers(run.model)
@@ -212,38 +265,56 @@ def describe_plan(
     targets = ", ".join(t if isinstance(t, str) else f"{t.name} (epoch {t.epoch})" for t in to)
     kinds = ", ".join(f"{kind} {laboratory.examiner.n(kind)}" for kind in laboratory.examiner.kinds)
     network = f"{run.place['run']}/{run.place['checkpoint']} (epoch {run.place['epoch']})"
-    return (
+    text = (
         f"{network}: {len(groups)} layers, set to {targets}\n"
-        f"{n} networks on {kinds} examples: about {max(seconds, 1):.0f} s"
+        f"{n} networks on {kinds} examples: about {max(seconds, 1):.0f} s on one core"
         + (f"; then {', '.join(name.replace('_', ' ') for name in more)}" if more else "")
     )
+    return Plan(text, seconds)
 
 
 def _carried_out(
-    laboratory: "Laboratory",
+    bench: Bench,
     todo: "Sequence[Intervention]",
     out: Path,
     earlier: "pd.DataFrame | None",
+    jobs: int,
+    cluster: str | None,
     more: "Mapping[str, Callable[[], Rows]] | None" = None,
 ) -> "pd.DataFrame":
     """The interventions, then the studies; what an earlier table holds is not done again."""
     from manigeo.cli.studies import study_part
-    from manigeo.results import with_settings
+    from manigeo.results import Part, with_settings
 
+    laboratory = open_laboratory(bench)
     done = set() if earlier is None else set(zip(earlier["layer"], earlier["settings"], strict=True))
     if earlier is not None and set(earlier["fingerprint"]) - {laboratory.run.place["fingerprint"]}:
         raise InputError(f"{out} is of another network than {laboratory.run.directory}: give another --out, or --force")
     studied = set() if earlier is None else set(with_settings(earlier, "analysis")["analysis"])
     common = dict(laboratory.settings or {})
-    parts = itertools.chain(
-        laboratory.parts(todo, done=done, progress=True),
-        (
-            study_part(laboratory.run, name, rows(), common)
-            for name, rows in (more or {}).items()
-            if name not in studied
-        ),
+    remaining = laboratory.todo(todo, done)
+    studies = (
+        Part(number, study_part(laboratory.run, name, rows(), common))
+        for number, (name, rows) in enumerate((more or {}).items(), len(remaining))
+        if name not in studied
     )
-    return collected(parts, out, earlier)
+    return collected(itertools.chain(_interventions(bench, remaining, jobs, cluster), studies), out, earlier)
+
+
+def _interventions(
+    bench: Bench, todo: "Sequence[Intervention | None]", jobs: int, cluster: str | None
+) -> Iterator["Part"]:
+    from tqdm import tqdm
+
+    from manigeo.results import Part
+
+    with (
+        open_workers(jobs, cluster) as workers,
+        tqdm(total=len(todo), desc=bench.analysis, unit="network", disable=None) as bar,
+    ):
+        for number, table in workers.as_completed(intervened, [(bench, at) for at in todo]):
+            bar.update()
+            yield Part(number, table)
 
 
 def _tell(table: "pd.DataFrame", report: str, out: Path, as_json: bool) -> None:

@@ -25,7 +25,7 @@ def localize_command(
 
     Every method that the tables have numbers for says where, with intervals; and whether the methods agree.
     """
-    from manigeo.collecting import accuracy_in_tables, memorized_accuracy, run_tables
+    from manigeo.collecting import accuracy_in_tables, gate_accuracy, memorized_accuracy, run_tables
     from manigeo.results import as_json as to_json
     from manigeo.results import check_results_path, read_results, write_results
     from manigeo.verdicts import describe_localization, localization_table
@@ -33,7 +33,7 @@ def localize_command(
     check_results_path(out, force)
     folders, files = [path for path in runs if path.is_dir()], [path for path in runs if not path.is_dir()]
     tables = {str(folder): run_tables(folder) for folder in folders}
-    gates = {str(folder): memorized_accuracy(folder) for folder in folders}
+    gates = {str(folder): gate_accuracy(memorized_accuracy(folder), tables[str(folder)]) for folder in folders}
     if files:
         table = read_results(files)
         tables["tables"], gates["tables"] = table, accuracy_in_tables(table)

@@ -1,6 +1,7 @@
 """``manigeo``: the group of commands, and how errors end one."""
 
 import importlib
+import io
 import os
 import sys
 import traceback
@@ -9,6 +10,7 @@ import click
 
 from manigeo import __version__
 from manigeo.errors import ManigeoError
+from manigeo.files import failure_of_files
 
 # name -> (module under manigeo.cli, attribute, one line of help): the module is imported when its command runs
 COMMANDS = {
@@ -32,6 +34,11 @@ COMMANDS = {
     "rewind": ("interventions", "rewind_command", "Set layers back to an earlier epoch, and score the four kinds."),
     "reinit": ("interventions", "reinit_command", "Re-initialise, re-randomise, zero each layer: critical or robust?"),
     "gradients": ("gradients", "gradients_command", "Label-dependent and label-independent parts of the gradient."),
+    "sweep": (
+        "sweeping",
+        "sweep_command",
+        "Train and analyze every cell of a grid; resumable, on one machine or many.",
+    ),
     "analyze": ("analysis", "analyze_command", "Everything of a run, from its checkpoints to its report; resumable."),
     "localize": (
         "localization",
@@ -94,6 +101,9 @@ def main() -> None:
     """Run a command; a user's mistake is one line on stderr and an exit code, see :mod:`manigeo.errors`."""
     args = [word for word in sys.argv[1:] if word != "--debug"]
     debug = "--debug" in sys.argv
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name in a file may hold what no terminal can show
+            stream.reconfigure(errors="backslashreplace")
     sys.path.append(os.getcwd())  # so that package.module:factory finds a user's own modules; last, to shadow nothing
     try:
         result = cli.main(args or ["--help"], standalone_mode=False)
@@ -113,7 +123,7 @@ def main() -> None:
     except MemoryError as error:
         code = _complain(f"not enough memory: {error or 'ask for less at a time'}", 1, debug)
     except OSError as error:  # a full disk, a place without permission
-        code = _complain(str(error), 1, debug)
+        code = _complain(failure_of_files(error), 1, debug)
     except Exception as error:
         code = _complain(f"unexpected {type(error).__name__}: {error} (manigeo --debug shows where)", 1, debug)
     sys.exit(code)

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
+from manigeo.errors import shorten
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -25,7 +27,7 @@ def pair(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) ->
 def _value(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -33,14 +35,17 @@ def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
     if path is None:
         return
     try:
-        settings = tomllib.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+        json.dumps(settings, default=str)  # looks into everything
+    except (OSError, ValueError, RecursionError) as error:
         raise click.BadParameter(f"{path} is not a TOML file: {error}", ctx, param) from error
     settings = {key.replace("-", "_"): value for key, value in settings.items()}
     known = {p.name for p in ctx.command.params}
     unknown = sorted(set(settings) - {name for name in known if name})
     if unknown:
-        raise click.BadParameter(f"{path} sets {', '.join(unknown)}, which this command does not have", ctx, param)
+        raise click.BadParameter(
+            f"{path} sets {shorten(', '.join(unknown), 200)}, which this command does not have", ctx, param
+        )
     parameters = {p.name: p for p in ctx.command.params if p.name}
     as_typed = {name: _as_typed(ctx, parameters[name], value) for name, value in settings.items()}
     ctx.default_map = {**(ctx.default_map or {}), **as_typed}
@@ -52,11 +57,29 @@ def _as_typed(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
         if isinstance(value, bool):
             return value
         raise click.BadParameter(f"expected true or false, got {value!r}", ctx, param)
+    if "\0" in str(value):
+        raise click.BadParameter("a null character is in no name or number", ctx, param)
     if isinstance(value, dict) and param.multiple:  # a table stands for repeated KEY=VALUE options
-        return [f"{key}={json.dumps(item)}" for key, item in value.items()]
+        return [f"{key}={json.dumps(item, default=str)}" for key, item in value.items()]
     if isinstance(value, list):
         return [str(item) for item in value] if param.multiple else ",".join(map(str, value))
     return [str(value)] if param.multiple else str(value)
+
+
+def typed(param: click.Parameter, value: Any) -> list[str]:
+    """The words that give an option this value.
+
+    >>> typed(click.Option(["--layers"], multiple=True), ["a", "b"]), typed(click.Option(["--x"], is_flag=True), False)
+    (['--layers', 'a', '--layers', 'b'], [])
+    """
+    name = max(param.opts, key=len)
+    if isinstance(value, bool) and isinstance(param, click.Option) and param.is_flag:
+        return [name] if value else list(param.secondary_opts[:1])
+    if isinstance(value, dict):  # a table stands for repeated KEY=VALUE options
+        return [word for key, item in value.items() for word in (name, f"{key}={json.dumps(item)}")]
+    if isinstance(value, (list, tuple)) and param.multiple:
+        return [word for item in value for word in (name, str(item))]
+    return [name, ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)]
 
 
 config_option = click.option(
@@ -96,6 +119,12 @@ def jobs_option(default: int = 1) -> Callable[[F], F]:
         "--jobs", default=default, show_default=True, callback=_not_zero, help="Processes; -1 for one a core."
     )
 
+
+cluster_option = click.option(
+    "--cluster",
+    metavar="local|ADDRESS",
+    help="Work on a Dask cluster: one of --jobs workers started here, or that at tcp://host:8786 or of a scheduler file.",
+)
 
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdout instead of a table.")
 

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from manigeo.measures import Measure
+    from manigeo.results import Part
     from manigeo.separations import SeparabilityPlan
+    from manigeo.workers import Workers
 
 MEASURES = ("probe", "neighbours", "clusters", "means", "margins")
 
@@ -47,6 +49,7 @@ def _fewest(least: int, what: str) -> Callable[[click.Context, click.Parameter, 
 @click.option("--cluster-seeds", default=3, show_default=True, type=click.IntRange(min=1), help="Starts of k-means.")
 @click.option("--pairs", default=500, show_default=True, type=click.IntRange(min=1), help="Most pairs for margins.")
 @options.jobs_option()
+@options.cluster_option
 @options.seed_option
 @options.json_option
 @click.option("--resume", is_flag=True, help="Go on with an interrupted analysis in --out, or add measures to it.")
@@ -56,7 +59,7 @@ def _fewest(least: int, what: str) -> Callable[[click.Context, click.Parameter, 
 def separability_command(
     acts: tuple[Path, ...], out: Path | None, layers: tuple[str, ...], kinds: tuple[str, ...], per_class: int | None,
     classes: int | None, measures: tuple[str, ...], folds: int, neighbours: tuple[int, ...], cluster_seeds: int, pairs: int,
-    jobs: int, seed: int, as_json: bool, resume: bool, dry_run: bool, force: bool,
+    jobs: int, cluster: str | None, seed: int, as_json: bool, resume: bool, dry_run: bool, force: bool,
 ) -> None:
     """Linear probes, neighbours, clusters, class means and margins of every layer and kind in ACTS, and the best layer.
 
@@ -67,6 +70,7 @@ def separability_command(
     from manigeo.results import as_json as to_json
     from manigeo.results import write_results
     from manigeo.separations import plan_separability
+    from manigeo.workers import open_workers
 
     every: list[Measure] = [
         Probe(folds), Neighbours(tuple(sorted(set(neighbours)))), Clusters(cluster_seeds), Means(folds), HardMargins(pairs)
@@ -80,7 +84,8 @@ def separability_command(
         return
     out = out or acts[0].with_suffix(".separability.csv")
     earlier = _earlier(out, resume, force)
-    table = collected(_remaining(plans, earlier, jobs), out, earlier)
+    with open_workers(jobs, cluster) as workers:
+        table = collected(_remaining(plans, earlier, workers), out, earlier)
     table = with_choices(table, [metric for measure in chosen for metric in measure.profiles], seed)
     write_results(table, out, force=True)
     click.echo(to_json(table) if as_json else separability_report(table))
@@ -97,8 +102,8 @@ def _earlier(out: Path, resume: bool, force: bool) -> "pd.DataFrame | None":
 
 
 def _remaining(
-    plans: "Sequence[SeparabilityPlan]", earlier: "pd.DataFrame | None", jobs: int
-) -> Iterator["pd.DataFrame"]:
+    plans: "Sequence[SeparabilityPlan]", earlier: "pd.DataFrame | None", workers: "Workers"
+) -> Iterator["Part"]:
     """The parts of all plans that are not there, each file's asked for before the work begins.
 
     Raises :class:`~manigeo.errors.UsageError` for files that hold the same, and where what is there is of others.
@@ -116,11 +121,21 @@ def _remaining(
                 f"the table holds {n} other activation files: name these too, give another --out, or --force"
             )
         done = [set(finished_measures(plan, earlier[earlier["fingerprint"] == plan.fingerprint])) for plan in plans]
-    return (
-        part
+    return _numbered_on(
+        separability_parts(plan, n_jobs=workers, progress=True, done=of_plan)
         for plan, of_plan in zip(plans, done, strict=True)
-        for part in separability_parts(plan, n_jobs=jobs, progress=True, done=of_plan)
     )
+
+
+def _numbered_on(each: Iterator[Iterator["Part"]]) -> Iterator["Part"]:
+    """The parts of all, those of one before those of the next."""
+    first = 0
+    for parts in each:
+        numbers = [-1]
+        for part in parts:
+            numbers.append(part.number)
+            yield part._replace(number=first + part.number)
+        first += max(numbers) + 1
 
 
 def describe_plan(plan: "SeparabilityPlan") -> str:

@@ -1,7 +1,7 @@
 """Results tables that grow: written now and then, and when the user interrupts; and what is there already."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,8 @@ from manigeo.errors import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from manigeo.results import Part
 
 _SAVE_SECONDS = 30.0
 
@@ -28,26 +30,36 @@ def earlier_table(out: Path, resume: bool, force: bool) -> "pd.DataFrame | None"
     return read_results(out) if resume and out.exists() else None
 
 
-def collected(parts: Iterator["pd.DataFrame"], out: Path, earlier: "pd.DataFrame | None" = None) -> "pd.DataFrame":
-    """All parts below what was there, written to ``out``; so is what is finished when the user interrupts, and now and
-    then for one who is killed."""
+def collected(
+    parts: Iterator["Part"],
+    out: Path,
+    earlier: "pd.DataFrame | None" = None,
+    joined: "Callable[[list[pd.DataFrame]], pd.DataFrame] | None" = None,
+) -> "pd.DataFrame":
+    """All parts by their places below what was there, ``joined``, written to ``out``; so is what is finished when the user
+    interrupts, or when a part fails after some time, and now and then for one who is killed."""
     import pandas as pd
 
-    from manigeo.results import write_results
+    from manigeo.results import in_order, write_results
 
-    tables = [] if earlier is None else [earlier]
-    saved = time.monotonic()
+    done: list[Part] = []
+
+    def written() -> pd.DataFrame:
+        tables = [*([] if earlier is None else [earlier]), *in_order(done)]
+        table = joined(tables) if joined else pd.concat(tables, ignore_index=True)
+        write_results(table, out, force=True)
+        return table
+
+    began = saved = time.monotonic()
     try:
         for part in parts:
-            tables.append(part)
+            done.append(part)
             if time.monotonic() - saved > _SAVE_SECONDS:
-                write_results(pd.concat(tables, ignore_index=True), out, force=True)
+                written()
                 saved = time.monotonic()
-    except KeyboardInterrupt:
-        if tables:
-            write_results(pd.concat(tables, ignore_index=True), out, force=True)
+    except (KeyboardInterrupt, Exception) as error:
+        if done and (isinstance(error, KeyboardInterrupt) or time.monotonic() - began > _SAVE_SECONDS):
+            written()
             click.echo(f"what was finished is in {out}; the same command with --resume goes on", err=True)
         raise
-    table = pd.concat(tables, ignore_index=True)
-    write_results(table, out, force=True)
-    return table
+    return written()

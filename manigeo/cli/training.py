@@ -1,5 +1,7 @@
 """``manigeo train``: from a data set to a run with checkpoints."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +12,15 @@ from manigeo.cli.models import file_options
 from manigeo.errors import InputError, UsageError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from manigeo_extract.checkpoints import Checkpoint
+    from manigeo_extract.data import DataSet, Permutation
     from manigeo_extract.finetuning import Start
+    from manigeo_extract.training import TrainingPlan
+
+
+_OF_THE_COMMAND = ("out", "device", "resume", "dry_run", "force")
 
 
 def _epochs(ctx: click.Context, param: click.Parameter, text: str) -> tuple[int, ...] | str:
@@ -77,26 +86,68 @@ def _classes(ctx: click.Context, param: click.Parameter, text: str | None) -> in
 @options.dry_run_option
 @options.force_option
 @options.config_option
-def train_command(
-    out: Path, arch: str | None, arch_args: dict[str, Any], data: str | None, data_args: dict[str, Any],
-    permute: float | None, convention: str | None, permute_seed: int | None, holdout_classes: int | str | None,
-    source: Path | None, state_key: str | None, ema: bool, no_strict: bool, trust: bool, dropout: float | None,
-    device: str, seed: int, resume: bool, dry_run: bool, force: bool, **plan_options: Any,
-) -> None:  # fmt: skip
+def train_command(out: Path, device: str, resume: bool, dry_run: bool, force: bool, **request: Any) -> None:
     """Train a network on partly permuted labels, and keep its checkpoints and metrics.
 
     Defaults to an mlp on glyphs with half of the labels permuted. With --from-checkpoint, to the network of the checkpoint.
     """
-    from manigeo_extract.data import Permutation, describe, load_data, permute_labels
-    from manigeo_extract.models import build_model, complete_args
-    from manigeo_extract.training import TrainingPlan, train
+    from manigeo_extract.data import describe
+    from manigeo_extract.training import seconds_of_training, train
 
-    plan = TrainingPlan(seed=seed, **plan_options)
-    permutation = Permutation(0.5 if permute is None else permute, convention or "permutation", permute_seed or 0)
     if resume and force:
         raise UsageError("--resume continues a run and --force replaces it: give one of them")
     if (out / "run.json").exists() and not (resume or force or dry_run):
         raise UsageError(f"{out} holds a run already: --resume continues it, --force replaces it")
+    t = open_training(**request)
+    seconds = seconds_of_training(t.network, t.dataset, t.examples, t.plan, device)
+    click.echo(
+        f"{describe(t.dataset, t.examples)}\n{t.arch}: {t.parameters:,} parameters, {t.plan.epochs} epochs, about "
+        f"{duration(seconds)}, seed {t.plan.seed} -> {out}"
+    )
+    if dry_run:
+        return
+    try:
+        scores = train(
+            t.network, t.dataset, t.examples, t.plan, out, arch=t.arch, arch_args=t.arch_args, permutation=t.permutation,
+            start=t.start, device=device, resume=resume, overwrite=force,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        click.echo("the same command with --resume continues after the last whole epoch", err=True)
+        raise
+    click.echo(describe_scores(scores))
+    click.echo(f"next: manigeo extract --model {out / 'checkpoints' / 'last.pt'}")
+
+
+@dataclass(frozen=True)
+class Training:
+    """What was asked for: the network before training, the examples with their labels, and the plan."""
+
+    network: Any
+    dataset: "DataSet"
+    examples: "pd.DataFrame"
+    plan: "TrainingPlan"
+    arch: str
+    arch_args: dict[str, Any]
+    permutation: "Permutation"
+    start: "Start | None"
+
+    @property
+    def parameters(self) -> int:
+        return sum(p.numel() for p in self.network.parameters())
+
+
+def open_training(
+    arch: str | None, arch_args: dict[str, Any], data: str | None, data_args: dict[str, Any], permute: float | None,
+    convention: str | None, permute_seed: int | None, holdout_classes: int | str | None, source: Path | None,
+    state_key: str | None, ema: bool, no_strict: bool, trust: bool, dropout: float | None, **plan_options: Any,
+) -> Training:  # fmt: skip
+    """The network, the examples and the plan that the options of ``manigeo train`` say."""
+    from manigeo_extract.data import Permutation, load_data, permute_labels
+    from manigeo_extract.models import build_model, complete_args
+    from manigeo_extract.training import TrainingPlan
+
+    plan = TrainingPlan(**plan_options)
+    permutation = Permutation(0.5 if permute is None else permute, convention or "permutation", permute_seed or 0)
     checkpoint = _opened(source, data, no_strict, state_key=state_key, ema=ema, trust=trust)
     data_args = data_args | ({} if holdout_classes is None else {"holdout_classes": holdout_classes})
     dataset = load_data(data or "glyphs", data_args)
@@ -104,24 +155,33 @@ def train_command(
     arch, arch_args = _architecture(checkpoint, arch, arch_args)
     arch_args = arch_args | ({} if dropout is None else {"dropout": dropout})
     arch_args = complete_args(arch, arch_args, dataset.input_shape, dataset.n_classes)
-    network = build_model(arch, arch_args, seed=seed)
+    network = build_model(arch, arch_args, seed=plan.seed)
     start = None if checkpoint is None else _started(checkpoint, network, strict=not no_strict)
-    size = sum(p.numel() for p in network.parameters())
-    click.echo(
-        f"{describe(dataset, examples)}\n{arch}: {size:,} parameters, {plan.epochs} epochs, seed {seed} -> {out}"
-    )
-    if dry_run:
-        return
-    try:
-        scores = train(
-            network, dataset, examples, plan, out, arch=arch, arch_args=arch_args, permutation=permutation, start=start,
-            device=device, resume=resume, overwrite=force,
-        )  # fmt: skip
-    except KeyboardInterrupt:
-        click.echo("the same command with --resume continues after the last whole epoch", err=True)
-        raise
-    click.echo(describe_scores(scores))
-    click.echo(f"next: manigeo extract --model {out / 'checkpoints' / 'last.pt'}")
+    return Training(network, dataset, examples, plan, arch, arch_args, permutation, start)
+
+
+def measured_training(words: Sequence[str]) -> tuple[int, float, int]:
+    """Of ``manigeo train`` with these words: parameters, seconds, and bytes of the checkpoints that it keeps."""
+    from manigeo_extract.training import seconds_of_training
+
+    request = train_command.make_context("train", list(words)).params
+    device = request["device"]
+    of_training = {name: value for name, value in request.items() if name not in _OF_THE_COMMAND}
+    t = open_training(**of_training)
+    kept = t.plan.checkpoint_epochs
+    n_checkpoints = 3 + (t.plan.epochs if kept == "all" else len(kept))
+    seconds = seconds_of_training(t.network, t.dataset, t.examples, t.plan, device)
+    return t.parameters, seconds, 4 * t.parameters * (n_checkpoints + 2)  # resume.pt has the optimiser's, too
+
+
+def duration(seconds: float) -> str:
+    """
+    >>> duration(45), duration(600), duration(9000)
+    ('45 s', '10 minutes', '2.5 hours')
+    """
+    if seconds < 100:
+        return f"{max(seconds, 1):.0f} s"
+    return f"{seconds / 60:.0f} minutes" if seconds < 6000 else f"{seconds / 3600:.1f} hours"
 
 
 def _opened(path: Path | None, data: str | None, no_strict: bool, **file: Any) -> "Checkpoint | None":

@@ -1,9 +1,11 @@
 """The memorization gate: a network that has not memorized its permuted labels cannot say where it memorizes."""
 
+import math
 from dataclasses import dataclass
 
 import pandas as pd
 
+from manigeo.collecting import gate_accuracy
 from manigeo.manifolds import KINDS
 from manigeo.report.sources import RunFolder
 from manigeo.verdicts import GATE
@@ -11,7 +13,8 @@ from manigeo.verdicts import GATE
 
 @dataclass(frozen=True)
 class Gate:
-    """Of one run: the training accuracy on permuted labels at the last epoch (None where no labels were permuted), the first
+    """Of one run: the training accuracy on permuted labels at the last epoch (None where no labels were permuted, NaN where
+    it is not known), the first
     epoch that passes (None where none does), and the accuracies of every kind at the epochs that tables are of.
     """
 
@@ -24,14 +27,21 @@ class Gate:
     threshold: float = GATE
 
     @property
+    def known(self) -> bool:
+        return self.accuracy is not None and not math.isnan(self.accuracy)
+
+    @property
     def passed(self) -> bool:
         return self.accuracy is not None and self.accuracy >= self.threshold
 
 
 def read_gate(run: RunFolder, table: pd.DataFrame) -> Gate | None:
-    """None where the run has no metrics. ``table``: all results, for the checkpoints that they are of."""
+    """None where nothing is known of it. ``table``: all results, for the checkpoints that they are of, and for the accuracy
+    where the run has recorded none."""
+    of_run = table[table["run"] == run.name.rsplit("/", 1)[-1]]
     if run.metrics is None or run.metrics.empty:
-        return None
+        accuracy = gate_accuracy(None, of_run)
+        return None if accuracy is None else Gate(run.name, accuracy, float(of_run["epoch"].max()), None, (), ())
     accuracies = run.metrics.drop_duplicates(["epoch", "kind"], keep="last").pivot(
         index="epoch", columns="kind", values="accuracy"
     )
@@ -39,11 +49,11 @@ def read_gate(run: RunFolder, table: pd.DataFrame) -> Gate | None:
     permuted = accuracies["permuted"].dropna() if "permuted" in accuracies else pd.Series(dtype=float)
     passing = permuted.index[permuted >= GATE]
     kinds = tuple(kind for kind in (*KINDS, "validation") if kind in accuracies)
-    named = _checkpoints(run.name.rsplit("/", 1)[-1], table)
+    named = _checkpoints(of_run)
     epochs = [epoch for epoch in accuracies.index if epoch in named or epoch == last]
     return Gate(
         run.name,
-        None if permuted.empty else float(permuted.iloc[-1]),
+        gate_accuracy(None if permuted.empty else float(permuted.iloc[-1]), of_run),
         last,
         float(passing[0]) if len(passing) else None,
         kinds,
@@ -55,8 +65,12 @@ def _at(accuracies: pd.Series, kinds: tuple[str, ...]) -> tuple[float | None, ..
     return tuple(None if pd.isna(accuracies[kind]) else float(accuracies[kind]) for kind in kinds)
 
 
-def _checkpoints(run: str, table: pd.DataFrame) -> dict[float, str]:
+def _checkpoints(of_run: pd.DataFrame) -> dict[float, str]:
     """Epoch -> names of the checkpoints of the run that numbers were computed at."""
-    of_run = table[(table["run"] == run) & table["epoch"].notna()]
-    names = of_run.drop_duplicates(["epoch", "checkpoint"]).groupby("epoch")["checkpoint"].agg(", ".join)
+    names = (
+        of_run.dropna(subset="epoch")
+        .drop_duplicates(["epoch", "checkpoint"])
+        .groupby("epoch")["checkpoint"]
+        .agg(", ".join)
+    )
     return {float(epoch): name for epoch, name in names.items()}

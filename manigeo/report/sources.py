@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from manigeo.errors import InputError, ManigeoError
+from manigeo.errors import InputError, ManigeoError, one_line
 from manigeo.results import read_results
 
 SUFFIXES = (".csv", ".json", ".parquet")
@@ -101,8 +101,8 @@ def _as_sources(read: dict[Path, pd.DataFrame], runs: list[Path], left_out: dict
     for path in runs:
         try:
             described.append(_run_folder(path, shown[path]))
-        except (OSError, ValueError, KeyError) as error:
-            left_out[path] = f"the run cannot be read: {error}"
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+            left_out[path] = f"the run cannot be read: {one_line(error)}"
     notes = tuple(f"{shown[path]}: {why}" for path, why in sorted(left_out.items()))
     return Sources(tables, tuple(described), _recordings(read), notes)
 
@@ -166,7 +166,8 @@ def _beside(read: dict[Path, pd.DataFrame]) -> list[Path]:
 
 
 def _is_name(run: str) -> bool:
-    return run not in ("", ".", "..") and Path(run).name == run and "\0" not in run
+    """Of a folder that may be there."""
+    return run not in ("", ".", "..") and Path(run).name == run and "\0" not in run and len(run.encode()) < 256
 
 
 def _run_folder(path: Path, name: str) -> RunFolder:

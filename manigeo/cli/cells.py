@@ -1,0 +1,124 @@
+"""A cell of a sweep as the commands that it takes, and the carrying out of them by one worker among others."""
+
+import contextlib
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from threadpoolctl import threadpool_limits
+
+from manigeo.cli import options
+from manigeo.cli.steps import run_command
+from manigeo.errors import InputError, ManigeoError, UsageError, one_line
+from manigeo.files import lock_file
+from manigeo.pipeline import INTERRUPTED, UP_TO_DATE, Ledger, Step
+from manigeo.sweeps import Cell
+
+_NOT_OF_A_SWEEP = ("out", "resume", "force", "dry-run", "config", "help")
+_LOCK_SECONDS = 10.0
+_ONE_CELL = threading.Lock()
+
+
+def cell_steps(source: str, run: Path, cell: Cell) -> tuple[Step, ...]:
+    """Training and analysis of a cell; asked for wrongly they are refused before anything begins.
+
+    Raises :class:`~manigeo.errors.InputError` for options that a command does not have, or not with that value.
+    """
+    from manigeo.cli.analysis import analyze_command
+    from manigeo.cli.training import train_command
+
+    train = ["train", "--out", str(run), *_words(source, train_command, cell.train)]
+    _check(source, cell, train_command, train[1:])
+    steps = [Step("train", tuple(train), run / "metrics.csv")]
+    if cell.analyze is not None:
+        analyze = ["analyze", str(run), *_words(source, analyze_command, {"jobs": 1} | dict(cell.analyze))]
+        _check(source, cell, analyze_command, [".", *analyze[2:]])
+        steps.append(Step("analyze", tuple(analyze), run / "analysis" / "steps.json", after=("train",)))
+    return tuple(steps)
+
+
+def _words(source: str, command: click.Command, settings: Mapping[str, Any]) -> Iterator[str]:
+    """The options of a command as they are typed."""
+    known = {name.removeprefix("--"): param for param in command.params for name in param.opts}
+    for key, value in settings.items():
+        name = key.replace("_", "-")
+        if name in _NOT_OF_A_SWEEP or name not in known:
+            what = "is said by the sweep itself" if name in known else f"is no option of manigeo {command.name}"
+            raise InputError(f"{source}: {key} {what}; see manigeo {command.name} --help")
+        yield from options.typed(known[name], value)
+
+
+def _check(source: str, cell: Cell, command: click.Command, words: Sequence[str]) -> None:
+    try:
+        command.make_context(str(command.name), list(words))
+    except click.UsageError as error:
+        raise InputError(f"{source}: cell {cell.name}: {error.format_message()}") from error
+
+
+def cell_state(run: Path, steps: Sequence[Step]) -> str:
+    """That of the first step that is not up to date."""
+    ledger = Ledger(run / "cell.json", steps)
+    return next((state for step in steps if (state := ledger.state(step)) != UP_TO_DATE), UP_TO_DATE)
+
+
+def carry_out(run: Path, steps: Sequence[Step], force: bool) -> dict[str, Any]:
+    """The task of a worker: the steps of a cell that are not up to date. A failure is what it returns, too."""
+    import manigeo_extract.training  # noqa: F401  before threads are limited, since it brings libraries that have some
+
+    began = time.monotonic()
+    error = ""
+    run.mkdir(parents=True, exist_ok=True)
+    try:
+        with _alone(run), threadpool_limits(1), _logged(run / "log.txt"):
+            _carry_out(run, steps, force)
+    except (ManigeoError, click.ClickException) as failure:
+        error = failure.format_message() if isinstance(failure, click.ClickException) else str(failure)
+    except Exception as failure:  # of a network or a data set of the user's: the other cells are done
+        error = f"{type(failure).__name__}: {one_line(failure)}"
+        with open(run / "log.txt", "a") as log:
+            traceback.print_exc(file=log)
+    return {"error": " ".join(error.split()), "seconds": round(time.monotonic() - began, 1)}
+
+
+def _carry_out(run: Path, steps: Sequence[Step], force: bool) -> None:
+    ledger = Ledger(run / "cell.json", steps)
+    for step in steps:
+        state = ledger.state(step)
+        if state == UP_TO_DATE and not force:
+            continue
+        ledger.begin(step)
+        # an analysis goes on by itself
+        goes_on = not force and (state == INTERRUPTED or step.name == "analyze")
+        how = ["--resume"] if goes_on else ["--force"]
+        run_command([*step.words, *([] if goes_on and step.name == "analyze" else how)], run / "log.txt")
+        ledger.finish(step)
+
+
+@contextlib.contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    """What cells say to the user would be said by many at once."""
+    with open(path, "a") as log, contextlib.redirect_stderr(log):
+        yield
+
+
+@contextlib.contextmanager
+def _alone(run: Path) -> Iterator[None]:
+    """One process at a time in a cell, and in a process one cell at a time, since they print to one place.
+
+    A worker that was given up may still be at it. Raises :class:`~manigeo.errors.UsageError` where it stays.
+    """
+    with _ONE_CELL, open(run / "cell.lock", "w") as file:
+        patience = time.monotonic() + _LOCK_SECONDS
+        while True:
+            try:
+                lock_file(file.fileno(), run)
+                break
+            except UsageError:
+                if time.monotonic() > patience:
+                    raise
+                time.sleep(0.2)
+        yield
