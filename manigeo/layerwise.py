@@ -3,7 +3,7 @@
 import itertools
 import json
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from zlib import crc32
 
@@ -29,6 +29,7 @@ from manigeo.tasks import (
     row_place,
     select_kinds,
     select_layers,
+    task_bytes,
 )
 from manigeo.workers import Workers
 
@@ -60,6 +61,13 @@ class CapacityPlan:
     settings: SampleSettings
     analyses: tuple[Analysis, ...]
     wide: tuple[str, ...]
+    features: Mapping[str, int]
+
+    @property
+    def task_bytes(self) -> int:
+        """What the largest task takes, at most."""
+        n = self.settings.per_class * self.settings.n_classes
+        return max(task_bytes(n, min(f, self.settings.project or f)) for f in self.features.values())
 
     @property
     def tasks(self) -> list[Task]:
@@ -127,12 +135,13 @@ def plan_capacity(
         names, class_names = select_layers(acts, layers), acts.class_names
         settings = SampleSettings(size.per_class, len(size.classes), project, seed)
         wide = tuple(name for name in names if not total_dimension and _is_wide(acts, name, settings))
+        features = {name: acts.layer(name).n_features for name in names}
     analyses: tuple[Analysis, ...] = (
         MeanField(kappa, n_draws, centers, bootstrap),
         *([] if total_dimension is False else [Spectrum()]),
         *also,
     )
-    return CapacityPlan(os.fspath(path), class_names, names, size, settings, analyses, wide)
+    return CapacityPlan(os.fspath(path), class_names, names, size, settings, analyses, wide, features)
 
 
 def _largest_sample(analyses: Sequence[Analysis]) -> int | None:

@@ -32,6 +32,7 @@ from manigeo.tasks import (
     row_place,
     select_kinds,
     select_layers,
+    task_bytes,
 )
 from manigeo.workers import Workers
 
@@ -62,6 +63,12 @@ class SeparabilityPlan:
     @property
     def tasks(self) -> list[Task]:
         return [Task(layer, kind, m.name) for layer in self.layers for kind in self.classes for m in self.measures]
+
+    @property
+    def task_bytes(self) -> int:
+        """What the largest task takes, at most."""
+        n = self.per_class * max(len(labels) for labels in self.classes.values())
+        return max(task_bytes(n, f) for f in self.features.values())
 
     @property
     def seconds(self) -> float:

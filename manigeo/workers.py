@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import joblib
+import psutil
 from threadpoolctl import ThreadpoolController
 
 from manigeo import __version__
@@ -134,12 +135,14 @@ def _threadpools_of(n_modules: int) -> ThreadpoolController:
 
 
 @contextmanager
-def open_workers(n_jobs: int = 1, cluster: str | None = None) -> Iterator[Workers]:
+def open_workers(n_jobs: int = 1, cluster: str | None = None, task_bytes: int = 0) -> Iterator[Workers]:
     """Processes of this machine, or a Dask cluster: "local" starts one of ``n_jobs`` workers; an address such as
-    ``tcp://host:8786``, or the path of a scheduler file, names one that runs.
+    ``tcp://host:8786``, or the path of a scheduler file, names one that runs. On this machine there are as many as the
+    free memory has room for tasks of ``task_bytes``, and one at least.
 
     Raises :class:`~manigeo.errors.UsageError` where Dask is not installed, nothing answers, or versions differ.
     """
+    n_jobs = min(joblib.effective_n_jobs(n_jobs), max(1, psutil.virtual_memory().available // max(task_bytes, 1)))
     if cluster is None:
         yield Processes(n_jobs)
         return
@@ -170,7 +173,7 @@ def _local_cluster(n_jobs: int) -> Any:
 
     with dask.config.set({"distributed.scheduler.allowed-failures": _MOST_DEATHS}):
         return LocalCluster(
-            n_workers=joblib.effective_n_jobs(n_jobs),
+            n_workers=n_jobs,
             threads_per_worker=1,
             dashboard_address="127.0.0.1:0",  # any free port: there may be another cluster
             silence_logs=logging.CRITICAL,

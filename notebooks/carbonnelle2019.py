@@ -16,7 +16,7 @@
 #
 # **Scale.** The paper trains five convolutional networks on CIFAR and Tiny ImageNet, and a small network on 1000 MNIST
 # digits a class. Here networks with one and with four hidden layers learn rendered characters and handwritten digits:
-# about 50 s on one core. `MANIGEO_FULL=1` takes five seeds, more characters and wider networks: FULLTIME. If then
+# about 50 s on one core. `MANIGEO_FULL=1` takes five seeds, more characters and wider networks; not timed yet. If then
 # `MANIGEO_DATA` names a folder with the four idx files of MNIST or its kin, the small network gets the paper's setting on
 # these.
 

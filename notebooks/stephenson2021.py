@@ -17,7 +17,7 @@
 # **Scale.** The paper trains VGG16 on CIFAR-100 and sweeps the width of ResNet-18. Here a network of six hidden layers
 # learns 50 rendered characters, half of their labels permuted, and networks of one hidden layer learn handwritten
 # digits: about 50 s on one core. `MANIGEO_FULL=1` takes 100 characters, twice the width, and more widths and seeds in
-# the sweep: FULLTIME. If then `MANIGEO_DATA` names a folder with the python batches of CIFAR-100, VGG16 learns these,
+# the sweep; not timed yet. If then `MANIGEO_DATA` names a folder with the python batches of CIFAR-100, VGG16 learns these,
 # which wants a GPU.
 
 # %%

@@ -17,7 +17,7 @@
 # **Scale.** Protocols below are our own: of the paper the abstract was at hand, which names neither networks nor norms nor
 # numbers, so that only the direction of each statement can be compared. Here small networks learn handwritten digits and rendered
 # characters, about 45 s on one core. `MANIGEO_FULL=1` takes five seeds, three widths and a larger network on more
-# characters: FULLTIME. If then `MANIGEO_DATA` names a folder with the four idx files of MNIST or its kin, the sweep learns
+# characters; not timed yet. If then `MANIGEO_DATA` names a folder with the four idx files of MNIST or its kin, the sweep learns
 # these.
 
 # %%

@@ -365,7 +365,7 @@ def test_a_file_of_before_dimensions_had_names_is_read(path):
 @pytest.fixture
 def narrow(monkeypatch):
     """Two manifolds of the layer "a/b" (six rows of 20 bytes) fit a batch, all of them are too much to hold."""
-    monkeypatch.setattr("manigeo.activations.reading._HELD_BYTES", 100)
+    monkeypatch.setattr("manigeo.activations.reading.HELD_BYTES", 100)
     monkeypatch.setattr("manigeo.activations.streaming._BATCH_BYTES", 240)
 
 
@@ -374,7 +374,7 @@ def test_manifolds_that_stay_in_the_file_are_the_same_manifolds(path, monkeypatc
     with open_activations(path) as acts:
         held = acts.manifolds("a/b", kind, per_class=5, seed=2)
         for batch in (1, 100, 240, 10_000):
-            monkeypatch.setattr("manigeo.activations.reading._HELD_BYTES", 100)
+            monkeypatch.setattr("manigeo.activations.reading.HELD_BYTES", 100)
             monkeypatch.setattr("manigeo.activations.streaming._BATCH_BYTES", batch)
             stored = acts.manifolds("a/b", kind, per_class=5, seed=2)
             assert isinstance(stored, StoredManifolds)

@@ -19,11 +19,12 @@ another format version, an incomplete file, a shard and a fingerprint that does 
 """
 
 from manigeo.activations.layout import Shard, StoredLayer
-from manigeo.activations.reading import Activations, inspect_activations, open_activations, open_shard
+from manigeo.activations.reading import HELD_BYTES, Activations, inspect_activations, open_activations, open_shard
 from manigeo.activations.streaming import StoredManifolds
 from manigeo.activations.writing import ActivationWriter, create_activations, identity_of
 
 __all__ = [
+    "HELD_BYTES",
     "ActivationWriter",
     "Activations",
     "Shard",

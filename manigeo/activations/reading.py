@@ -28,7 +28,7 @@ from manigeo.errors import InputError, UsageError, one_line
 from manigeo.manifolds import ALL_KINDS, kind_examples, sample_rows
 
 _READ_BYTES = 32 << 20  # at a time
-_HELD_BYTES = 256 << 20  # manifolds above this stay in the file
+HELD_BYTES = 256 << 20  # manifolds above this stay in the file
 
 
 class Activations:
@@ -121,7 +121,7 @@ class Activations:
         """
         sampled = list(sample_rows(self.examples, kind, per_class, seed, classes).values())
         dataset = self._file["layers"][self.layer(layer).name]
-        if sum(map(len, sampled)) * row_bytes(dataset) > _HELD_BYTES:
+        if sum(map(len, sampled)) * row_bytes(dataset) > HELD_BYTES:
             return StoredManifolds(partial(self.rows, layer), sampled, dataset.shape[1], row_bytes(dataset))
         return np.split(self.rows(layer, np.concatenate(sampled)), np.cumsum([len(rows) for rows in sampled])[:-1])
 

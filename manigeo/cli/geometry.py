@@ -119,7 +119,7 @@ def capacity_command(
         return
     out = out or acts.with_suffix(".capacity.csv")
     earlier = earlier_table(out, resume, force)
-    with open_workers(jobs, cluster) as workers:
+    with open_workers(jobs, cluster, plan.task_bytes) as workers:
         table = _computed(plan, out, earlier, workers)
     click.echo(to_json(table) if as_json else geometry_report(table))
     click.echo(f"wrote {out}; next: manigeo plot {out}", err=as_json)
@@ -141,7 +141,8 @@ def describe_plan(plan: "CapacityPlan") -> str:
     lines = [
         f"{len(plan.layers)} layers x {len(size.kinds)} kinds, P = {settings.n_classes} classes x M = {settings.per_class} "
         f"examples; the floor of capacity is 2/M = {2 / settings.per_class:.3f}",
-        f"{len(plan.tasks)} tasks: " + "; ".join(analysis.describe() for analysis in analyses),
+        f"{len(plan.tasks)} tasks of {plan.task_bytes / 1e6:.0f} MB at most: "
+        + "; ".join(analysis.describe() for analysis in analyses),
     ]
     if size.limited_by:
         kind, label = size.limited_by

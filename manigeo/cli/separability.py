@@ -84,7 +84,7 @@ def separability_command(
         return
     out = out or acts[0].with_suffix(".separability.csv")
     earlier = _earlier(out, resume, force)
-    with open_workers(jobs, cluster) as workers:
+    with open_workers(jobs, cluster, max(plan.task_bytes for plan in plans)) as workers:
         table = collected(_remaining(plans, earlier, workers), out, earlier)
     table = with_choices(table, [metric for measure in chosen for metric in measure.profiles], seed)
     write_results(table, out, force=True)
@@ -144,7 +144,7 @@ def describe_plan(plan: "SeparabilityPlan") -> str:
     kinds = ", ".join(f"{kind} {n} classes" for kind, n in numbers.items())
     lines = [
         f"{plan.path}: {len(plan.layers)} layers; {kinds}, each of M = {plan.per_class} examples",
-        f"{len(plan.tasks)} tasks, about {_duration(plan.seconds)} on one core: "
+        f"{len(plan.tasks)} tasks of {plan.task_bytes / 1e6:.0f} MB at most, about {_duration(plan.seconds)} on one core: "
         + "; ".join(measure.describe() for measure in plan.measures),
     ]
     if plan.limited_by:

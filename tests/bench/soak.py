@@ -52,9 +52,7 @@ def main(minutes: float, warm_up: int = 5) -> None:
     for name, values in zip(("MB here", "files here", "MB of the worker", "files of the worker", "processes", "folders"),
                             columns.T, strict=True):  # fmt: skip
         first, last = np.median(values[: len(values) // 4]), np.median(values[-(len(values) // 4) :])
-        print(
-            f"{name}: first quarter {first:.1f}, last {last:.1f} ({100 * (last / first - 1):+.1f} %), most {values.max():.1f}"
-        )
+        print(f"{name}: first quarter {first:.1f}, last {last:.1f} ({100 * (last / first - 1):+.1f} %)")
     time.sleep(2)
     print(f"{len(children(os.getpid()))} processes are left")
 
