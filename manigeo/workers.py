@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -28,6 +29,9 @@ Job = Sequence[Any]
 # A worker that dies takes its task with it, which is not the task's fault; one that kills ten workers is to blame.
 _MOST_DEATHS = 10
 _CONNECT_SECONDS = 20
+
+# joblib starts a process anew whose memory has grown, after its task: nothing that a user must know
+warnings.filterwarnings("ignore", "A worker stopped while some jobs were given to the executor", UserWarning)
 
 
 @runtime_checkable
@@ -171,7 +175,11 @@ def _local_cluster(n_jobs: int) -> Any:
     import dask
     from distributed import LocalCluster
 
-    with dask.config.set({"distributed.scheduler.allowed-failures": _MOST_DEATHS}):
+    settings = {
+        "distributed.scheduler.allowed-failures": _MOST_DEATHS,
+        "distributed.worker.profile.enabled": False,  # it keeps the stacks of an hour: .1 MB a second
+    }
+    with dask.config.set(settings):
         return LocalCluster(
             n_workers=n_jobs,
             threads_per_worker=1,

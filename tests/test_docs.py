@@ -165,9 +165,10 @@ def test_the_guide_to_your_own_model_works_as_it_is_written(tmp_path, monkeypatc
     lines = [
         line for name in ("own_model.md", "options.md") for block in fences(name, "sh") for line in block.splitlines()
     ]
-    assert [line.split()[1] for line in lines] == ["extract", "capacity", "extract"]
-    for line in lines:
-        done(*line.split()[1:])
+    assert [line.split()[1] for line in lines] == ["analyze", "extract", "capacity", "extract"]
+    said = [done(*line.split()[1:]) for line in lines]
+    assert "The network has memorized (training accuracy on permuted labels" in said[0]
+    assert Path("run/analysis/report.html").is_file()
     with manigeo.open_activations("layers.h5") as chosen:
         assert list(chosen.layers) == ["1.0", "1.1", "2.0", "2.1"]
     table = manigeo.read_results("acts.capacity.csv")

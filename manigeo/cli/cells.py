@@ -91,11 +91,15 @@ def _carry_out(run: Path, steps: Sequence[Step], force: bool) -> None:
         if state == UP_TO_DATE and not force:
             continue
         ledger.begin(step)
-        # an analysis goes on by itself
-        goes_on = not force and (state == INTERRUPTED or step.name == "analyze")
-        how = ["--resume"] if goes_on else ["--force"]
-        run_command([*step.words, *([] if goes_on and step.name == "analyze" else how)], run / "log.txt")
+        run_command([*step.words, *_how(step, state, force)], run / "log.txt")
         ledger.finish(step)
+
+
+def _how(step: Step, state: str, force: bool) -> list[str]:
+    """Anew, or from where it was interrupted, which an analysis knows by itself."""
+    if not force and step.name == "analyze":
+        return []
+    return ["--resume"] if state == INTERRUPTED and not force else ["--force"]
 
 
 @contextlib.contextmanager
