@@ -39,6 +39,7 @@ def test_planted_correlations_of_centers_are_taken_off(strength):
     assert r.capacity == pytest.approx(expected, rel=0.04)
 
 
+@pytest.mark.long
 def test_planted_directions_are_counted():
     ranks = {
         s: [manifold_capacity(segments(120, 500, s, seed), n_draws=2).center_rank for seed in range(20)]

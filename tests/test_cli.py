@@ -512,6 +512,7 @@ def test_the_demos_words_follow_its_numbers(permuted, restored, said):
     assert [line.split(": ")[-1].strip() for line in (lines[3], lines[6])] == [f"{end}." for end in said]
 
 
+@pytest.mark.long
 def test_the_demo_on_digits_says_that_its_classes_are_few(here):
     out = done("demo", "--data", "digits", "--out", "demo", "--jobs", 1)
     assert "P = 10 classes is small for mean field" in out.splitlines()[-1]

@@ -27,6 +27,7 @@ def test_ranks_do_not_mind_a_bend(name):
     assert correlate(x, np.exp(x), "pearson").value < 0.9
 
 
+@pytest.mark.long
 def test_intervals_cover_the_truth_as_often_as_they_say():
     hits = 0
     for seed in range(200):

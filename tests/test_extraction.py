@@ -361,6 +361,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 
 
+@pytest.mark.long
 def test_peak_memory_is_the_same_for_1000_and_20000_examples(tmp_path):
     peaks = {}
     for n in (1000, 20_000):

@@ -65,6 +65,7 @@ def refused(read: Any, *arguments: Any) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------------------ bytes
+@pytest.mark.long
 def test_a_file_with_changed_bytes_is_refused_in_one_line_or_read_and_with_checksums_read_as_it_was(tmp_path):
     each = INPUTS // (2 * len(READERS))
     command = [

@@ -318,6 +318,7 @@ def test_at_init_the_permuted_part_falls_as_the_root_of_n_and_the_unpermuted_sta
     assert figures_of(table) == ["gradients", "gradient-sizes"]
 
 
+@pytest.mark.long
 def test_the_error_of_a_norm_is_its_spread_over_draws(recorded):
     """Where the mean rules (unpermuted) and where noise does (permuted), or up to 1.4 times as large between these limits.
 

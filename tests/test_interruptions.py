@@ -50,6 +50,7 @@ def begun(tmp_path) -> Path:
 
 
 # ------------------------------------------------------------------------------------------------------------- killed
+@pytest.mark.long
 def test_killed_at_40_random_moments_nothing_passes_for_complete_and_the_resumed_file_has_the_bytes_of_a_quiet_run(
     tmp_path,
 ):
@@ -58,6 +59,7 @@ def test_killed_at_40_random_moments_nothing_passes_for_complete_and_the_resumed
     assert len(set(told["progress"])) > 5  # they were killed all along the way
 
 
+@pytest.mark.long
 def test_so_does_a_writer_that_is_killed_at_any_single_change_of_a_file(tmp_path):
     assert killing("calls", tmp_path)["kills"] > 50
 

@@ -126,6 +126,7 @@ def planted(seed, place):
     return locate([Evidence(np.minimum(before, POINTS / 2) - end)], cumulative=True, n_resamples=200, seed=seed)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("place", [0, 2, LAYERS - 1])
 def test_a_planted_layer_is_found_within_one(place):
     found = [planted(seed, place) for seed in range(SEEDS)]
@@ -134,5 +135,6 @@ def test_a_planted_layer_is_found_within_one(place):
     assert np.mean([_reason(f) == "" for f in found]) >= 0.95
 
 
+@pytest.mark.long
 def test_where_nothing_is_planted_there_is_not_enough_evidence():
     assert np.mean([_reason(planted(seed, None)) != "" for seed in range(SEEDS)]) >= 0.95
