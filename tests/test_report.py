@@ -21,6 +21,7 @@ from manigeo.errors import InputError
 from manigeo.manifolds import KINDS
 from manigeo.plots import FIGURES, PANELS, WEIGHT_PANELS
 from manigeo.report import collect_sources, render_page
+from manigeo.report.captions import CAPTIONS
 from manigeo.report.caveats import caveats
 from manigeo.report.colors import LEAST_CONTRAST, PAPER, contrast, luminance, on_dark
 from manigeo.report.downloads import embed_tables
@@ -295,6 +296,10 @@ def test_a_figure_that_cannot_be_drawn_says_why(tmp_path):
     both = pd.concat([geometry(), geometry().assign(settings=SAMPLE.replace("20", "10"))])
     write_results(both, tmp_path / "t.csv")
     assert re.search(r"Not drawn: .*at different settings", page_of(tmp_path))
+
+
+def test_every_figure_has_a_caption():
+    assert set(CAPTIONS) == set(FIGURES)
 
 
 def test_a_figure_without_a_caption_is_described_by_its_function(monkeypatch):

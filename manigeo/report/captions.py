@@ -46,6 +46,50 @@ CAPTIONS = {
         "above each panel.",
         "An interval that holds zero says that these runs do not decide. A correlation over runs is no cause.",
     ),
+    "separability": Caption(
+        "How well classes come apart",
+        "Linear probe, nearest neighbours, clusters and class means at every layer; a row a measure, a column a checkpoint, a "
+        "line a kind of examples. Bands are 95 % over classes; dotted lines are chance, dashed ones ceilings; stars are the "
+        "best layers.",
+        "A probe is scored on examples that it was not trained on: permuted labels can be read from a layer only where "
+        "their images are told from one another by them. Restored and test say what of the true labels is left.",
+    ),
+    "progress": Caption(
+        "Separability over training",
+        "Agreement of clusters with classes, and probe accuracy, against the epoch; a column a kind, a line a layer, dark to "
+        "bright by depth.",
+        "Look whether layers part early or late, and whether what permuted examples gain is lost by restored ones.",
+    ),
+    "transfer": Caption(
+        "Probes of one kind on another",
+        "Accuracy of the probe of each kind (row) on every kind (column), a map a layer. On the diagonal are examples that a "
+        "probe has not seen.",
+        "Where the probe of unpermuted examples reads restored ones, the layer still holds the true class of images whose "
+        "labels were permuted.",
+    ),
+    "memorization": Caption(
+        "Permuted labels, by probe and by capacity",
+        "Probe accuracy on permuted labels above, their capacity below, at every layer; on the right one against the other, a "
+        "point a layer. Bands are 95 % over classes; dotted lines are chance, and the floor 2/M.",
+        "Two ways to the same question: where both rise, permuted labels have become separable and can be read.",
+    ),
+    "final-reset": Caption(
+        "The last layers reset",
+        "Accuracy of every kind after the last k layers were reset; a panel for what they were set to, dashed after they were "
+        "trained again for some steps. A circle is what validation data choose.",
+        "Where test accuracy rises above that at k = 0, the reset regularizes; what it costs is in the other lines.",
+    ),
+    "utilisation": Caption(
+        "What layers up to each are enough for",
+        "Accuracy of a linear probe on the layers up to each, for every kind; dotted lines are the network itself.",
+        "Where a line reaches its dotted one, the layers after it are not needed for that kind.",
+    ),
+    "criticality": Caption(
+        "Criticality of modules",
+        "How far each layer may go towards its initial values, and under how much noise, before the training loss rises by a "
+        "bound; a line a bound, logarithmic. Layers of criticality zero are not drawn.",
+        "The higher, the more the network depends on just these weights.",
+    ),
     "rewind": Caption(
         "Layers set back to an earlier epoch",
         "Accuracy of every kind after layers were set back, without training; a panel a sweep. Bands are one standard error "
