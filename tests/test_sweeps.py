@@ -109,13 +109,14 @@ def test_a_sweep_that_cannot_be_is_refused_before_anything_begins(here, text, me
 
 
 def test_the_sweeps_that_come_with_the_program_can_be_shown_and_begun(here):
-    assert set(example_names()) == {"stephenson2021-width", "wang2022"}
+    of_stephenson = {f"stephenson2021-{what}" for what in ("width", "vgg16", "resnet18-width")}
+    assert set(example_names()) == of_stephenson | {"wang2022"}
     for name in example_names():
         for cell in sweep_cells(name):
             assert len(cell_steps(name, here / cell.name, cell)) == 2
         assert done("sweep", name, "--show") == (EXAMPLES / f"{name}.toml").read_text()
     with pytest.raises(
-        UsageError, match="no file, and no sweep that comes with manigeo: stephenson2021-width, wang2022"
+        UsageError, match="no file, and no sweep that comes with manigeo: stephenson2021-resnet18-width, "
     ):
         sweep_text("stephenson")
 
