@@ -12,7 +12,7 @@ import click
 from threadpoolctl import threadpool_limits
 
 from manigeo.cli import options
-from manigeo.cli.steps import run_command
+from manigeo.cli.steps import errors_to, run_command
 from manigeo.errors import InputError, ManigeoError, UsageError, one_line
 from manigeo.files import lock_file
 from manigeo.pipeline import INTERRUPTED, UP_TO_DATE, Ledger, Step
@@ -73,7 +73,7 @@ def carry_out(run: Path, steps: Sequence[Step], force: bool) -> dict[str, Any]:
     error = ""
     run.mkdir(parents=True, exist_ok=True)
     try:
-        with _alone(run), threadpool_limits(1), _logged(run / "log.txt"):
+        with _alone(run), threadpool_limits(1), errors_to(run / "log.txt"):  # cells would speak all at once
             _carry_out(run, steps, force)
     except (ManigeoError, click.ClickException) as failure:
         error = failure.format_message() if isinstance(failure, click.ClickException) else str(failure)
@@ -100,13 +100,6 @@ def _how(step: Step, state: str, force: bool) -> list[str]:
     if not force and step.name == "analyze":
         return []
     return ["--resume"] if state == INTERRUPTED and not force else ["--force"]
-
-
-@contextlib.contextmanager
-def _logged(path: Path) -> Iterator[None]:
-    """What cells say to the user would be said by many at once."""
-    with open(path, "a") as log, contextlib.redirect_stderr(log):
-        yield
 
 
 @contextlib.contextmanager
