@@ -144,7 +144,7 @@ def sweep_results(folder: Path, cells: Sequence[Cell]) -> pd.DataFrame:
     tables = []
     for cell in cells:
         try:
-            tables.append(run_tables(folder / cell.name))
+            tables.append(run_tables(folder / cell.name).assign(run=cell.name))
         except InputError:
             continue
     return pd.concat(tables, ignore_index=True) if tables else as_table([])
