@@ -19,9 +19,9 @@ lint: $(VENV)/.installed-dev
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
-# one BLAS and torch thread a worker: two workers of two threads each wait for one another
+# one BLAS and torch thread a worker: two workers of two threads each wait for one another; files in the order of conftest.py
 unit: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # what a user installs: sdist -> wheel -> clean environment, and a copy of the tests far from the sources
 wheel: $(VENV)/.installed-dev
