@@ -40,7 +40,10 @@ def die_once(marker: str) -> str:
     return "done"
 
 
-def die() -> None:
+def die(deaths: str) -> None:
+    """Kills its process, and leaves a mark each time."""
+    with open(deaths, "a") as file:
+        file.write("+")
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -92,11 +95,12 @@ def test_what_a_killed_worker_was_at_is_done_by_another(cluster, tmp_path):
     assert sorted(cluster.as_completed(die_once, jobs)) == [(0, "done"), (1, "done"), (2, "done")]
 
 
-def test_a_task_that_kills_every_worker_is_given_up(monkeypatch):
+def test_a_task_that_kills_every_worker_is_tried_again_and_given_up(monkeypatch, tmp_path):
     pytest.importorskip("distributed", reason="needs manigeo[dask]")
     monkeypatch.setattr(manigeo.workers, "_MOST_DEATHS", 1)
     with open_workers(1, "local") as few, pytest.raises(ManigeoError, match="workers died of one task"):
-        list(few.as_completed(die, [()]))
+        list(few.as_completed(die, [(str(tmp_path / "deaths"),)]))
+    assert len((tmp_path / "deaths").read_text()) > 2  # the scheduler gives up after two
 
 
 def test_workers_of_another_version_are_refused(cluster, monkeypatch):
