@@ -110,7 +110,7 @@ def check_sample(acts: Activations, kinds: Sequence[str], classes: Sequence[int]
 
 def task_bytes(n_points: int, n_features: int) -> int:
     """A ceiling of what a process takes for one task: the program, the points in two copies where they are held, and five
-    matrices of inner products. Measured: .2 to .9 of it, from 1000 x 512 to 5000 x 65,536."""
+    matrices of inner products. Capacity and joint took .3 to .9 of it, from 1000 x 512 to 5000 x 8192."""
     held = min(4 * n_points * n_features, HELD_BYTES)
     return _PROGRAM_BYTES + 2 * held + 5 * 8 * n_points**2
 
