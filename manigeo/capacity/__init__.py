@@ -18,7 +18,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "sampling",
         "separation",
         "simulated",
+        "span",
         "streams",
         "theory",
+        "uncertainty",
     ],
 )

@@ -32,25 +32,30 @@ The points around their centre and the centre itself are carried as separate row
 :math:`T = (1 | \mathbf 1)`, and :math:`T^\top W T` in place of W: manifolds of radius 1e-8 keep their digits.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import no_type_check
 
 import numpy as np
 from jaxtyping import Float
 from numba import njit
+from scipy.linalg import lapack
 from scipy.optimize import brentq
 
 from manigeo.capacity.centers import mean_absolute_cosine
 from manigeo.capacity.pivoting import nonnegative_least_squares
-from manigeo.capacity.pooled import PooledPoints
+from manigeo.capacity.span import PooledPoints
+from manigeo.capacity.streams import stream
 
 _DRAWS = 40  # of fields a manifold and round, and more where few manifolds share the noise of their sum
 _ALL_DRAWS = 4000
-_ROUNDS = 10
+_STREAM = 8_130_027_301  # of the fields: the metric is a property of the data, and no other seed changes it
+_ROUNDS = 60
+_SLOWEST = 0.95  # of ratios of successive changes, which noise can bring to one
 _SETTLED = 0.005  # rounds end when the degrees of freedom change by less than this share; three or four are usual
 _OCCUPIED = 0.97  # of all dimensions: more and no metric is left, the layer is too narrow to separate the manifolds
 _DEPENDENT_RTOL = 1e-10
+_NEGATIVE_RTOL = 1e-9  # of the largest load: less than this below zero is rounding
 _SHARED = 1.5
 _SINGLE = 1e-28  # of the mean squared length: points spread no further than rounding
 _ALWAYS_ACTIVE = 1e-6  # keeps W finite where a direction is used in every draw
@@ -63,41 +68,87 @@ class Cavity:
     """Manifolds in the metric that the others leave.
 
     ``grams`` (points + 1, points + 1): inner products of each manifold's points around its centre and, last, of its centre
-    with the mean of all removed, up to a common scale. ``metric`` (d, d): H of the leading directions, ``rest_metric`` that
-    of all others. ``degrees_of_freedom``: the number of dimensions that all manifolds together use, P / capacity.
-    ``saturated``: they want more dimensions than there are. ``last_change``: of the degrees of freedom in the last round,
-    relative.
+    with the mean of all removed, up to a common scale. ``forms`` (points, points) are the W of the manifolds. ``metric``
+    (d, d): H of the directions of the span, ``rest_metric`` that of all others. ``degrees_of_freedom``: the number of
+    dimensions that all manifolds together use, P / capacity; ``occupancy`` is their share of the dimensions that there are,
+    ``saturated`` where no metric satisfies the equations because they want (nearly) all. ``residual``: by how much the
+    degrees of freedom of this metric are expected to differ from those of the next rounds, relative; ``solved`` says that
+    this is small and that no load is negative.
     """
 
     grams: Sequence[np.ndarray]
+    forms: Sequence[np.ndarray]
     metric: Float[np.ndarray, "leading leading"]
     rest_metric: float
     degrees_of_freedom: float
-    saturated: bool
-    last_change: float
+    occupancy: float
+    residual: float
+    solved: bool
+
+    @property
+    def saturated(self) -> bool:
+        return self.occupancy > _OCCUPIED
 
 
-def cavity(points: PooledPoints, rng: np.random.Generator) -> Cavity:
+def cavity(points: PooledPoints) -> Cavity:
     """The self-consistent metric of the module's equations, and every manifold in it.
 
-    ``rng`` draws the fields, once for all rounds, so that a round is a function of the last one's metric.
+    Fields are drawn once for all rounds, so that a round is a function of the last one's metric; a manifold's draws are
+    the same whatever its points are. Where the rounds do not settle they start again, from another metric and with half
+    steps; where these do not settle either, the last metric is returned, and is not ``solved``.
     """
-    F, R, tail = points.coordinates, points.rest, points.tail
-    sizes = [len(rows) - 1 for rows in F]
-    n_draws = max(_DRAWS, _ALL_DRAWS // len(F))
-    fields = [rng.standard_normal((n_draws, size)) for size in sizes]
+    sizes = [len(rows) - 1 for rows in points.coordinates]
+    fields = _fields(sizes, range(len(sizes)), len(sizes))
     # a first guess: every point answers alike, and a quarter of all are active
-    W, used, previous = [_on_rows(np.eye(size)) for size in sizes], sum(sizes) / 4, np.inf
+    solution = _rounds(points, fields, [np.eye(size) for size in sizes], sum(sizes) / 4, 1.0)
+    if not solution.solved:
+        few = [np.eye(size) / size for size in sizes]
+        solution = _rounds(points, fields, few, len(sizes) / 2, 0.5)
+    return solution
+
+
+def without(points: PooledPoints, whole: Cavity, left_out: Collection[int]) -> Cavity:
+    """The metric of the manifolds but those ``left_out``, around the mean of their own points, by rounds that start from
+    the ``whole``; with the draws that each manifold had there."""
+    kept = [mu for mu in range(len(points.coordinates)) if mu not in left_out]
+    rows = [points.coordinates[mu] for mu in kept]
+    sizes = np.array([len(F) - 1 for F in rows])
+    shift = sizes @ np.stack([F[-1] for F in rows]) / sizes.sum()
+    moved = [np.vstack([F[:-1], F[-1] - shift]) for F in rows]
+    others = replace(points, coordinates=moved, rest=[points.rest[mu] for mu in kept])
+    used = whole.degrees_of_freedom * len(kept) / len(points.coordinates)
+    return _rounds(others, _fields(sizes, kept, len(points.coordinates)), [whole.forms[mu] for mu in kept], used, 1.0)
+
+
+def _fields(sizes: Iterable[int], keys: Iterable[int], n_manifolds: int) -> list[Float[np.ndarray, "draws points"]]:
+    n_draws = max(_DRAWS, _ALL_DRAWS // n_manifolds)
+    return [stream(_STREAM, mu).standard_normal((n_draws, size)) for mu, size in zip(keys, sizes, strict=True)]
+
+
+def _rounds(
+    points: PooledPoints, fields: Sequence[np.ndarray], W: Sequence[np.ndarray], used: float, step: float
+) -> Cavity:
+    """Rounds from the forms ``W`` on points and ``used`` degrees of freedom, to which each round adds ``step`` times what it
+    finds. Few manifolds settle by nearly equal steps: where the last two had the same sign, the degrees of freedom go where
+    the geometric series of such steps ends."""
+    rank, last, slowest = points.rank, 0.0, 0.0
     for _ in range(_ROUNDS):
-        H, h, saturated = _metric(F, R, W, tail, used)
-        grams = _left_by_others(F, R, W, H, h)
-        if abs(used - previous) <= _SETTLED * used:
-            break
+        on_rows = [_on_rows(w) for w in W]
+        H, h, positive = _metric(points, on_rows, min(used, _OCCUPIED * rank))
+        grams = _left_by_others(points.coordinates, points.rest, on_rows, H, h)
         of_points = [_from_rows(K) for K in grams]
         responses = [_response(K, t) for K, t in zip(of_points, fields, strict=True)]
-        W = [_on_rows(_without_itself(chi, K)) for chi, K in zip(responses, of_points, strict=True)]
-        previous, used = used, sum(float((chi * K).sum()) for chi, K in zip(responses, of_points, strict=True))
-    return Cavity(grams, H, h, used, saturated, abs(used - previous) / used if used else 0.0)
+        found = sum(float((chi * K).sum()) for chi, K in zip(responses, of_points, strict=True))
+        change = found - used
+        ratio = float(np.clip(change / last, 0.0, _SLOWEST)) if last else 0.0
+        slowest = max(slowest, ratio)
+        residual = abs(change) / (1 - slowest) / found if found else 0.0
+        if residual <= _SETTLED:
+            break
+        new = [_without_itself(chi, K) for chi, K in zip(responses, of_points, strict=True)]
+        W = [w + step * (n - w) for w, n in zip(W, new, strict=True)]
+        used, last = max(used + step * change / (1 - ratio), min(found, used) / 2), change
+    return Cavity(grams, W, H, h, found, found / rank, residual, positive and residual <= _SETTLED)
 
 
 def centers_in_metric(points: PooledPoints, inside: Cavity) -> tuple[float, int]:
@@ -105,7 +156,7 @@ def centers_in_metric(points: PooledPoints, inside: Cavity) -> tuple[float, int]
 
     The first is the mean absolute cosine of :func:`~manigeo.capacity.centers.center_correlation` with inner products
     :math:`c^\top H c'`. The second counts the principal directions of the centres with more variance than independent
-    centres of the norm g that others leave could have in N features, with room for finite size:
+    centres of the norm g that others leave could have in N dimensions, with room for finite size:
     :math:`\lambda_k > 1.5\, (1 + \sqrt{P/N})^2\, \langle g^2 \rangle`, in the units of the points around their centres.
     Single points have no such unit, and a capacity that no shared direction changes: none is counted.
     """
@@ -120,7 +171,7 @@ def centers_in_metric(points: PooledPoints, inside: Cavity) -> tuple[float, int]
     if around_before <= _SINGLE * sum(map(len, points.coordinates)):
         return mean_absolute_cosine(_centered(after)), 0
     left = np.mean([K[-1, -1] for K in inside.grams]) * around_before / around
-    independent = left * (1 + np.sqrt(len(before) / points.n_features)) ** 2
+    independent = left * (1 + np.sqrt(len(before) / points.rank)) ** 2
     rank = int(np.count_nonzero(np.linalg.eigvalsh(_centered(before)) > _SHARED * independent))
     return mean_absolute_cosine(_centered(after)), rank
 
@@ -221,25 +272,30 @@ def _left_by_others(
     return grams
 
 
-def _metric(
-    F: Sequence[np.ndarray], R: Sequence[np.ndarray], W: Sequence[np.ndarray], tail: np.ndarray, used: float
-) -> tuple[np.ndarray, float, bool]:
-    """H of the leading directions, the mean length h of the others, and whether ``used`` is more than fits."""
-    weighted = np.concatenate([w @ rows for rows, w in zip(F, W, strict=True)])
-    pooled = np.concatenate(F).T @ weighted
-    raw, axes = np.linalg.eigh(pooled)
-    loads = np.clip(raw, 0, None)
-    outside = tail * _load_of_rest(R, W, tail)
-    everything = np.concatenate([loads, outside])
-    available = np.count_nonzero(everything > 1e-12 * everything.max(initial=0.0))
-    if available == 0:
-        return np.eye(len(pooled)), 1.0, False
-    q = _scale(everything, min(used, _OCCUPIED * available))
-    h = float((tail / (q + outside)).sum() / tail.sum()) if len(tail) else 0.0
-    # a metric has no negative lengths: where rounding makes loads negative beyond q, they count as none
-    negative = q + raw[0] <= 0
-    H = (axes / (q + loads)) @ axes.T if negative else np.linalg.inv(q * np.eye(len(pooled)) + pooled)
-    return H, h, bool(negative or used > _OCCUPIED * available)
+def _metric(points: PooledPoints, W: Sequence[np.ndarray], used: float) -> tuple[np.ndarray, float, bool]:
+    """H of the directions of the span and the mean length h of the others, of which ``used`` are used; and whether no load
+    is negative."""
+    weighted = np.concatenate([w @ rows for rows, w in zip(points.coordinates, W, strict=True)])
+    pooled = np.concatenate(points.coordinates).T @ weighted
+    loads = np.linalg.eigvalsh(pooled)
+    outside = points.tail * _load_of_rest(points.rest, W, points.tail)
+    everything = np.concatenate([loads, outside]).clip(min=0)
+    largest = everything.max(initial=0.0)
+    if largest == 0:
+        return np.eye(len(pooled)), 1.0, True
+    q = _scale(everything, min(used, _OCCUPIED * np.count_nonzero(everything)))
+    h = float((points.tail / (q + outside)).sum() / points.tail.sum()) if len(points.tail) else 1 / q
+    return _inverse(pooled, q), h, bool(loads[0] >= -_NEGATIVE_RTOL * largest)
+
+
+def _inverse(pooled: np.ndarray, q: float) -> Float[np.ndarray, "leading leading"]:
+    """(q + pooled)^-1 of a form without negative values but for rounding, by its Cholesky factor."""
+    lower, info = lapack.dpotrf(pooled + q * np.eye(len(pooled)), lower=1)
+    if info:
+        loads, axes = np.linalg.eigh(pooled)
+        return (axes / (q + loads.clip(min=0))) @ axes.T
+    H, _ = lapack.dpotri(lower, lower=1)
+    return np.tril(H) + np.tril(H, -1).T
 
 
 def _load_of_rest(R: Sequence[np.ndarray], W: Sequence[np.ndarray], tail: np.ndarray) -> float:
@@ -253,5 +309,7 @@ def _scale(loads: np.ndarray, used: float) -> float:
     def excess(log_q: float) -> float:
         return float((loads / (np.exp(log_q) + loads)).sum()) - used
 
-    top = float(np.log(loads.max()))
-    return float(np.exp(brentq(excess, top - 40, top + 40)))
+    loads = loads[loads > 0]
+    # the sum falls from the number of loads to nothing: at these ends it is above and below what is used
+    low, high = np.log(loads.min()) + np.log(1 - _OCCUPIED) - 1, np.log(loads.sum()) - np.log(used) + 1
+    return float(np.exp(brentq(excess, low, high)))

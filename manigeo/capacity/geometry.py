@@ -102,7 +102,9 @@ def cone_geometry(
     that of a point at the centre. Radius counts :math:`\sigma` and :math:`\rho`, dimension :math:`\sigma`.
     """
     coordinates = gram_coordinates(sideways)
-    t = rng.standard_normal((n_draws, coordinates.shape[1] + 1))
+    g = rng.standard_normal((n_draws, len(sideways) + 1))
+    # U' g for coordinates U L^1/2: fields U L^1/2 U' g, which signs and order of the eigenvectors U do not change
+    t = np.column_stack([g[:, :-1] @ (coordinates / np.linalg.norm(coordinates, axis=0)), g[:, -1]])
     return _geometry(np.column_stack([coordinates, along]), t, kappa, coordinates.shape[1], solver)
 
 

@@ -5,19 +5,28 @@ samples, account for the directions that the manifolds share, express each manif
 centre's norm, :math:`S = (X - x_0)/|x_0|`, and average over manifolds: capacity harmonically, the rest arithmetically.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.stats import t as student
 from threadpoolctl import threadpool_limits
 
-from manigeo.capacity.cavity import cavity, centers_in_metric
+from manigeo.capacity.cavity import Cavity, cavity, centers_in_metric, without
 from manigeo.capacity.centers import center_correlation, low_rank_centers
 from manigeo.capacity.geometry import FrameGeometry, check_sampling, cone_geometry
-from manigeo.capacity.pooled import Moments, around_centers, is_flat, moments, pooled_points
+from manigeo.capacity.pooled import Moments, around_centers, is_flat, moments
+from manigeo.capacity.span import PooledPoints, pooled_points
 from manigeo.capacity.streams import stream
+from manigeo.capacity.uncertainty import (
+    MEASURES,
+    aggregates,
+    jackknife_stderr,
+    stderr_over_draws,
+    stderr_over_manifolds,
+)
 from manigeo.manifolds import RANK_RTOL, check_shapes
 
 # A centre this small against its points is the rounding of their mean in float32; radii would be a million and more.
@@ -25,7 +34,14 @@ _CENTER_RTOL = 1e-6
 # Points this near their centre are at it: the rounding of a mean in float64.
 _POINT_RTOL = 1e-15
 
-MEASURES = ("capacity", "radius", "dimension", "dimension_prx")
+# Of the dimensions that there are: where manifolds want more, capacity was up to a tenth below simulation.
+_NEARLY_ALL = 0.8
+_GROUPS = 10  # of manifolds, left out one after the other; a manifold each where there are no more
+_JACKKNIFE_UP_TO = 30  # manifolds, of errors="auto": ten more metrics take four times as long as one
+_JACKKNIFE_DRAWS = 60  # of a manifold: the same with and without a group, so that few tell the difference
+_DATA_STREAM = 2_018_031_003  # of the sketch: what is seen of the data is theirs, and no other seed changes it
+
+ERRORS = ("auto", "jackknife", "manifolds")
 
 
 class Errors(NamedTuple):
@@ -42,8 +58,11 @@ class Errors(NamedTuple):
 class ManifoldCapacity:
     """Mean-field geometry of a set of manifolds.
 
-    ``stderr`` takes manifolds as a sample of classes (it contains the error of the draws); ``stderr_draws`` is the error
-    of the Gaussian draws alone. ``per_manifold`` has a row per manifold: the fields of
+    ``stderr`` takes manifolds as a sample of classes (it contains the error of the draws), by the jackknife or over
+    manifolds (``errors``, see :func:`manifold_capacity`); ``stderr_draws`` is the error of the Gaussian draws alone. Of
+    rule ``"auto"``, ``occupancy`` is the share of the dimensions that there are which the manifolds together want, P /
+    capacity by rank, and ``metric_residual`` by how much its equations are missed, relative (NaN where no metric was
+    needed). ``per_manifold`` has a row per manifold: the fields of
     :class:`~manigeo.capacity.geometry.FrameGeometry` and ``flag``, which says why a row is NaN; aggregates are over the
     ``n_manifolds`` others, and ``flag`` repeats what was flagged. ``rank`` is the mean over manifolds, ``residual`` the
     largest relative KKT residual of any draw.
@@ -59,11 +78,31 @@ class ManifoldCapacity:
     interior_fraction: float
     rank: float
     residual: float
+    occupancy: float
+    metric_residual: float
     n_manifolds: int
     flag: str
+    errors: str
     stderr: Errors
     stderr_draws: Errors
     per_manifold: pd.DataFrame
+
+    def interval(self, measure: str = "capacity", confidence: float = 0.95) -> tuple[float, float]:
+        r"""Interval of a measure over new classes and points, by Student's t.
+
+        .. math:: \hat\theta \pm t_{k - 1}\, \mathrm{se}, \qquad k \text{ groups of manifolds, or manifolds}
+
+        >>> rng = np.random.default_rng(0)
+        >>> r = manifold_capacity([rng.standard_normal((10, 200)) for _ in range(8)], n_draws=100)
+        >>> low, high = r.interval("radius")
+        >>> low < r.radius < high
+        True
+        """
+        if not 0 < confidence < 1:
+            raise ValueError(f"confidence must be between 0 and 1, got {confidence}; .95 is usual")
+        n = min(self.n_manifolds, _GROUPS) if self.errors == "jackknife" else self.n_manifolds
+        half = student.ppf((1 + confidence) / 2, max(n - 1, 1)) * getattr(self.stderr, measure)
+        return float(getattr(self, measure) - half), float(getattr(self, measure) + half)
 
 
 def manifold_capacity(
@@ -73,6 +112,7 @@ def manifold_capacity(
     centers: str = "auto",
     seed: int | np.random.SeedSequence = 0,
     *,
+    errors: str = "auto",
     solver: str = "pivoting",
 ) -> ManifoldCapacity:
     r"""Mean-field capacity, radius and dimension of a sequence of manifolds, arrays ``(points, features)``.
@@ -88,8 +128,16 @@ def manifold_capacity(
 
     A manifold whose centre vanishes has no scale: NaN, flag ``zero_center``. One that no draw needs an anchor for has
     infinite capacity as far as the draws can tell: flag ``all_interior``; the harmonic mean takes it as it is.
-    ``"auto"`` flags ``saturated`` where the manifolds together want more dimensions than the layer has: they cannot be
-    told apart in it, and the numbers say how they would lie in a wider one.
+    ``"auto"`` depends on the numerical span of the points alone, not on the number of features that it lies in, and on no
+    seed: draws that are made of ``seed`` are those of the anchors. It flags ``saturated`` where the manifolds together want
+    more dimensions than the span has: they cannot be told apart in it, and the numbers are of a metric of which nearly all
+    dimensions are used; ``near_saturation:share`` where they want more than four fifths; and NaN, ``unsolved:residual``,
+    where the equations of the metric have no solution that can be verified.
+
+    ``errors``, of ``"auto"``: ``"jackknife"`` leaves out one of ten groups of manifolds (or each, of up to ten) and makes
+    mean and metric anew, which takes as long as four to five calls; ``"manifolds"`` takes manifolds as independent, which
+    was up to a third too small (radius and dimension of correlated classes) and up to two fifths too large; ``"auto"`` is
+    the first for up to 30 manifolds. Of two manifolds no error is known: NaN.
 
     Raises ``ValueError`` for fewer than two manifolds, arrays that do not share their features, NaN or infinite entries.
 
@@ -102,50 +150,63 @@ def manifold_capacity(
     check_sampling(kappa, n_draws)
     if centers not in RULES:
         raise ValueError(f"centers must be one of {RULES}, got {centers!r}")
+    if errors not in ERRORS:
+        raise ValueError(f"errors must be one of {ERRORS}, got {errors!r}")
     # Thousands of products of small matrices: one BLAS thread was ten times faster than two, and makes the result
     # independent of the number of cores.
     with threadpool_limits(limits=1, user_api="blas"):
-        return _mean_field(manifolds, kappa, n_draws, centers, seed, solver)
+        return _mean_field(manifolds, _Draws(kappa, n_draws, seed, solver), centers, errors)
 
 
-def _mean_field(
-    manifolds: Sequence[np.ndarray],
-    kappa: float,
-    n_draws: int,
-    centers: str,
-    seed: int | np.random.SeedSequence,
-    solver: str,
-) -> ManifoldCapacity:
-    rng = stream(seed, len(manifolds))  # manifolds have their positions as keys
-    pooled = moments(manifolds, rng)
+Cone = tuple[np.ndarray, np.ndarray]  # inner products (sideways, along), see cone_geometry
+
+
+@dataclass(frozen=True)
+class _Draws:
+    """How anchors are drawn: for each manifold by its position, whatever the other manifolds are."""
+
+    kappa: float
+    n_draws: int
+    seed: int | np.random.SeedSequence
+    solver: str
+
+    def table(self, cones: Sequence[Cone | None], positions: Iterable[int]) -> pd.DataFrame:
+        """One row per manifold; NaN for one without a cone, whose centre vanishes."""
+        return pd.DataFrame([_row(self._geometry(cone, mu)) for cone, mu in zip(cones, positions, strict=True)])
+
+    def _geometry(self, cone: Cone | None, mu: int) -> FrameGeometry | None:
+        rng = stream(self.seed, mu)
+        return cone and cone_geometry(*cone, self.kappa, self.n_draws, rng=rng, solver=self.solver)
+
+
+def _mean_field(manifolds: Sequence[np.ndarray], draws: _Draws, centers: str, errors: str) -> ManifoldCapacity:
+    pooled = moments(manifolds, stream(_DATA_STREAM))
     _check_finite(manifolds, pooled)
     rho, rho_stderr = center_correlation(pooled.centers)
-    seen = _SEEN[centers](manifolds, pooled, rng)
-    has_center = np.linalg.norm(pooled.centers, axis=1) > _CENTER_RTOL * np.sqrt(pooled.mean_squares)
-    cones = [
-        cone if spread else _single_point(len(gram))
-        for cone, spread, gram in zip(seen.cones, _has_spread(pooled), pooled.grams, strict=True)
-    ]
-    rows = [
-        _row(cone_geometry(*cone, kappa, n_draws, rng=stream(seed, mu), solver=solver) if has_center[mu] else None)
-        for mu, cone in enumerate(cones)
-    ]
-    table = pd.DataFrame(rows)
+    seen = _SEEN[centers](manifolds, pooled)
+    table = draws.table(seen.cones, range(len(manifolds)))
+    if not seen.solved:
+        table[[*MEASURES, *(f"{name}_stderr" for name in MEASURES)]] = np.nan
     defined = table[table["flag"] != "zero_center"]
-    counts = table.loc[table["flag"] != "", "flag"].value_counts()
-    flags = [f"{flag}:{count}" for flag, count in sorted(counts.items())]
+    if errors == "auto":
+        errors = "jackknife" if 2 < len(defined) <= _JACKKNIFE_UP_TO else "manifolds"
+    jackknife = errors == "jackknife" and seen.inside is not None and seen.solved and len(defined) > 2
+    over_classes = _jackknife(seen, draws) if jackknife else stderr_over_manifolds(defined)
     return ManifoldCapacity(
-        **_aggregates(defined),
+        **aggregates(defined),
         center_correlation=rho,
         center_correlation_residual=seen.correlation,
         center_rank=seen.rank,
         interior_fraction=float(defined["interior_fraction"].mean()),
         rank=float(defined["rank"].mean()),
         residual=float(defined["residual"].max()),
+        occupancy=seen.inside.occupancy if seen.inside else np.nan,
+        metric_residual=seen.inside.residual if seen.inside else np.nan,
         n_manifolds=len(defined),
-        flag=";".join([*flags, "saturated"] if seen.saturated and len(defined) else flags),
-        stderr=Errors(**_stderr_over_manifolds(defined), center_correlation=rho_stderr),
-        stderr_draws=Errors(**_stderr_over_draws(defined), center_correlation=0.0),
+        flag=_flag(table, seen),
+        errors="jackknife" if jackknife else "manifolds",
+        stderr=Errors(**over_classes, center_correlation=rho_stderr),
+        stderr_draws=Errors(**stderr_over_draws(defined), center_correlation=0.0),
         per_manifold=table,
     )
 
@@ -162,28 +223,46 @@ def _check_finite(manifolds: Sequence[np.ndarray], pooled: Moments) -> None:
             raise ValueError(f"manifold {mu} holds {count} NaN or infinite entries; leave those examples out")
 
 
-class _Seen(NamedTuple):
-    """Manifolds as their cones are seen after a rule for the centres: inner products (sideways, along) of each, see
-    :func:`~manigeo.capacity.geometry.cone_geometry`; how correlated centres still are, how many directions are gone, and
-    whether the manifolds want more dimensions than there are."""
+@dataclass(frozen=True)
+class _Seen:
+    """Manifolds as their cones are seen after a rule for the centres, None for one whose centre vanishes; how correlated
+    centres still are, how many directions are gone; and of the manifolds in a metric, the points and the metric."""
 
-    cones: list[tuple[np.ndarray, np.ndarray]]
+    cones: list[Cone | None]
     correlation: float
     rank: int
-    saturated: bool = False
+    points: PooledPoints | None = None
+    inside: Cavity | None = None
+
+    @property
+    def solved(self) -> bool:
+        return self.inside is None or self.inside.solved
+
+    def without(self, group: Collection[int]) -> list[Cone | None]:
+        """The cones of the others, in the metric that is left without the group; a manifold is a point, or has no centre,
+        where it is one, or has none, among all."""
+        assert self.points is not None
+        assert self.inside is not None
+        left = without(self.points, self.inside, group).grams
+        before = [cone for mu, cone in enumerate(self.cones) if mu not in group]
+        return [
+            cone and (_along_and_sideways(K) if cone[0].any() else _single_point(len(K) - 1))
+            for cone, K in zip(before, left, strict=True)
+        ]
 
 
-def _with_correlations(manifolds: Sequence[np.ndarray], pooled: Moments, rng: np.random.Generator) -> _Seen:
+def _with_correlations(manifolds: Sequence[np.ndarray], pooled: Moments) -> _Seen:
     """Each manifold in the metric that the others leave; where nothing is shared that is the space as it is."""
     if is_flat(pooled):
-        return _as_they_are(manifolds, pooled, rng)
+        return _as_they_are(manifolds, pooled)
     points = pooled_points(manifolds, pooled)
-    inside = cavity(points, rng)
+    inside = cavity(points)
     correlation, rank = centers_in_metric(points, inside)
-    return _Seen([_along_and_sideways(K) for K in inside.grams], correlation, rank, inside.saturated)
+    cones = [_along_and_sideways(K) for K in inside.grams]
+    return _Seen(_defined(cones, pooled), correlation, rank, points, inside)
 
 
-def _without_shared_directions(manifolds: Sequence[np.ndarray], pooled: Moments, rng: np.random.Generator) -> _Seen:
+def _without_shared_directions(manifolds: Sequence[np.ndarray], pooled: Moments) -> _Seen:
     structure = low_rank_centers(pooled.centers)
     V = structure.directions
     along_V = (Y @ V for Y in around_centers(manifolds, pooled))
@@ -191,34 +270,68 @@ def _without_shared_directions(manifolds: Sequence[np.ndarray], pooled: Moments,
     cones = [
         _around_center(gram - B @ B.T, square) for gram, B, square in zip(pooled.grams, along_V, squares, strict=True)
     ]
-    return _Seen(cones, structure.correlation_after, structure.rank)
+    return _Seen(_defined(cones, pooled), structure.correlation_after, structure.rank)
 
 
-def _as_they_are(manifolds: Sequence[np.ndarray], pooled: Moments, rng: np.random.Generator) -> _Seen:
+def _as_they_are(manifolds: Sequence[np.ndarray], pooled: Moments) -> _Seen:
     squares = np.square(pooled.centers).sum(axis=1)
     cones = [_around_center(gram, square) for gram, square in zip(pooled.grams, squares, strict=True)]
-    return _Seen(cones, center_correlation(pooled.centers)[0], 0)
+    return _Seen(_defined(cones, pooled), center_correlation(pooled.centers)[0], 0)
 
 
 _SEEN = {"auto": _with_correlations, "reference": _without_shared_directions, "keep": _as_they_are}
 RULES = tuple(_SEEN)
 
 
-def _around_center(gram: np.ndarray, square: float) -> tuple[np.ndarray, np.ndarray]:
+def _defined(cones: Sequence[Cone], pooled: Moments) -> list[Cone | None]:
+    """None where the centre is the rounding of a mean, and a single point where the spread is."""
+    has_center = np.linalg.norm(pooled.centers, axis=1) > _CENTER_RTOL * np.sqrt(pooled.mean_squares)
+    squares = np.array([np.trace(gram) / len(gram) for gram in pooled.grams])
+    has_spread = squares > _POINT_RTOL**2 * pooled.mean_squares
+    return [
+        (cone if spread else _single_point(len(cone[0]))) if center else None
+        for cone, center, spread in zip(cones, has_center, has_spread, strict=True)
+    ]
+
+
+def _jackknife(seen: _Seen, draws: _Draws) -> dict[str, float]:
+    """Standard errors from the aggregates without each group of manifolds, every tenth in one."""
+    few = replace(draws, n_draws=min(draws.n_draws, _JACKKNIFE_DRAWS))
+    there = [mu for mu, cone in enumerate(seen.cones) if cone]
+    groups = [there[first::_GROUPS] for first in range(min(_GROUPS, len(there)))]
+
+    def aggregate(cones: Sequence[Cone | None], left_out: Collection[int]) -> dict[str, float]:
+        table = few.table(cones, [mu for mu in range(len(seen.cones)) if mu not in left_out])
+        return aggregates(table[table["flag"] != "zero_center"])
+
+    left_out = [aggregate(seen.without(group), group) for group in groups]
+    return jackknife_stderr(aggregate(seen.cones, ()), left_out, [len(group) for group in groups])
+
+
+def _flag(table: pd.DataFrame, seen: _Seen) -> str:
+    """What was flagged of manifolds, with counts, and of the metric."""
+    counts = table.loc[table["flag"] != "", "flag"].value_counts()
+    flags = [f"{flag}:{count}" for flag, count in sorted(counts.items())]
+    if seen.inside and any(seen.cones):
+        if not seen.solved:
+            flags.append(f"unsolved:{seen.inside.residual:.2g}")
+        elif seen.inside.saturated:
+            flags.append("saturated")
+        elif seen.inside.occupancy > _NEARLY_ALL:
+            flags.append(f"near_saturation:{seen.inside.occupancy:.2f}")
+    return ";".join(flags)
+
+
+def _around_center(gram: np.ndarray, square: float) -> Cone:
     """From inner products around the centre and its squared norm; the centre has a direction of its own."""
     return (gram / square, np.ones(len(gram))) if square > 0 else _single_point(len(gram))
 
 
-def _single_point(M: int) -> tuple[np.ndarray, np.ndarray]:
+def _single_point(M: int) -> Cone:
     return np.zeros((M, M)), np.ones(M)
 
 
-def _has_spread(pooled: Moments) -> np.ndarray:
-    squares = np.array([np.trace(gram) / len(gram) for gram in pooled.grams])
-    return squares > _POINT_RTOL**2 * pooled.mean_squares
-
-
-def _along_and_sideways(K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _along_and_sideways(K: np.ndarray) -> Cone:
     """From inner products of the points around their centre and, last, of the centre."""
     around, along, square = K[:-1, :-1], K[:-1, -1], K[-1, -1]
     if square <= 0:
@@ -233,39 +346,3 @@ def _row(geometry: FrameGeometry | None) -> dict[str, object]:
     if geometry is None:
         return dict.fromkeys(FrameGeometry.__dataclass_fields__, np.nan) | {"flag": "zero_center"}
     return asdict(geometry) | {"flag": "" if np.isfinite(geometry.capacity) else "all_interior"}
-
-
-def _aggregates(table: pd.DataFrame) -> dict[str, float]:
-    means = {name: float(table[name].mean()) for name in MEASURES[1:]}
-    return {"capacity": _reciprocal(_inverse(table).mean())} | means
-
-
-def _inverse(table: pd.DataFrame) -> pd.Series:
-    return 1.0 / table["capacity"].astype(float)
-
-
-def _reciprocal(x: float) -> float:
-    return float(1.0 / x) if x else np.inf
-
-
-def _error_of_reciprocal(x: float, error: float) -> float:
-    """Delta method: the error of 1/x is that of x over x squared."""
-    return float(error / x**2) if x else np.nan
-
-
-def _stderr_over_manifolds(table: pd.DataFrame) -> dict[str, float]:
-    """Spread over manifolds by the square root of their number; capacity through 1/alpha (delta method)."""
-    errors = {name: float(table[name].sem()) for name in MEASURES[1:]}
-    inverse = _inverse(table)
-    return {"capacity": _error_of_reciprocal(inverse.mean(), inverse.sem())} | errors
-
-
-def _stderr_over_draws(table: pd.DataFrame) -> dict[str, float]:
-    """Draws of different manifolds are independent: errors add in squares."""
-
-    def of_mean(errors: pd.Series) -> float:
-        return float(np.sqrt(np.square(errors).sum()) / len(errors)) if len(errors) else np.nan
-
-    inverse = _inverse(table)
-    errors = {name: of_mean(table[f"{name}_stderr"]) for name in MEASURES[1:]}
-    return {"capacity": _error_of_reciprocal(inverse.mean(), of_mean(table["capacity_stderr"] * inverse**2))} | errors
