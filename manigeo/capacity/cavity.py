@@ -32,7 +32,7 @@ The points around their centre and the centre itself are carried as separate row
 :math:`T = (1 | \mathbf 1)`, and :math:`T^\top W T` in place of W: manifolds of radius 1e-8 keep their digits.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import no_type_check
 
@@ -98,7 +98,8 @@ def cavity(points: PooledPoints) -> Cavity:
     steps; where these do not settle either, the last metric is returned, and is not ``solved``.
     """
     sizes = [len(rows) - 1 for rows in points.coordinates]
-    fields = _fields(sizes, range(len(sizes)), len(sizes))
+    n_draws = max(_DRAWS, _ALL_DRAWS // len(sizes))
+    fields = [stream(_STREAM, mu).standard_normal((n_draws, size)) for mu, size in enumerate(sizes)]
     # a first guess: every point answers alike, and a quarter of all are active
     solution = _rounds(points, fields, [np.eye(size) for size in sizes], sum(sizes) / 4, 1.0)
     if not solution.solved:
@@ -107,22 +108,23 @@ def cavity(points: PooledPoints) -> Cavity:
     return solution
 
 
-def without(points: PooledPoints, whole: Cavity, left_out: Collection[int]) -> Cavity:
-    """The metric of the manifolds but those ``left_out``, around the mean of their own points, by rounds that start from
-    the ``whole``; with the draws that each manifold had there."""
+def grams_without(points: PooledPoints, whole: Cavity, left_out: Collection[int]) -> list[np.ndarray]:
+    """The Gram matrices of the manifolds but those ``left_out``, around the mean of their own points, in the metric that
+    the others leave: one round from the ``whole``, with the forms that they have there.
+
+    Rounds to the end would let the forms follow: for ten manifolds that moved standard errors by 10 % at most, where few
+    axes are shared by all it made them smaller by up to two fifths, and they take ten times as long.
+    """
     kept = [mu for mu in range(len(points.coordinates)) if mu not in left_out]
     rows = [points.coordinates[mu] for mu in kept]
     sizes = np.array([len(F) - 1 for F in rows])
     shift = sizes @ np.stack([F[-1] for F in rows]) / sizes.sum()
     moved = [np.vstack([F[:-1], F[-1] - shift]) for F in rows]
     others = replace(points, coordinates=moved, rest=[points.rest[mu] for mu in kept])
+    forms = [_on_rows(whole.forms[mu]) for mu in kept]
     used = whole.degrees_of_freedom * len(kept) / len(points.coordinates)
-    return _rounds(others, _fields(sizes, kept, len(points.coordinates)), [whole.forms[mu] for mu in kept], used, 1.0)
-
-
-def _fields(sizes: Iterable[int], keys: Iterable[int], n_manifolds: int) -> list[Float[np.ndarray, "draws points"]]:
-    n_draws = max(_DRAWS, _ALL_DRAWS // n_manifolds)
-    return [stream(_STREAM, mu).standard_normal((n_draws, size)) for mu, size in zip(keys, sizes, strict=True)]
+    H, h, _ = _metric(others, forms, min(used, _OCCUPIED * others.rank))
+    return _left_by_others(others.coordinates, others.rest, forms, H, h)
 
 
 def _rounds(

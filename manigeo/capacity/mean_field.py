@@ -14,7 +14,7 @@ import pandas as pd
 from scipy.stats import t as student
 from threadpoolctl import threadpool_limits
 
-from manigeo.capacity.cavity import Cavity, cavity, centers_in_metric, without
+from manigeo.capacity.cavity import Cavity, cavity, centers_in_metric, grams_without
 from manigeo.capacity.centers import center_correlation, low_rank_centers
 from manigeo.capacity.geometry import FrameGeometry, check_sampling, cone_geometry
 from manigeo.capacity.pooled import Moments, around_centers, is_flat, moments
@@ -37,8 +37,8 @@ _POINT_RTOL = 1e-15
 # Of the dimensions that there are: where manifolds want more, capacity was up to a tenth below simulation.
 _NEARLY_ALL = 0.8
 _GROUPS = 10  # of manifolds, left out one after the other; a manifold each where there are no more
-_JACKKNIFE_UP_TO = 30  # manifolds, of errors="auto": ten more metrics take four times as long as one
-_JACKKNIFE_DRAWS = 60  # of a manifold: the same with and without a group, so that few tell the difference
+_JACKKNIFE_UP_TO = 30  # manifolds, of errors="auto": with ten more metrics a layer takes two to three times as long
+_JACKKNIFE_DRAWS = 40  # of a manifold: the same with and without a group, so that few tell the difference
 _DATA_STREAM = 2_018_031_003  # of the sketch: what is seen of the data is theirs, and no other seed changes it
 
 ERRORS = ("auto", "jackknife", "manifolds")
@@ -135,7 +135,7 @@ def manifold_capacity(
     where the equations of the metric have no solution that can be verified.
 
     ``errors``, of ``"auto"``: ``"jackknife"`` leaves out one of ten groups of manifolds (or each, of up to ten) and makes
-    mean and metric anew, which takes as long as four to five calls; ``"manifolds"`` takes manifolds as independent, which
+    mean and metric anew, which takes two to three times as long; ``"manifolds"`` takes manifolds as independent, which
     was up to a third too small (radius and dimension of correlated classes) and up to two fifths too large; ``"auto"`` is
     the first for up to 30 manifolds. Of two manifolds no error is known: NaN.
 
@@ -243,7 +243,7 @@ class _Seen:
         where it is one, or has none, among all."""
         assert self.points is not None
         assert self.inside is not None
-        left = without(self.points, self.inside, group).grams
+        left = grams_without(self.points, self.inside, group)
         before = [cone for mu, cone in enumerate(self.cones) if mu not in group]
         return [
             cone and (_along_and_sideways(K) if cone[0].any() else _single_point(len(K) - 1))
