@@ -67,7 +67,8 @@ def test_mean_field_has_a_sane_answer_or_a_flag(case, centers):
     # no manifold is easier than one of its points (2) or harder than as many points without structure, 2 / M
     # (what they share may take as much again)
     M = max(map(len, CASES[case]))
-    assert 1 / M <= r.capacity <= 2 + 4 * r.stderr.capacity
+    error = np.nanmax([r.stderr.capacity, r.stderr_draws.capacity])  # two manifolds have that of the draws alone
+    assert 1 / M <= r.capacity <= 2 + 4 * error
     assert r.flag or r.radius < 100
     assert 0 <= r.dimension <= M
     assert r.residual <= 1e-9

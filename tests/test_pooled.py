@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from manigeo.capacity import pooled
-from manigeo.capacity.pooled import PooledPoints, is_flat, moments, pooled_points
+from manigeo.capacity import span
+from manigeo.capacity.pooled import is_flat, moments
+from manigeo.capacity.span import PooledPoints, pooled_points
 
 WIDE = 3000
 
@@ -54,8 +55,9 @@ def test_moments_neither_overflow_nor_vanish(scale):
 def test_narrow_layers_keep_all_their_directions():
     manifolds = clouds(4, 6, 30)
     points = pooled_points(manifolds, moments(manifolds, rng()))
-    X = whole(manifolds)
-    np.testing.assert_allclose(from_mean(points), X / np.sqrt(np.square(X).sum(axis=1).mean()))
+    X, Z = whole(manifolds), from_mean(points)
+    assert Z.shape == (24, 23)  # the mean of all is off
+    np.testing.assert_allclose(Z @ Z.T, X @ X.T / np.square(X).sum(axis=1).mean(), atol=1e-12)
     assert not np.any(points.rest)
     assert len(points.tail) == 0
 
@@ -78,7 +80,7 @@ def test_wide_layers_keep_the_inner_products_of_each_manifold(dtype):
 
 
 def test_the_sketch_finds_the_directions_of_most_variance(monkeypatch):
-    monkeypatch.setattr(pooled, "LEADING_DIRECTIONS", 40)
+    monkeypatch.setattr(span, "LEADING_DIRECTIONS", 40)
     manifolds = clouds(30, 20, WIDE, decay=1.0)
     points = pooled_points(manifolds, moments(manifolds, rng()))
     variance = np.linalg.svd(whole(manifolds), compute_uv=False) ** 2
