@@ -111,6 +111,7 @@ def test_the_ball_of_a_manifolds_radius_and_dimension_has_about_its_capacity():
     assert ball_capacity(g.radius, g.dimension_prx) == pytest.approx(g.capacity, rel=0.06)  # 2 to 6 %, science
 
 
+@pytest.mark.filterwarnings("ignore::manigeo.errors.InputWarning")  # a few random points are around no centre
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), points=st.integers(2, 25), dim=st.integers(1, 20))
 def test_geometry_ignores_rotation_order_duplicates_interior_points_and_padding(seed, points, dim):
