@@ -216,7 +216,7 @@ def _off_center(points: Float[np.ndarray, "points dim"]) -> str:
         return ""
     ratio = distance / spread if spread else np.inf
     warnings.warn(
-        f"the mean of the points lies {ratio:.3g} times as far from zero as they from it: expected points around the "
+        f"the mean of the points is {ratio:.3g} times as far from zero as they are from it: expected points around the "
         "manifold's centre, in units of the centre norm; manigeo.manifold_geometry makes them from activations",
         InputWarning,
         stacklevel=3,

@@ -16,7 +16,6 @@ from scipy import integrate, special, stats
 
 from manigeo.inputs import as_array
 
-
 # Fourth powers of more overflow, and a ball below one over it is a point, to all digits.
 _LARGEST = 1e50
 _INTEGRAL_RTOL, _INTEGRAL_ATOL = 1e-6, 1e-12
@@ -102,7 +101,8 @@ def ball_capacity(radius: float, dimension: float, kappa: float = 0.0) -> float:
               \frac{(tR + \kappa - t_0)^2}{1 + R^2} + \int_{-\infty}^{\kappa - t/R} Dt_0\,[(t_0 - \kappa)^2 + t^2] \Big\}
 
     The first integral is over draws whose anchor lies on the ball's surface, the second over those that every point of
-    the ball supports. Radius or dimension 0 is a point; NaN where the integral is not found to six digits. Chung, Lee & Sompolinsky (2018), Phys. Rev. X 8, 031003.
+    the ball supports. Radius or dimension 0 is a point; NaN where the integral is not found to six digits. Chung, Lee &
+    Sompolinsky (2018), Phys. Rev. X 8, 031003.
 
     >>> round(ball_capacity(1.0, 5), 9)  # 2 / (D + 1)
     0.333333333
