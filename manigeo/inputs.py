@@ -49,6 +49,7 @@ class SupportsArray(Protocol):
 Points = np.ndarray | SupportsArray | Sequence  # unsubscripted: a type check of its elements may read a file
 Labels = np.ndarray | SupportsArray | Sequence
 Manifolds = Iterable
+Clouds = Sequence  # of float arrays (points, features), in memory or not
 
 NAN_POLICIES = ("raise", "drop")
 _SAMPLE = crc32(b"per_class")  # a key of its own: draws of analyses do not depend on that of points
@@ -152,7 +153,7 @@ def warn_of(flag: str, function: str) -> None:
         warnings.warn(f"{function}: {flag} (points with NaN or infinite entries)", InputWarning, stacklevel=3)
 
 
-def in_range(manifolds: Sequence[np.ndarray]) -> tuple[Sequence[np.ndarray], float]:
+def in_range(manifolds: Clouds) -> tuple[Clouds, float]:
     """As they are and 1, or where their squares would overflow or vanish, in multiples of the power of two that is returned.
 
     >>> in_range([np.array([[1e200, 0.0]])])[1] > 1e199
@@ -182,14 +183,14 @@ def whole_number(value: Any, name: str, least: int = 1) -> int:
 
 # ---------------------------------------------------------------------------------------------------------- manifolds
 def take_manifolds(
-    manifolds: Iterable,
+    manifolds: Any,
     *,
     nan: str = "raise",
     per_class: int | str | None = "smallest",
     seed: np.random.SeedSequence | None = None,
     held: bool = False,
     fewest: int = 2,
-) -> tuple[Sequence[np.ndarray], str]:
+) -> tuple[Clouds, str]:
     """The manifolds as float arrays, finite and of the wanted number of points, and the flag that tells what was left out.
 
     ``seed`` draws the points, the same ones whatever is computed of them, and smaller samples lie in larger ones; without
@@ -204,7 +205,7 @@ def take_manifolds(
     """
     given, names = _listed(manifolds)
     if hasattr(given, "shapes") and not held:
-        clouds: Sequence[np.ndarray] = _Lazy(given, names, nan)
+        clouds: Clouds = _Lazy(given, names, nan)
         shapes = list(given.shapes)
     else:
         clouds = _of_one_type([as_array(X, name) for X, name in zip(given, names, strict=True)])
@@ -247,7 +248,7 @@ def _of_one_type(clouds: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def _without_nan(
-    clouds: Sequence[np.ndarray], sizes: Sequence[int], names: Sequence[str], nan: str
+    clouds: Clouds, sizes: Sequence[int], names: Sequence[str], nan: str
 ) -> tuple[list[Int[np.ndarray, " rows"] | None], str]:
     """The rows of each manifold that are finite, None for all, and the flag that counts the others."""
     if isinstance(clouds, _Lazy) and nan == "raise":
@@ -258,7 +259,7 @@ def _without_nan(
     return rows, f"dropped:{dropped}" if dropped else ""
 
 
-def _points_wanted(sizes: Sequence[int], names: Sequence[str], per_class: int | str | None) -> tuple[int, str]:
+def _points_wanted(sizes: Sequence[int], names: Sequence[str], per_class: Any) -> tuple[int, str]:
     smallest, largest = min(sizes), max(sizes)
     unequal = f"unequal_points:{smallest}-{largest}" if smallest < largest else ""
     if isinstance(per_class, str) and per_class == "all":
@@ -287,7 +288,7 @@ def _sampled(
     return drawn if rows is None else rows[drawn]
 
 
-def _selected(clouds: Sequence[np.ndarray], rows: Sequence[np.ndarray | None]) -> Sequence[np.ndarray]:
+def _selected(clouds: Clouds, rows: Sequence[np.ndarray | None]) -> Clouds:
     if isinstance(clouds, _Lazy):
         return clouds.only(rows)
     return [X if r is None else X[r] for X, r in zip(clouds, rows, strict=True)]
@@ -341,7 +342,7 @@ class Sample:
         return len(self.classes)
 
 
-def take_points(points: Points, labels: Labels, *, nan: str = "raise", fewest: int = 2) -> Sample:
+def take_points(points: Any, labels: Any, *, nan: str = "raise", fewest: int = 2) -> Sample:
     """Points and labels of any origin as a :class:`Sample`; float16 becomes float32.
 
     Raises ``ValueError`` for fewer classes than ``fewest``, and where :mod:`manigeo.inputs` says so.
@@ -382,7 +383,7 @@ def _unit_of(X: np.ndarray) -> float:
     return 1.0 if abs(np.log2(unit)) < room or not X.any() else unit
 
 
-def class_codes(labels: Labels) -> tuple[Int[np.ndarray, " points"], np.ndarray]:
+def class_codes(labels: Any) -> tuple[Int[np.ndarray, " points"], np.ndarray]:
     """The number of each label's class, -1 where it is missing, and the classes: ``classes[codes]`` are the labels again.
 
     Raises ``ValueError`` for labels that are no row of class names.

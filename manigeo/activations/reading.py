@@ -90,15 +90,18 @@ class Activations:
             raise UsageError(f"{self.path} has no layer {name!r}; it has {', '.join(self.layers)}")
         return self._layers[name]
 
+    def _dataset(self, layer: str) -> h5py.Dataset:
+        self.layer(layer)
+        if not self._file:
+            raise ValueError(f"{self.path} is closed; use its manifolds while it is open")
+        return self._file["layers"][layer]
+
     def rows(self, layer: str, rows: np.ndarray) -> np.ndarray:
         """Activations (rows, features) of the given examples.
 
         Raises :class:`~manigeo.errors.InputError` where they are NaN or infinite, or the file is damaged.
         """
-        self.layer(layer)
-        if not self._file:
-            raise ValueError(f"{self.path} is closed; use its manifolds while it is open")
-        dataset = self._file["layers"][layer]
+        dataset = self._dataset(layer)
         order = np.argsort(rows, kind="stable")
         try:
             self._check_once(layer, dataset)
@@ -138,7 +141,7 @@ class Activations:
         Raises ``ValueError`` for an unknown kind or more points than a class has.
         """
         sampled = list(sample_rows(self.examples, kind, per_class, seed, classes).values())
-        dataset = self._file["layers"][self.layer(layer).name]
+        dataset = self._dataset(layer)
         if sum(map(len, sampled)) * row_bytes(dataset) > HELD_BYTES:
             return StoredManifolds(partial(self.rows, layer), sampled, dataset.shape[1], row_bytes(dataset))
         return np.split(self.rows(layer, np.concatenate(sampled)), np.cumsum([len(rows) for rows in sampled])[:-1])

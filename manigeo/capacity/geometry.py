@@ -153,7 +153,7 @@ def manifold_geometry(
         undefined = dict.fromkeys(FrameGeometry.__dataclass_fields__, np.nan) | {"rank": 0, "n_draws": n_draws}
         return FrameGeometry(**(undefined | {"flag": joined("zero_center", flag)}))  # type: ignore[arg-type]
     around = (X - center) / length
-    geometry = frame_geometry(around, kappa, n_draws, seed=seed, rng=rng, solver=solver)
+    geometry = frame_geometry(around, kappa, n_draws, rng=generator(seed, rng), solver=solver)
     return replace(geometry, flag=joined(geometry.flag, flag))
 
 

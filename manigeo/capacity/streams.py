@@ -5,6 +5,8 @@ and not both. Without either they draw from seed 0, so that a call gives the sam
 generator each call draws others. ``rng=numpy.random.default_rng()`` is a seed of the operating system.
 """
 
+from typing import Any
+
 import numpy as np
 
 Seed = int | np.integer | np.random.SeedSequence | np.random.Generator
@@ -20,7 +22,7 @@ def stream(seed: int | np.random.SeedSequence, *key: int) -> np.random.Generator
     return np.random.default_rng(np.random.SeedSequence(root.entropy, spawn_key=(*root.spawn_key, *key)))
 
 
-def seed_sequence(seed: Seed | None = None, rng: Seed | None = None) -> np.random.SeedSequence:
+def seed_sequence(seed: Any = None, rng: Any = None) -> np.random.SeedSequence:
     """The root of a function's streams, from the one of ``seed`` and ``rng`` that is given; seed 0 without either.
 
     Raises ``ValueError`` for both, and for what is no seed.
@@ -34,7 +36,7 @@ def seed_sequence(seed: Seed | None = None, rng: Seed | None = None) -> np.rando
     return given
 
 
-def generator(seed: Seed | None = None, rng: Seed | None = None) -> np.random.Generator:
+def generator(seed: Any = None, rng: Any = None) -> np.random.Generator:
     """The generator of the one of ``seed`` and ``rng`` that is given, itself where it is one; of seed 0 without either.
 
     Raises ``ValueError`` for both, and for what is no seed.
@@ -46,7 +48,7 @@ def generator(seed: Seed | None = None, rng: Seed | None = None) -> np.random.Ge
     return given if isinstance(given, np.random.Generator) else np.random.default_rng(given)
 
 
-def _given(seed: Seed | None, rng: Seed | None) -> np.random.SeedSequence | np.random.Generator:
+def _given(seed: Any, rng: Any) -> np.random.SeedSequence | np.random.Generator:
     if seed is not None and rng is not None:
         raise ValueError(f"expected seed= or rng=, got both ({seed!r} and {rng!r}); leave one out")
     given = seed if seed is not None else 0 if rng is None else rng
