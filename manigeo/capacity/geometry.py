@@ -116,7 +116,7 @@ def manifold_geometry(
     nan: str = "raise",
     solver: str = "pivoting",
 ) -> FrameGeometry:
-    r"""Capacity, radius and dimension of one manifold among others: from its activations to :func:`frame_geometry`.
+    r"""Capacity, radius and dimension of one manifold among others, from activations as they are, by ``n_draws`` draws.
 
     .. math:: x_0 = \langle x \rangle_X - m, \qquad S = (X - \langle x \rangle_X) / |x_0|
 
@@ -126,7 +126,8 @@ def manifold_geometry(
 
     A manifold whose centre vanishes against its points has no scale: NaN, flag ``zero_center``.
 
-    Raises ``ValueError`` for points and a background of different features, and as :func:`frame_geometry`.
+    Raises ``ValueError`` for points and a background of different features, NaN or infinite entries, and a margin that is
+    not finite.
 
     >>> segment, others = np.array([[3.0, 1.0], [3.0, -1.0]]), np.array([[-3.0, 0.0], [-3.0, 0.0]])
     >>> g = manifold_geometry(segment, others, n_draws=4000, seed=0)
