@@ -487,8 +487,9 @@ def test_a_file_that_is_refused_is_closed(path, monkeypatch):
     opened, real = [], reading._opened
     monkeypatch.setattr(reading, "_opened", lambda source: opened.append(real(source)) or opened[-1])
     monkeypatch.setattr(reading, "_check_complete", lambda path, activations: activations.layer("no such layer"))
-    with pytest.raises(UsageError, match="no such layer"):
+    with pytest.raises(UsageError, match="no such layer") as caught:
         open_activations(path)
+    assert caught.tb  # which holds the frame that opened it, so that nothing but closing closes it
     assert not opened[0]
 
 
