@@ -4,6 +4,7 @@ from .activations import create_activations as create_activations
 from .activations import open_activations as open_activations
 from .capacity import theory as theory
 from .capacity.geometry import frame_geometry as frame_geometry
+from .capacity.geometry import manifold_geometry as manifold_geometry
 from .capacity.joint import joint_capacity as joint_capacity
 from .capacity.mean_field import manifold_capacity as manifold_capacity
 from .capacity.sampling import capacity_vs_M as capacity_vs_M

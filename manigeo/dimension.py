@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from threadpoolctl import threadpool_limits
 
+from manigeo.inputs import Manifolds, in_range, joined, take_manifolds
 from manigeo.manifolds import global_mean
 
 _FEATURES_AT_ONCE = 4096
@@ -26,7 +27,7 @@ class TotalDimension:
     """``participation_ratio`` and ``n_directions``, the principal directions that carry ``share`` of the variance.
 
     ``eigenvalues`` of the covariance (divided by the number of samples), largest first. ``flag`` is ``no_spread``, and the
-    numbers NaN, where all samples are equal.
+    numbers NaN, where all samples are equal; ``dropped:n`` counts samples that were left out.
     """
 
     participation_ratio: float
@@ -36,16 +37,18 @@ class TotalDimension:
     flag: str
 
 
-def total_dimension(manifolds: Sequence[np.ndarray], share: float = 0.9) -> TotalDimension:
-    r"""Participation ratio and number of directions of a sequence of manifolds, arrays ``(points, features)``.
+def total_dimension(manifolds: Manifolds, share: float = 0.9, *, nan: str = "raise") -> TotalDimension:
+    r"""Participation ratio and number of directions of a sequence of manifolds, arrays ``(points, features)`` of any origin.
 
     .. math:: \frac{(\sum_i \lambda_i)^2}{\sum_i \lambda_i^2}, \qquad
               \min\Big\{k : \sum_{i \le k} \lambda_i \ge \mathrm{share} \sum_i \lambda_i\Big\}
 
     Sums are float64 whatever comes in. Of n samples with N features the matrix is min(n, N) wide; samples are read a few
-    hundred at a time.
+    hundred at a time. All samples count, also those of manifolds that have more than others; ``nan`` is ``"raise"`` or
+    ``"drop"`` (:mod:`manigeo.inputs`). Eigenvalues beyond the range of float64 are infinite, or 0.
 
-    Raises ``ValueError`` for no samples, arrays that do not share their features, and a share outside (0, 1].
+    Raises ``ValueError`` for no samples, arrays that do not share their features, NaN or infinite entries, and a share
+    outside (0, 1].
 
     >>> square = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
     >>> total_dimension([square]).participation_ratio
@@ -53,18 +56,19 @@ def total_dimension(manifolds: Sequence[np.ndarray], share: float = 0.9) -> Tota
     """
     if not 0 < share <= 1:
         raise ValueError(f"share must be above 0 and at most 1, got {share}")
-    if len(manifolds) == 0 or len({X.shape[1:] for X in manifolds}) != 1 or any(X.ndim != 2 for X in manifolds):
-        raise ValueError("samples are one or more (points, features) arrays with equal features")
+    taken, left_out = take_manifolds(manifolds, nan=nan, fewest=1)
+    taken, unit = in_range(taken)
     with threadpool_limits(limits=1, user_api="blas"):  # bits then do not depend on the number of cores
-        mean = global_mean(manifolds)
-        eigenvalues = _eigenvalues(manifolds, mean)
+        mean = global_mean(taken)
+        eigenvalues = _eigenvalues(taken, mean)
     total = eigenvalues.sum()
-    # not <=: NaN in, NaN out
-    if not total > (_NO_SPREAD_RTOL * np.linalg.norm(mean)) ** 2:
-        return TotalDimension(np.nan, np.nan, share, eigenvalues, "no_spread")
+    with np.errstate(over="ignore"):
+        in_units_given = eigenvalues * unit * unit
+    if total <= (_NO_SPREAD_RTOL * np.linalg.norm(mean)) ** 2:
+        return TotalDimension(np.nan, np.nan, share, in_units_given, joined("no_spread", left_out))
     reached = np.cumsum(eigenvalues) >= share * total * (1 - _SHARE_RTOL)
     return TotalDimension(
-        float(total**2 / np.square(eigenvalues).sum()), float(reached.argmax() + 1), share, eigenvalues, ""
+        float(total**2 / np.square(eigenvalues).sum()), float(reached.argmax() + 1), share, in_units_given, left_out
     )
 
 

@@ -22,6 +22,10 @@ class InputError(ManigeoError):
     exit_code = 3
 
 
+class InputWarning(UserWarning):
+    """The numbers are there, but the data are not what the function is meant for, or some of them were left out."""
+
+
 def one_line(error: BaseException, most: int = 300) -> str:
     """What an exception says, without line ends, and of what a damaged file may hold only so much.
 

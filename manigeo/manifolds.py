@@ -153,35 +153,27 @@ def sample_rows(
     return sampled
 
 
-def check_shapes(shapes: Sequence[tuple[int, ...]]) -> None:
-    """Arrays of these shapes are manifolds that can be compared: two or more, (points, features), of equal features.
+def check_shapes(shapes: Sequence[tuple[int, ...]], names: Sequence[str] = (), fewest: int = 2) -> None:
+    """Arrays of these shapes are manifolds that can be compared: ``fewest`` or more, (points, features), of equal features.
 
-    Raises ``ValueError`` where they are not.
+    Raises ``ValueError`` where they are not, and calls the first that is not by its name of ``names``.
 
     >>> check_shapes([(20, 512), (7, 512)])
     """
-    if len(shapes) < 2:
-        raise ValueError(f"capacity is about two or more manifolds, got {len(shapes)}; pass one array for each class")
-    if len({shape[1:] for shape in shapes}) != 1 or any(len(shape) != 2 or 0 in shape for shape in shapes):
-        raise ValueError(
-            f"manifolds are (points, features) arrays with equal features, got {sorted(set(shapes))}; flatten each example"
-        )
-
-
-def check_manifolds(manifolds: Sequence[np.ndarray]) -> None:
-    """Of such shapes, see :func:`check_shapes`, and finite throughout; each manifold is looked at once.
-
-    Raises ``ValueError`` where they are not: a manifold with NaN or infinite entries is named with their number.
-
-    >>> check_manifolds([np.zeros((3, 2)), np.array([[0.0, np.nan]])])
-    Traceback (most recent call last):
-    ValueError: manifold 1 holds 1 NaN or infinite entries; leave those examples out
-    """
-    seen = [(X.shape, X.size - np.count_nonzero(np.isfinite(X))) for X in manifolds]
-    check_shapes([shape for shape, _ in seen])
-    for mu, (_, count) in enumerate(seen):
-        if count:
-            raise ValueError(f"manifold {mu} holds {count} NaN or infinite entries; leave those examples out")
+    if len(shapes) < fewest:
+        most = {1: "one or more manifolds", 2: "two or more manifolds"}[fewest]
+        raise ValueError(f"expected {most}, got {len(shapes)}; pass one (points, features) array for each class")
+    expected = "expected (points, features) arrays with equal features"
+    for mu, shape in enumerate(shapes):
+        who = names[mu] if names else f"manifold {mu}"
+        if len(shape) != 2:
+            raise ValueError(f"{expected}, got {shape} for {who}; flatten each example")
+        if shape[0] == 0:
+            raise ValueError(f"{expected}, got no points for {who}; leave it out")
+        if shape[1] == 0:
+            raise ValueError(f"{expected}, got no features for {who}; give the activations of a layer")
+        if shape[1] != shapes[0][1]:
+            raise ValueError(f"{expected}, got {shape} for {who} beside {shapes[0]}; take all of them from one layer")
 
 
 def binary_unit(X: np.ndarray) -> float:

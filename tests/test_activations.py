@@ -1,8 +1,10 @@
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
+import weakref
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 
 from manigeo import create_activations, open_activations
-from manigeo.activations import Activations, StoredLayer, StoredManifolds
+from manigeo.activations import Activations, StoredLayer, StoredManifolds, reading
 from manigeo.activations.reading import _spans
 from manigeo.activations.writing import _chunk_rows
 from manigeo.errors import InputError, UsageError
@@ -455,3 +457,44 @@ def test_bad_rows_of_manifolds_that_stay_in_the_file_are_refused_when_they_are_r
         assert len(stored[0]) == 5
         with pytest.raises(InputError, match="layer 'a/b' holds NaN"):
             stored[2]
+
+
+def test_a_file_may_be_opened_without_a_with(path):
+    acts = open_activations(path)
+    clouds = acts.manifolds("features.0", "test")
+    assert repr(acts).startswith(f"<Activations {str(path)!r}: 3 layers, 51 examples of ")
+    acts.close()
+    assert repr(acts).endswith("(unpermuted, permuted, restored, test), closed>")
+    with pytest.raises(ValueError, match="is closed; use its manifolds while it is open"):
+        acts.manifolds("features.0", "test")
+    acts.close()  # again does no harm
+    with open_activations(path) as again:
+        np.testing.assert_array_equal(np.concatenate(again.manifolds("features.0", "test")), np.concatenate(clouds))
+        assert "closed" not in repr(again)
+    assert repr(again).endswith("closed>")
+
+
+def test_a_file_is_closed_when_nothing_refers_to_it(path):
+    acts = open_activations(path)
+    file, seen = acts._file, weakref.ref(acts)
+    del acts
+    gc.collect()
+    assert seen() is None
+    assert not file
+
+
+def test_a_file_that_is_refused_is_closed(path, monkeypatch):
+    opened, real = [], reading._opened
+    monkeypatch.setattr(reading, "_opened", lambda source: opened.append(real(source)) or opened[-1])
+    monkeypatch.setattr(reading, "_check_complete", lambda path, activations: activations.layer("no such layer"))
+    with pytest.raises(UsageError, match="no such layer") as caught:
+        open_activations(path)
+    assert caught.tb  # which holds the frame that opened it, so that nothing but closing closes it
+    assert not opened[0]
+
+
+def test_manifolds_that_stay_in_a_file_keep_it_open(path, monkeypatch):
+    monkeypatch.setattr(reading, "HELD_BYTES", 0)
+    clouds = open_activations(path).manifolds("features.0", "test")
+    gc.collect()
+    assert [X.shape for X in clouds] == clouds.shapes

@@ -99,7 +99,7 @@ def test_equal_samples_have_no_dimension_and_say_so(value, features):
 def test_what_is_no_sample_is_refused():
     with pytest.raises(ValueError, match="with equal features"):
         total_dimension([np.zeros((2, 3)), np.zeros((2, 4))])
-    with pytest.raises(ValueError, match="with equal features"):
+    with pytest.raises(ValueError, match="one or more manifolds, got 0"):
         total_dimension([])
     with pytest.raises(ValueError, match="share must be above 0 and at most 1, got 90"):
         total_dimension([np.eye(3)], share=90)

@@ -1,10 +1,13 @@
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manigeo import frame_geometry
+from manigeo import frame_geometry, manifold_capacity, manifold_geometry
 from manigeo.capacity.theory import ball_capacity, point_capacity
+from manigeo.errors import InputWarning
 from tests.reference import shared, simplex, theory_cases, vertices
 
 POINT_CASES = [case for case in theory_cases() if case["n_points"]]
@@ -111,6 +114,7 @@ def test_the_ball_of_a_manifolds_radius_and_dimension_has_about_its_capacity():
     assert ball_capacity(g.radius, g.dimension_prx) == pytest.approx(g.capacity, rel=0.06)  # 2 to 6 %, science
 
 
+@pytest.mark.filterwarnings("ignore::manigeo.errors.InputWarning")  # a few random points are around no centre
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), points=st.integers(2, 25), dim=st.integers(1, 20))
 def test_geometry_ignores_rotation_order_duplicates_interior_points_and_padding(seed, points, dim):
@@ -167,3 +171,79 @@ def test_points_that_are_not_finite_and_draws_that_do_not_fit_are_refused():
         frame_geometry(np.zeros((2, 2)), n_draws=0)
     with pytest.raises(ValueError, match='"rank" or "ambient"'):
         frame_geometry(np.zeros((2, 2)), dimension="full")
+
+
+# ------------------------------------------------------------------------------------- points that are around no centre
+@given(seed=st.integers(0, 2**32 - 1), M=st.integers(1, 12), dim=st.integers(1, 12), offset=st.floats(0.01, 1e6))
+@settings(max_examples=60, deadline=None)
+def test_points_around_their_mean_are_taken_and_activations_are_flagged(seed, M, dim, offset):
+    X = np.random.default_rng(seed).standard_normal((M, dim))
+    around = X - X.mean(axis=0)
+    assert frame_geometry(around, n_draws=2).flag == ""
+    spread = np.sqrt(np.square(around).sum() / max(M - 1, 1))
+    shift = np.eye(dim)[0] * (offset + 1.01 * spread * max(3 / np.sqrt(M), 1 / 3))
+    with pytest.warns(InputWarning, match="times as far from zero as they are from it.*manifold_geometry"):
+        flag = frame_geometry(around + shift, n_draws=2).flag
+    expected = shift[0] / spread if spread else np.inf
+    assert float(flag.removeprefix("off_center:")) == pytest.approx(expected, rel=6e-3)  # three digits
+
+
+@pytest.mark.parametrize(("M", "dim"), [(10, 1), (20, 5), (50, 20), (200, 3)])
+def test_samples_of_a_ball_around_its_centre_are_rarely_flagged(M, dim):
+    rng = np.random.default_rng(0)
+    clouds = [rng.standard_normal((M, dim)) for _ in range(100)]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", InputWarning)
+        flagged = [frame_geometry(X, n_draws=2).flag for X in clouds]
+    assert (
+        len(caught) == sum(map(bool, flagged)) <= 5
+    )  # beyond three standard errors are 1.5 % (Student's t of 9) or less
+
+
+# ------------------------------------------------------------------------------------------------- one manifold of many
+def test_one_manifold_among_others_is_that_of_all_manifolds_without_a_rule():
+    rng = np.random.default_rng(1)
+    clouds = [5 + rng.standard_normal(30) + 0.7 * rng.standard_normal((12, 30)) for _ in range(6)]
+    table = manifold_capacity(clouds, n_draws=2000, centers="keep").per_manifold
+    for mu, X in enumerate(clouds):
+        g = manifold_geometry(X, np.concatenate(clouds[:mu] + clouds[mu + 1 :]), n_draws=2000, seed=mu)
+        for name in ("capacity", "radius", "dimension"):
+            error = np.hypot(getattr(g, f"{name}_stderr"), table[f"{name}_stderr"][mu])
+            assert abs(getattr(g, name) - table[name][mu]) < 4.5 * error, name  # 18 comparisons
+
+
+def test_the_background_may_be_the_mean_itself():
+    rng = np.random.default_rng(2)
+    X, others = 3 + rng.standard_normal((8, 20)), rng.standard_normal((40, 20))
+    mean = np.concatenate([X, others]).mean(axis=0)
+    one, other = (manifold_geometry(X, background, n_draws=30) for background in (others, mean))
+    # means that differ in the last digit: 1e-14, times the condition of the points, which is below 100
+    assert one.capacity == pytest.approx(other.capacity, rel=1e-10)
+
+
+@pytest.mark.parametrize("radius", [0.2, 1.0, 4.0])
+def test_a_segment_of_activations_has_its_closed_form(radius):
+    segment = 7.0 + 2.0 * np.array([[1.0, radius], [1.0, -radius]])
+    g = manifold_geometry(segment, np.array([7.0, 7.0]), n_draws=20_000, seed=3)
+    exact = 1 / (1.5 - 2 / np.pi * np.arctan(1 / radius))
+    assert abs(g.capacity - exact) < 4 * g.capacity_stderr
+    assert g.rank == 1
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1.0, 1e200])
+def test_the_scale_and_shift_of_activations_do_not_matter(scale):
+    rng = np.random.default_rng(4)
+    X, others = rng.standard_normal((6, 10)) + 1, rng.standard_normal((20, 10))
+    g, h = (
+        manifold_geometry(X, others, n_draws=50),
+        manifold_geometry(scale * (X + 3), scale * (others + 3), n_draws=50),
+    )
+    assert g.capacity == pytest.approx(h.capacity, rel=1e-9)
+
+
+@pytest.mark.parametrize("value", [0.0, 5.0])
+def test_a_manifold_at_the_mean_of_all_has_no_geometry_and_says_so(value):
+    pair = value + np.array([[1.0, -1.0], [-1.0, 1.0]])
+    g = manifold_geometry(pair, np.full((3, 2), value), n_draws=10)
+    assert np.isnan([g.capacity, g.radius, g.dimension]).all()
+    assert (g.flag, g.n_draws) == ("zero_center", 10)

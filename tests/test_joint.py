@@ -329,7 +329,7 @@ def test_a_dead_layer_has_no_capacity_and_says_so():
     ("arguments", "message"),
     [
         ({"manifolds": [np.ones((2, 3))]}, "two or more manifolds, got 1"),
-        ({"manifolds": [np.ones((2, 3)), np.ones((2, 4))]}, r"equal features, got \[\(2, 3\), \(2, 4\)\]"),
+        ({"manifolds": [np.ones((2, 3)), np.ones((2, 4))]}, r"equal features, got \(2, 4\) for manifold 1"),
         ({"manifolds": [np.ones((2, 3)), np.array([[1.0, np.nan, np.inf]])]}, "manifold 1 holds 2 NaN"),
         ({"n_draws": 1}, "n_draws must be 2 or more, for a standard error, got 1"),
         ({"labels": "pairs"}, "labels must be one of .*got 'pairs'"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -32,7 +33,8 @@ HELD_BYTES = 256 << 20  # manifolds above this stay in the file
 
 
 class Activations:
-    """An open activation file; made by :func:`open_activations`.
+    """An open activation file; made by :func:`open_activations`, and closed by :meth:`close`, at the end of a ``with``, or
+    when nothing refers to it any more.
 
     ``layers`` in the order of execution, ``kinds`` that have examples, ``examples`` (the table), ``class_names``,
     ``provenance``, ``fingerprint``; ``complete``, ``n_done`` (examples whose rows are written) and ``shard`` say what of it
@@ -41,6 +43,7 @@ class Activations:
 
     def __init__(self, file: h5py.File, path: Path):
         self._file = file
+        self._closing = weakref.finalize(self, file.close)
         self._checked: set[str] = set()
         self.path = path
         self.provenance: dict[str, Any] = json.loads(file.attrs["provenance"])
@@ -58,6 +61,21 @@ class Activations:
         self.dtypes = {name: dataset.dtype.name for name, dataset in layer_datasets(file)}
         self._layers = {name: _stored_layer(name, dataset) for name, dataset in layer_datasets(file)}
 
+    def close(self) -> None:
+        """Close the file; manifolds that stay in it cannot be read any more, the tables stay."""
+        self._closing()
+
+    def __enter__(self) -> "Activations":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        kinds = ", ".join(self.kinds) or "no kind"
+        sizes = f"{len(self.layers)} layers, {len(self.examples)} examples of {len(self.class_names)} classes ({kinds})"
+        return f"<Activations {os.fspath(self.path)!r}: {sizes}{'' if self._file else ', closed'}>"
+
     @property
     def layers(self) -> tuple[str, ...]:
         return tuple(self._layers)
@@ -72,15 +90,18 @@ class Activations:
             raise UsageError(f"{self.path} has no layer {name!r}; it has {', '.join(self.layers)}")
         return self._layers[name]
 
+    def _dataset(self, layer: str) -> h5py.Dataset:
+        self.layer(layer)
+        if not self._file:
+            raise ValueError(f"{self.path} is closed; use its manifolds while it is open")
+        return self._file["layers"][layer]
+
     def rows(self, layer: str, rows: np.ndarray) -> np.ndarray:
         """Activations (rows, features) of the given examples.
 
         Raises :class:`~manigeo.errors.InputError` where they are NaN or infinite, or the file is damaged.
         """
-        self.layer(layer)
-        if not self._file:
-            raise ValueError(f"{self.path} is closed; use its manifolds while it is open")
-        dataset = self._file["layers"][layer]
+        dataset = self._dataset(layer)
         order = np.argsort(rows, kind="stable")
         try:
             self._check_once(layer, dataset)
@@ -120,7 +141,7 @@ class Activations:
         Raises ``ValueError`` for an unknown kind or more points than a class has.
         """
         sampled = list(sample_rows(self.examples, kind, per_class, seed, classes).values())
-        dataset = self._file["layers"][self.layer(layer).name]
+        dataset = self._dataset(layer)
         if sum(map(len, sampled)) * row_bytes(dataset) > HELD_BYTES:
             return StoredManifolds(partial(self.rows, layer), sampled, dataset.shape[1], row_bytes(dataset))
         return np.split(self.rows(layer, np.concatenate(sampled)), np.cumsum([len(rows) for rows in sampled])[:-1])
@@ -152,20 +173,28 @@ def _stored_layer(name: str, dataset: h5py.Dataset) -> StoredLayer:
     )
 
 
-@contextmanager
-def open_activations(path: str | os.PathLike[str]) -> Iterator[Activations]:
-    """Open an activation file for reading.
+def open_activations(path: str | os.PathLike[str]) -> Activations:
+    """Open an activation file for reading, for the length of a ``with`` or until it is closed.
+
+    ::
+
+        acts = open_activations("acts.h5")
+        clouds = acts.manifolds("features.3", "permuted")
 
     Raises :class:`~manigeo.errors.InputError` where it is missing, no HDF5 file, of another format or version, incomplete,
     a shard of a larger one, or does not match its fingerprint.
     """
-    with inspect_activations(path) as activations:
+    activations = inspect_activations(path)
+    try:
         _check_complete(Path(path), activations)
         if activations.shard is not None:
             raise InputError(
                 f"{path} is shard {activations.shard.number} of {activations.shard.of}: join them with manigeo merge"
             )
-        yield activations
+    except BaseException:
+        activations.close()
+        raise
+    return activations
 
 
 @contextmanager
@@ -178,9 +207,8 @@ def open_shard(path: str | os.PathLike[str]) -> Iterator[tuple[Activations, Shar
         yield activations, activations.shard
 
 
-@contextmanager
-def inspect_activations(path: str | os.PathLike[str]) -> Iterator[Activations]:
-    """Open what there is of an activation file, complete or not, whole or a shard, to say what it is.
+def inspect_activations(path: str | os.PathLike[str]) -> Activations:
+    """Open what there is of an activation file, complete or not, whole or a shard, to tell what it is.
 
     Where there is no ``path`` but its partial file, or that is asked for, it is as its last commit made it.
     """
@@ -192,11 +220,13 @@ def inspect_activations(path: str | os.PathLike[str]) -> Iterator[Activations]:
         source = CommittedFile(found, writable=False) if has_commit(found) else found
         check_heaps(found)
         file = _opened(source)
-    with file:
+    try:
         with readable(found):
             check_header(found, file)
-            activations = Activations(file, found)
-        yield activations
+            return Activations(file, found)
+    except BaseException:
+        file.close()
+        raise
 
 
 def _opened(source: Path | CommittedFile) -> h5py.File:

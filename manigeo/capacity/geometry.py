@@ -10,13 +10,22 @@ Chung, Lee & Sompolinsky (2018), Phys. Rev. X 8, 031003; conventions as in the a
     D_{M,prx} = \langle (t \cdot \hat s)^2 \rangle .
 """
 
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
 
 from manigeo.capacity.anchors import solve_cone
-from manigeo.manifolds import gram_coordinates, span_coordinates
+from manigeo.capacity.streams import Seed, generator
+from manigeo.errors import InputWarning
+from manigeo.inputs import Points, as_array, finite_points, in_range, joined, largest_entry
+from manigeo.manifolds import global_mean, gram_coordinates, span_coordinates
+
+# A centre this small against its points is the rounding of their mean in float32; radii would be a million and more.
+CENTER_RTOL = 1e-6
+_LARGEST = 1e150  # squares of more overflow
+_CENTERED = 1e-3  # of the centre norm: a centre as far off as this moves the radius by less than the draws do
 
 
 @dataclass(frozen=True)
@@ -25,7 +34,9 @@ class FrameGeometry:
 
     ``capacity`` and ``dimension``, ``dimension_prx`` have no unit, ``radius`` is in centre norms. ``rank`` is the
     dimension of the points' span; ``interior_fraction`` the share of draws that need no anchor; ``residual`` the largest
-    relative KKT residual of a draw, so that anyone can see whether the draws were solved.
+    relative KKT residual of a draw, so that anyone can see whether the draws were solved. ``flag`` is ``off_center:r`` where
+    the mean of the points is r times as far from the centre as they are from it, ``zero_center`` where there is no centre
+    norm and the numbers are NaN, and ``dropped:n`` counts points that were left out.
     """
 
     capacity: float
@@ -40,21 +51,26 @@ class FrameGeometry:
     rank: int
     n_draws: int
     residual: float
+    flag: str = ""
 
 
 def frame_geometry(
-    points: Float[np.ndarray, "points dim"],
+    points: Points,
     kappa: float = 0.0,
     n_draws: int = 300,
     *,
-    rng: np.random.Generator | None = None,
-    draws: Float[np.ndarray, "draws dim_plus_1"] | None = None,
+    rng: Seed | None = None,
+    seed: Seed | None = None,
+    draws: Points | None = None,
     dimension: str = "rank",
+    nan: str = "raise",
     solver: str = "pivoting",
 ) -> FrameGeometry:
     r"""Capacity, radius and dimension of the manifold of ``points``, by ``n_draws`` Gaussian draws.
 
-    ``points`` (M, D) are given around the manifold's centre, in units of the centre norm: :math:`(X - x_0)/|x_0|`.
+    ``points`` (M, D) are given around the manifold's centre, in units of the centre norm: :math:`(X - x_0)/|x_0|`. Of
+    activations as they are :func:`manifold_geometry` makes such points; where the mean of the points is far from zero
+    (three standard errors, and a third of their spread), they are none: a warning, and the flag ``off_center``.
     ``draws`` (n_draws, D + 1), with the last column along the centre, replaces random draws: the same draws give the same
     numbers in any program. ``dimension`` says which D multiplies :math:`\langle\hat t\cdot\hat s\rangle^2`: the ``"rank"``
     of the points (padding with null directions then changes nothing) or ``"ambient"``, the number of columns, as the
@@ -64,6 +80,7 @@ def frame_geometry(
     the capacity is at most :math:`2\sqrt{\alpha/n_t}`, and is returned.
 
     Where no draw needs an anchor, capacity is infinite as far as the draws can tell: ``inf``, its error NaN.
+    ``seed`` or ``rng`` draws, seed 0 without either; ``nan`` is ``"raise"`` or ``"drop"`` (:mod:`manigeo.inputs`).
 
     Raises ``ValueError`` on points, draws or a margin that are not finite, and on arrays of another shape.
 
@@ -71,18 +88,74 @@ def frame_geometry(
     >>> abs(g.capacity - 1.0) < 4 * g.capacity_stderr  # a segment of radius 1
     True
     """
-    points = np.asarray(points, dtype=np.float64)
-    draws = None if draws is None else np.asarray(draws, dtype=np.float64)
-    _check_request(points, draws, kappa, n_draws, dimension)
+    X = as_array(points).astype(np.float64, copy=False)
+    given = None if draws is None else as_array(draws, "draws").astype(np.float64, copy=False)
+    _check_request(X, given, kappa, n_draws, dimension)
+    X, left_out = finite_points(X, nan)
+    off_center = _off_center(X)
     if dimension == "rank":
-        span = span_coordinates(points)
-        t = None if draws is None else _draws_in_span(points, span, draws)
+        span = span_coordinates(X)
+        t = None if given is None else _draws_in_span(X, span, given)
     else:
-        span, t = points, draws
+        span, t = X, given
     if t is None:
-        t = (rng or np.random.default_rng()).standard_normal((n_draws, span.shape[1] + 1))
-    rank = span_coordinates(points).shape[1] if dimension == "ambient" else span.shape[1]
-    return _geometry(np.column_stack([span, np.ones(len(span))]), t, kappa, rank, solver)
+        t = generator(seed, rng).standard_normal((n_draws, span.shape[1] + 1))
+    rank = span_coordinates(X).shape[1] if dimension == "ambient" else span.shape[1]
+    geometry = _geometry(np.column_stack([span, np.ones(len(span))]), t, kappa, rank, solver)
+    return replace(geometry, flag=joined(off_center, left_out))
+
+
+def manifold_geometry(
+    points: Points,
+    background: Points,
+    kappa: float = 0.0,
+    n_draws: int = 300,
+    *,
+    seed: Seed | None = None,
+    rng: Seed | None = None,
+    nan: str = "raise",
+    solver: str = "pivoting",
+) -> FrameGeometry:
+    r"""Capacity, radius and dimension of one manifold among others, from activations as they are, by ``n_draws`` draws.
+
+    .. math:: x_0 = \langle x \rangle_X - m, \qquad S = (X - \langle x \rangle_X) / |x_0|
+
+    ``points`` (M, N) are activations of the manifold as they are. ``background`` (samples, N) are those of all other
+    manifolds, and m is the mean of these and of the points; or it is m itself, (N,). What the manifolds share stays, as in
+    ``manifold_capacity(..., centers="keep")``, which does this for every manifold.
+
+    A manifold whose centre vanishes against its points has no scale: NaN, flag ``zero_center``.
+
+    Raises ``ValueError`` for points and a background of different features, NaN or infinite entries, and a margin that is
+    not finite.
+
+    >>> segment, others = np.array([[3.0, 1.0], [3.0, -1.0]]), np.array([[-3.0, 0.0], [-3.0, 0.0]])
+    >>> g = manifold_geometry(segment, others, n_draws=4000, seed=0)
+    >>> exact = 1 / (1.5 - 2 / np.pi * np.arctan(3))  # of a segment of radius 1/3
+    >>> bool(abs(g.capacity - exact) < 4 * g.capacity_stderr)
+    True
+    """
+    X, B = as_array(points), as_array(background, "background")
+    if X.ndim != 2 or B.ndim not in (1, 2) or 0 in X.shape + B.shape or X.shape[1] != B.shape[-1]:
+        raise ValueError(
+            f"expected points (points, features) and the background (samples, features), or its mean (features,), "
+            f"got {X.shape} and {B.shape}; take both from one layer"
+        )
+    X, left_out = finite_points(X.astype(np.float64, copy=False), nan)
+    is_mean = B.ndim == 1
+    B, left_out_of_others = finite_points(np.atleast_2d(B.astype(np.float64, copy=False)), nan, "background")
+    flag = joined(left_out, left_out_of_others and f"background_{left_out_of_others}")
+    (X, B), _ = in_range([X, B])
+    mean = B[0] if is_mean else global_mean([X, B])
+    X = X - mean
+    center = X.mean(axis=0)
+    length = float(np.linalg.norm(center))
+    if length <= CENTER_RTOL * np.sqrt(np.square(X).sum(axis=1).mean() + np.square(mean).sum()):
+        undefined = dict.fromkeys(FrameGeometry.__dataclass_fields__, np.nan) | {"rank": 0, "n_draws": n_draws}
+        return FrameGeometry(**(undefined | {"flag": joined("zero_center", flag)}))  # type: ignore[arg-type]
+    around = (X - center) / length
+    geometry = frame_geometry(around, kappa, n_draws, rng=generator(seed, rng), solver=solver)
+    return replace(geometry, flag=joined(geometry.flag, flag))
 
 
 def cone_geometry(
@@ -111,22 +184,47 @@ def cone_geometry(
 def _check_request(points: np.ndarray, draws: np.ndarray | None, kappa: float, n_draws: int, dimension: str) -> None:
     if dimension not in ("rank", "ambient"):
         raise ValueError(f'dimension must be "rank" or "ambient", got {dimension!r}')
-    if points.ndim != 2 or len(points) == 0 or not np.isfinite(points).all():
-        raise ValueError(f"points must be finite, (points, dim) with at least one row, got shape {points.shape}")
+    if points.ndim != 2 or len(points) == 0:
+        raise ValueError(f"points must be a (points, dim) array with at least one row, got shape {points.shape}")
+    if _LARGEST < largest_entry(points) < np.inf:
+        raise ValueError(
+            f"points reach {largest_entry(points):.3g}, expected units of the centre norm, in which they are about 1; "
+            "manifold_geometry makes them"
+        )
     check_sampling(kappa, n_draws)
     if draws is None:
         return
     if draws.ndim != 2 or draws.shape[1] != points.shape[1] + 1 or len(draws) == 0:
         raise ValueError(f"draws need {points.shape[1] + 1} columns (the points' and the centre's), got {draws.shape}")
-    if not np.isfinite(draws).all():
-        raise ValueError("draws must be finite")
+    if not largest_entry(draws) <= _LARGEST:
+        raise ValueError(f"draws must be finite, and standard normal, got entries up to {largest_entry(draws):.3g}")
 
 
 def check_sampling(kappa: float, n_draws: int) -> None:
-    if not np.isfinite(kappa):
+    if not abs(kappa) <= _LARGEST:
         raise ValueError(f"kappa must be finite, got {kappa}; 0 is no margin")
     if n_draws < 2:
         raise ValueError(f"n_draws must be 2 or more for a standard error, got {n_draws}; 300 are usual")
+
+
+def _off_center(points: Float[np.ndarray, "points dim"]) -> str:
+    """The flag of points that are not around zero, and a warning with the remedy.
+
+    Points around their own mean, or sampled around a known centre, are within three standard errors of it.
+    """
+    M, mean = len(points), points.mean(axis=0)
+    distance = float(np.linalg.norm(mean))
+    spread = float(np.sqrt(np.square(points - mean).sum() / max(M - 1, 1)))
+    if distance <= _CENTERED or distance <= spread * max(3 / np.sqrt(M), 1 / 3):
+        return ""
+    ratio = distance / spread if spread else np.inf
+    warnings.warn(
+        f"the mean of the points is {ratio:.3g} times as far from zero as they are from it: expected points around the "
+        "manifold's centre, in units of the centre norm; manigeo.manifold_geometry makes them from activations",
+        InputWarning,
+        stacklevel=3,
+    )
+    return f"off_center:{ratio:.3g}"
 
 
 def _draws_in_span(points: np.ndarray, span: np.ndarray, draws: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ its points with the multipliers as weights (zero where there is no mass). What t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 import joblib
@@ -32,10 +32,9 @@ from manigeo.capacity.glue import (
     measure_draw,
     per_class,
 )
-from manigeo.capacity.streams import stream
+from manigeo.capacity.streams import Seed, seed_sequence, stream
+from manigeo.inputs import Manifolds, in_range, joined, take_manifolds
 from manigeo.manifolds import (
-    binary_unit,
-    check_manifolds,
     class_means,
     global_mean,
     gram_coordinates,
@@ -98,15 +97,18 @@ class JointCapacity:
 
 
 def joint_capacity(
-    manifolds: Sequence[np.ndarray],
+    manifolds: Manifolds,
     n_draws: int = 100,
     *,
     labels: str = "random",
     points: str = "all",
-    seed: int | np.random.SeedSequence = 0,
+    per_class: int | str | None = "smallest",
+    nan: str = "raise",
+    seed: Seed | None = None,
+    rng: Seed | None = None,
     n_jobs: int = 1,
 ) -> JointCapacity:
-    r"""Joint capacity and GLUE geometry of a sequence of manifolds, arrays ``(points, features)``.
+    r"""Joint capacity and GLUE geometry of a sequence of manifolds, arrays ``(points, features)`` of any origin.
 
     .. math:: \alpha = P \,/\, \mathrm{E}_{t, y} |\mathrm{proj}(t)|^2
 
@@ -118,6 +120,9 @@ def joint_capacity(
     Points in general position have capacity 2 while there are enough features, and P/N where there are not: then
     the result is ``saturated``. A layer whose samples are all equal gives NaN, flag ``no_spread``.
 
+    ``per_class``: points of each manifold, by default as many as the smallest has; ``nan``: ``"raise"`` or ``"drop"``; what
+    is left out is flagged. ``seed`` or ``rng`` draws, seed 0 without either (:mod:`manigeo.inputs`).
+
     Raises ``ValueError`` for fewer than two manifolds, arrays that do not share their features, NaN or infinite entries,
     fewer than two draws, and labels or points that are none of the above.
 
@@ -125,14 +130,15 @@ def joint_capacity(
     >>> abs(r.capacity - 2.0) < 4 * r.stderr
     True
     """
-    manifolds = [np.asarray(X) for X in manifolds]
-    check_manifolds(manifolds)
+    root = seed_sequence(seed, rng)
+    taken, left_out = take_manifolds(manifolds, nan=nan, per_class=per_class, seed=root, held=True)
     _check_request(n_draws, labels, points)
     with threadpool_limits(limits=1, user_api="blas"):  # bits then do not depend on the number of cores
-        sample = _sample(*_view(_in_range(manifolds), points))
+        sample = _sample(*_view(in_range(taken)[0], points))
         if sample is None:
-            return _undefined(len(manifolds), n_draws, "no_spread")
-        return _joint(sample, _Randomness(seed, labels), n_draws, n_jobs)
+            return _undefined(len(taken), n_draws, joined("no_spread", left_out))
+        result = _joint(sample, _Randomness(root, labels), n_draws, n_jobs)
+    return replace(result, flag=joined(result.flag, left_out))
 
 
 def _check_request(n_draws: int, labels: str, points: str) -> None:
@@ -140,12 +146,6 @@ def _check_request(n_draws: int, labels: str, points: str) -> None:
         raise ValueError(f"labels must be one of {LABELS} and points one of {POINTS}, got {labels!r} and {points!r}")
     if n_draws < 2:
         raise ValueError(f"n_draws must be 2 or more, for a standard error, got {n_draws}")
-
-
-def _in_range(manifolds: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
-    """As they are, unless their squares would overflow or vanish."""
-    unit = max(binary_unit(X) for X in manifolds)
-    return manifolds if 2.0**-300 < unit < 2.0**300 else [np.divide(X, unit, dtype=np.float64) for X in manifolds]
 
 
 def _view(manifolds: Sequence[np.ndarray], points: str) -> tuple[list[np.ndarray], Float[np.ndarray, " features"]]:

@@ -16,10 +16,10 @@ from threadpoolctl import threadpool_limits
 
 from manigeo.capacity.cavity import Cavity, cavity, centers_in_metric, grams_without
 from manigeo.capacity.centers import center_correlation, low_rank_centers
-from manigeo.capacity.geometry import FrameGeometry, check_sampling, cone_geometry
+from manigeo.capacity.geometry import CENTER_RTOL, FrameGeometry, check_sampling, cone_geometry
 from manigeo.capacity.pooled import Moments, around_centers, is_flat, moments
 from manigeo.capacity.span import PooledPoints, pooled_points
-from manigeo.capacity.streams import stream
+from manigeo.capacity.streams import Seed, seed_sequence, stream
 from manigeo.capacity.uncertainty import (
     MEASURES,
     aggregates,
@@ -27,10 +27,9 @@ from manigeo.capacity.uncertainty import (
     stderr_over_draws,
     stderr_over_manifolds,
 )
-from manigeo.manifolds import RANK_RTOL, check_shapes
+from manigeo.inputs import Manifolds, joined, take_manifolds
+from manigeo.manifolds import RANK_RTOL
 
-# A centre this small against its points is the rounding of their mean in float32; radii would be a million and more.
-_CENTER_RTOL = 1e-6
 # Points this near their centre are at it: the rounding of a mean in float64.
 _POINT_RTOL = 1e-15
 
@@ -106,16 +105,19 @@ class ManifoldCapacity:
 
 
 def manifold_capacity(
-    manifolds: Sequence[np.ndarray],
+    manifolds: Manifolds,
     kappa: float = 0.0,
     n_draws: int = 300,
     centers: str = "auto",
-    seed: int | np.random.SeedSequence = 0,
+    seed: Seed | None = None,
     *,
     errors: str = "auto",
+    per_class: int | str | None = "smallest",
+    nan: str = "raise",
+    rng: Seed | None = None,
     solver: str = "pivoting",
 ) -> ManifoldCapacity:
-    r"""Mean-field capacity, radius and dimension of a sequence of manifolds, arrays ``(points, features)``.
+    r"""Mean-field capacity, radius and dimension of a sequence of manifolds, arrays ``(points, features)`` of any origin.
 
     .. math:: \frac1\alpha = \frac1P \sum_\mu \frac1{\alpha_\mu},
               \qquad R = \frac1P\sum_\mu R_\mu,\quad D = \frac1P\sum_\mu D_\mu
@@ -123,8 +125,11 @@ def manifold_capacity(
     ``centers``: what is done about the directions that manifolds share. ``"auto"`` sees each in the metric that the others
     leave (:mod:`manigeo.capacity.cavity`), ``"reference"`` removes directions of the centres as the authors do
     (:mod:`manigeo.capacity.centers`), ``"keep"`` does nothing. Manifold ``mu`` draws from ``SeedSequence(seed)`` keyed by
-    its position, so results do not depend on the other manifolds' draws.
-    M points have capacity 2/M or more: never compare manifolds of different M.
+    its position, so results do not depend on the other manifolds' draws; ``rng`` may take the place of ``seed``.
+
+    M points have capacity 2/M or more: never compare manifolds of different M. ``per_class`` points of each are taken, by
+    default as many as the smallest has; ``nan`` is ``"raise"`` or ``"drop"``; what is left out is flagged
+    (:mod:`manigeo.inputs`).
 
     A manifold whose centre vanishes has no scale: NaN, flag ``zero_center``. One that no draw needs an anchor for has
     infinite capacity as far as the draws can tell: flag ``all_interior``; the harmonic mean takes it as it is.
@@ -146,7 +151,8 @@ def manifold_capacity(
     >>> abs(r.capacity - 2 / 20) < 4 * r.stderr.capacity
     True
     """
-    _check_manifolds(manifolds)
+    root = seed_sequence(seed, rng)
+    taken, left_out = take_manifolds(manifolds, nan=nan, per_class=per_class, seed=root)
     check_sampling(kappa, n_draws)
     if centers not in RULES:
         raise ValueError(f"centers must be one of {RULES}, got {centers!r}")
@@ -155,7 +161,8 @@ def manifold_capacity(
     # Thousands of products of small matrices: one BLAS thread was ten times faster than two, and makes the result
     # independent of the number of cores.
     with threadpool_limits(limits=1, user_api="blas"):
-        return _mean_field(manifolds, _Draws(kappa, n_draws, seed, solver), centers, errors)
+        result = _mean_field(taken, _Draws(kappa, n_draws, root, solver), centers, errors)
+    return replace(result, flag=joined(result.flag, left_out))
 
 
 Cone = tuple[np.ndarray, np.ndarray]  # inner products (sideways, along), see cone_geometry
@@ -181,7 +188,6 @@ class _Draws:
 
 def _mean_field(manifolds: Sequence[np.ndarray], draws: _Draws, centers: str, errors: str) -> ManifoldCapacity:
     pooled = moments(manifolds, stream(_DATA_STREAM))
-    _check_finite(manifolds, pooled)
     rho, rho_stderr = center_correlation(pooled.centers)
     seen = _SEEN[centers](manifolds, pooled)
     table = draws.table(seen.cones, range(len(manifolds)))
@@ -209,18 +215,6 @@ def _mean_field(manifolds: Sequence[np.ndarray], draws: _Draws, centers: str, er
         stderr_draws=Errors(**stderr_over_draws(defined), center_correlation=0.0),
         per_manifold=table,
     )
-
-
-def _check_manifolds(manifolds: Sequence[np.ndarray]) -> None:
-    """Of shapes alone, which manifolds that stay in a file know unread; of numbers, see :func:`_check_finite`."""
-    check_shapes(getattr(manifolds, "shapes", None) or [X.shape for X in manifolds])
-
-
-def _check_finite(manifolds: Sequence[np.ndarray], pooled: Moments) -> None:
-    """NaN and infinity survive sums, so that only what is wrong is looked at twice."""
-    for mu in np.flatnonzero(~np.isfinite(pooled.mean_squares)):
-        if count := int(np.count_nonzero(~np.isfinite(manifolds[int(mu)]))):
-            raise ValueError(f"manifold {mu} holds {count} NaN or infinite entries; leave those examples out")
 
 
 @dataclass(frozen=True)
@@ -285,7 +279,7 @@ RULES = tuple(_SEEN)
 
 def _defined(cones: Sequence[Cone], pooled: Moments) -> list[Cone | None]:
     """None where the centre is the rounding of a mean, and a single point where the spread is."""
-    has_center = np.linalg.norm(pooled.centers, axis=1) > _CENTER_RTOL * np.sqrt(pooled.mean_squares)
+    has_center = np.linalg.norm(pooled.centers, axis=1) > CENTER_RTOL * np.sqrt(pooled.mean_squares)
     squares = np.array([np.trace(gram) / len(gram) for gram in pooled.grams])
     has_spread = squares > _POINT_RTOL**2 * pooled.mean_squares
     return [

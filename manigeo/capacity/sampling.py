@@ -11,18 +11,22 @@ import numpy as np
 import pandas as pd
 
 from manigeo.capacity.mean_field import manifold_capacity
-from manigeo.capacity.streams import stream
+from manigeo.capacity.streams import Seed, generator, seed_sequence, stream
+from manigeo.inputs import Manifolds, joined, take_manifolds, whole_number
 
 _SWEPT = ("capacity", "radius", "dimension")
 
 
 def capacity_vs_M(
-    manifolds: Sequence[np.ndarray],
+    manifolds: Manifolds,
     sizes: Sequence[int],
     kappa: float = 0.0,
     n_draws: int = 300,
     centers: str = "auto",
-    seed: int | np.random.SeedSequence = 0,
+    seed: Seed | None = None,
+    *,
+    nan: str = "raise",
+    rng: Seed | None = None,
 ) -> pd.DataFrame:
     r"""Mean-field capacity, radius and dimension of the manifolds at M points each, for every M of ``sizes``.
 
@@ -30,8 +34,9 @@ def capacity_vs_M(
 
     A row per M, ascending: ``M``, ``capacity``, ``radius``, ``dimension``, each with its ``_stderr`` over manifolds,
     ``floor`` = 2/M (NaN at other margins), ``center_rank``, ``n_manifolds`` and ``flag`` (those of
-    :func:`~manigeo.capacity.mean_field.manifold_capacity`). Each manifold's points are put in an order that ``seed``, a
-    number, and its position decide; M takes the first M of them.
+    :func:`~manigeo.capacity.mean_field.manifold_capacity`). Each manifold's points are put in an order that ``seed`` (or
+    ``rng``) and its position decide; M takes the first M of them. Manifolds may be of any origin and have different numbers
+    of points; ``nan`` is ``"raise"`` or ``"drop"``, which is flagged (:mod:`manigeo.inputs`).
 
     Raises ``ValueError`` for no sizes, and sizes below 1 or above the number of points of the smallest manifold.
 
@@ -40,21 +45,23 @@ def capacity_vs_M(
     >>> bool(np.allclose(table["capacity"], table["floor"], rtol=0.2))  # no structure: the floor
     True
     """
-    sizes = sorted(set(sizes))
-    smallest = min((len(X) for X in manifolds), default=0)
+    root = seed_sequence(seed, rng)
+    taken, left_out = take_manifolds(manifolds, nan=nan)
+    lengths = [shape[0] for shape in getattr(taken, "shapes", [X.shape for X in taken])]
+    smallest, sizes = min(lengths), sorted({whole_number(size, "sizes", least=0) for size in sizes})
     if not sizes or sizes[0] < 1 or sizes[-1] > smallest:
         raise ValueError(
             f"sizes must be one or more numbers from 1 to {smallest}, the smallest manifold's; got {sizes}"
         )
     # a longer key than that of a manifold's draws, so another stream
-    orders = [stream(seed, mu, 0).permutation(len(X)) for mu, X in enumerate(manifolds)]
+    orders = [stream(root, mu, 0).permutation(length) for mu, length in enumerate(lengths)]
     rows = []
     for size in sizes:
-        sample = [X[order[:size]] for X, order in zip(manifolds, orders, strict=True)]
-        r = manifold_capacity(sample, kappa, n_draws, centers, seed)
+        sample = [X[order[:size]] for X, order in zip(taken, orders, strict=True)]
+        r = manifold_capacity(sample, kappa, n_draws, centers, root)
         measured = {name: getattr(r, name) for name in _SWEPT}
         errors = {f"{name}_stderr": getattr(r.stderr, name) for name in _SWEPT}
-        extra = {"center_rank": r.center_rank, "n_manifolds": r.n_manifolds, "flag": r.flag}
+        extra = {"center_rank": r.center_rank, "n_manifolds": r.n_manifolds, "flag": joined(r.flag, left_out)}
         rows.append({"M": size, **measured, **errors, "floor": unstructured_capacity(size, kappa), **extra})
     return pd.DataFrame(rows)
 
@@ -73,7 +80,9 @@ def bootstrap_intervals(
     per_manifold: pd.DataFrame,
     n_resamples: int = 1000,
     confidence: float = 0.95,
-    seed: int | np.random.SeedSequence = 0,
+    seed: Seed | None = None,
+    *,
+    rng: Seed | None = None,
 ) -> Mapping[str, tuple[float, float]]:
     r"""Percentile intervals of capacity, radius and dimension over manifolds drawn with replacement.
 
@@ -97,7 +106,7 @@ def bootstrap_intervals(
     if len(columns) < 2:
         return dict.fromkeys(_SWEPT, (np.nan, np.nan))
     inverse = pd.DataFrame({"capacity": 1 / columns["capacity"], **columns[["radius", "dimension"]]}).to_numpy()
-    taken = stream(seed).integers(len(inverse), size=(n_resamples, len(inverse)))
+    taken = generator(seed, rng).integers(len(inverse), size=(n_resamples, len(inverse)))
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
     low, high = np.quantile(inverse[taken].mean(axis=1), tails, axis=0)
     with np.errstate(divide="ignore"):  # resamples of infinite capacity alone

@@ -14,7 +14,7 @@ Every dichotomy is decided with a certificate, see :mod:`manigeo.capacity.separa
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -23,8 +23,9 @@ from scipy.special import log_ndtr
 from threadpoolctl import threadpool_limits
 
 from manigeo.capacity.separation import Separation, linear_separation, whitened
-from manigeo.capacity.streams import stream
-from manigeo.manifolds import check_manifolds, global_mean, principal_directions, span_coordinates
+from manigeo.capacity.streams import Seed, seed_sequence, stream
+from manigeo.inputs import Manifolds, joined, take_manifolds
+from manigeo.manifolds import global_mean, principal_directions, span_coordinates
 
 # A point this close to the mean, in roundings of the data's type and against the data's size, is at the mean.
 _ZERO_ULPS = 4
@@ -60,13 +61,16 @@ class SimulatedCapacity:
 
 
 def simulated_capacity(
-    manifolds: Sequence[np.ndarray],
+    manifolds: Manifolds,
     n_dichotomies: int = 200,
     *,
     bias: bool = False,
-    seed: int | np.random.SeedSequence = 0,
+    per_class: int | str | None = "smallest",
+    nan: str = "raise",
+    seed: Seed | None = None,
+    rng: Seed | None = None,
 ) -> SimulatedCapacity:
-    r"""Capacity of a sequence of manifolds, arrays ``(points, features)``, by the separability of random dichotomies.
+    r"""Capacity of a sequence of manifolds, arrays ``(points, features)`` of any origin, by separability of dichotomies.
 
     .. math:: \alpha = P / N_c, \qquad p(n) \approx \Phi\big((\sqrt n - \sqrt{N_c}) / w\big)
 
@@ -81,6 +85,9 @@ def simulated_capacity(
     ``not_separable:alpha<P/rank`` in numbers. With a bias, few manifolds can be separable in one dimension already:
     NaN, ``separable_in_1:alpha>P``.
 
+    ``per_class``: points of each manifold, by default as many as the smallest has; ``nan``: ``"raise"`` or ``"drop"``; what
+    is left out is flagged. ``seed`` or ``rng`` draws, seed 0 without either (:mod:`manigeo.inputs`).
+
     Raises ``ValueError`` for fewer than two manifolds, arrays that do not share their features, NaN or infinite entries,
     fewer than 50 dichotomies.
 
@@ -89,17 +96,18 @@ def simulated_capacity(
     >>> abs(r.capacity - 2.0) < 4 * r.stderr
     True
     """
-    manifolds = [np.asarray(X) for X in manifolds]
-    check_manifolds(manifolds)
+    root = seed_sequence(seed, rng)
+    taken, left_out = take_manifolds(manifolds, nan=nan, per_class=per_class, seed=root, held=True)
     if n_dichotomies < 50:
         raise ValueError(f"n_dichotomies must be 50 or more to find a crossing, got {n_dichotomies}")
     with threadpool_limits(limits=1, user_api="blas"):
-        points = _coordinates(manifolds)
-        experiment = _Experiment(points, np.array([len(X) for X in manifolds]), bias, seed)
+        points = _coordinates(taken)
+        experiment = _Experiment(points, np.array([len(X) for X in taken]), bias, root)
         if points.shape[1] > 0:
             _bracket(experiment, max(3, n_dichotomies // _BATCH_SHARE))
             _refine(experiment, n_dichotomies)
-    return _result(experiment)
+    result = _result(experiment)
+    return replace(result, flag=joined(result.flag, left_out))
 
 
 def _coordinates(manifolds: Sequence[np.ndarray]) -> Float[np.ndarray, "points rank"]:

@@ -3,10 +3,37 @@ r"""Closed forms of mean-field capacity: points in general position and L2 balls
 Gardner (1988) for points; Chung, Lee & Sompolinsky (2016, 2018) for balls. They are the oracles of the tests and the
 curves one lays over measured geometry. Notation: :math:`Dt_0` is the standard normal measure, :math:`\chi_D` the
 density of the norm of a standard normal vector in :math:`D` dimensions.
+
+All take numbers, which give a number, or arrays (or lists, tensors), which are broadcast as in numpy.
 """
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
 
 import numpy as np
 from scipy import integrate, special, stats
+
+from manigeo.inputs import as_array
+
+# Fourth powers of more overflow, and a ball below one over it is a point, to all digits.
+_LARGEST = 1e50
+_INTEGRAL_RTOL, _INTEGRAL_ATOL = 1e-6, 1e-12
+
+
+def _elementwise(f: Callable[..., float]) -> Callable[..., Any]:
+    """f of numbers as one of arrays that broadcast; numbers go in and come out as they are."""
+    by_element = np.vectorize(f, otypes=[float])
+
+    @wraps(f)
+    def of_arrays(*args: Any, **kwargs: Any) -> Any:
+        given = [*args, *kwargs.values()]
+        if all(np.ndim(x) == 0 for x in given):
+            return f(*args, **kwargs)
+        arrays = [as_array(x, "values") for x in given]
+        return by_element(*arrays[: len(args)], **dict(zip(kwargs, arrays[len(args) :], strict=True)))
+
+    return of_arrays
 
 
 def _phi(x: float) -> float:
@@ -18,6 +45,7 @@ def _second_moment_below(k: float) -> float:
     return float((1 + k * k) * special.ndtr(k) + k * _phi(k))
 
 
+@_elementwise
 def point_capacity(kappa: float = 0.0) -> float:
     r"""Capacity of the perceptron for points in general position, at margin ``kappa``.
 
@@ -27,23 +55,45 @@ def point_capacity(kappa: float = 0.0) -> float:
 
     >>> point_capacity(0.0)
     2.0
+    >>> point_capacity([0.0, 1.0]).round(3).tolist()
+    [2.0, 0.52]
     """
-    return 1.0 / _second_moment_below(kappa)
+    _check_margin(kappa)
+    return _reciprocal(_second_moment_below(kappa))
 
 
-def _over_chi(f, dimension: float) -> float:
+def _over_chi(f: Callable[[float], float], dimension: float) -> float:
     """Mean of ``f(|t|)`` over a standard normal vector t of ``dimension`` dimensions."""
     chi = stats.chi(dimension)
     low, high = float(chi.ppf(1e-16)), float(chi.isf(1e-16))
-    value, _ = integrate.quad(lambda t: chi.pdf(t) * f(t), low, high, epsabs=1e-12, epsrel=1e-10, limit=400)
-    return float(value)
+    value, error = _quad(lambda t: chi.pdf(t) * f(t), low, high, _INTEGRAL_ATOL)
+    # known no better than this at radii and dimensions that are far from those of any manifold
+    return value if error <= _INTEGRAL_RTOL * abs(value) + _INTEGRAL_ATOL else np.nan
 
 
-def _check_ball(radius: float, dimension: float) -> None:
-    if not (radius >= 0 and dimension >= 0):
-        raise ValueError(f"a ball has radius >= 0 and dimension >= 0, got {radius} and {dimension}")
+def _quad(f: Callable[[float], float], low: float, high: float, atol: float) -> tuple[float, float]:
+    """An integral and its error, which the caller judges."""
+    with np.errstate(all="ignore"):
+        value, error, *_ = integrate.quad(f, low, high, epsabs=atol, epsrel=1e-10, limit=400, full_output=1)
+    return float(value), float(error)
 
 
+def _reciprocal(x: float) -> float:
+    return 1.0 / x if x else np.inf
+
+
+def _check_margin(kappa: float) -> None:
+    if not abs(kappa) <= _LARGEST:
+        raise ValueError(f"kappa must be finite, got {kappa}; 0 is no margin")
+
+
+def _check_ball(radius: float, dimension: float, kappa: float) -> None:
+    _check_margin(kappa)
+    if not (0 <= radius <= _LARGEST and 0 <= dimension <= _LARGEST):
+        raise ValueError(f"a ball has radius >= 0 and dimension >= 0, 1e50 at most, got {radius} and {dimension}")
+
+
+@_elementwise
 def ball_capacity(radius: float, dimension: float, kappa: float = 0.0) -> float:
     r"""Capacity of L2 balls of ``radius`` (in units of the centre norm) in ``dimension`` dimensions (real, >= 0).
 
@@ -51,13 +101,16 @@ def ball_capacity(radius: float, dimension: float, kappa: float = 0.0) -> float:
               \frac{(tR + \kappa - t_0)^2}{1 + R^2} + \int_{-\infty}^{\kappa - t/R} Dt_0\,[(t_0 - \kappa)^2 + t^2] \Big\}
 
     The first integral is over draws whose anchor lies on the ball's surface, the second over those that every point of
-    the ball supports. Radius or dimension 0 is a point. Chung, Lee & Sompolinsky (2018), Phys. Rev. X 8, 031003.
+    the ball supports. Radius or dimension 0 is a point; NaN where the integral is not found to six digits. Chung, Lee &
+    Sompolinsky (2018), Phys. Rev. X 8, 031003.
 
     >>> round(ball_capacity(1.0, 5), 9)  # 2 / (D + 1)
     0.333333333
+    >>> ball_capacity([[0.5], [1.0]], [1, 5]).round(3).tolist()  # two radii, two dimensions
+    [[1.258, 0.577], [1.0, 0.333]]
     """
-    _check_ball(radius, dimension)
-    if radius == 0 or dimension == 0:
+    _check_ball(radius, dimension, kappa)
+    if radius <= 1 / _LARGEST or dimension == 0:
         return point_capacity(kappa)
 
     def inverse_given(t: float) -> float:
@@ -69,7 +122,7 @@ def ball_capacity(radius: float, dimension: float, kappa: float = 0.0) -> float:
         embedded += ((kappa - inner) ** 2 + t**2) * special.ndtr(inner)
         return touching / (1 + radius**2) + embedded
 
-    return 1.0 / _over_chi(inverse_given, dimension)
+    return _reciprocal(_over_chi(inverse_given, dimension))
 
 
 def _first_moment_below(k: float) -> float:
@@ -77,6 +130,7 @@ def _first_moment_below(k: float) -> float:
     return float(k * special.ndtr(k) + _phi(k))
 
 
+@_elementwise
 def ball_radius(radius: float, dimension: float, kappa: float = 0.0) -> float:
     r"""Manifold radius :math:`R_M` of an L2 ball: below its own where many draws are supported by its inside.
 
@@ -86,13 +140,13 @@ def ball_radius(radius: float, dimension: float, kappa: float = 0.0) -> float:
     >>> round(ball_radius(1.0, 1), 4)
     0.9046
     """
-    _check_ball(radius, dimension)
-    if radius == 0 or dimension == 0:
+    _check_ball(radius, dimension, kappa)
+    if radius <= 1 / _LARGEST or dimension == 0:
         return 0.0
 
     def squared_given(t: float) -> float:
         inner = kappa - t / radius
-        tail, _ = integrate.quad(lambda s: _phi(kappa - s) / s**2, t / radius, np.inf, epsabs=1e-13, epsrel=1e-10)
+        tail, _ = _quad(lambda s: _phi(kappa - s) / s**2, t / radius, np.inf, 1e-13)
         return radius**2 * (1 - special.ndtr(inner)) + t**2 * tail
 
     return float(np.sqrt(_over_chi(squared_given, dimension)))

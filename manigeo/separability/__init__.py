@@ -1,6 +1,7 @@
 """How well classes come apart in a layer: arrays in, numbers out.
 
-Points are rows of an array, and ``labels`` number their classes from 0; the modules are one idea each:
+Points are rows of an array, and ``labels`` name their classes, in any way (:mod:`manigeo.inputs`); the modules are one idea
+each:
 
 - :mod:`~manigeo.separability.probe`: what a linear classifier gets right, of examples it has not seen
 - :mod:`~manigeo.separability.neighbours`: how many of the nearest points are of the same class

@@ -16,6 +16,9 @@ import numpy as np
 from jaxtyping import Float
 from scipy.stats import rankdata
 
+from manigeo.capacity.streams import Seed, generator
+from manigeo.inputs import Points, as_array, largest_entry, whole_number
+
 _TAILS = (0.025, 0.975)
 
 
@@ -31,15 +34,24 @@ class BestLayer:
 
 
 def best_layer(
-    per_class: Float[np.ndarray, "layers classes"], n_resamples: int = 1000, *, rng: np.random.Generator
+    per_class: Points, n_resamples: int = 1000, *, seed: Seed | None = None, rng: Seed | None = None
 ) -> BestLayer:
     """The layer where the average over classes is largest, the first of equal ones, with a bootstrap interval.
 
-    >>> best_layer(np.array([[0.1, 0.2, 0.1], [0.9, 0.8, 0.9], [0.5, 0.4, 0.5]]), rng=np.random.default_rng(0))
+    ``per_class`` (layers, classes) may be of any origin; ``seed`` or ``rng`` draws classes, seed 0 without either
+    (:mod:`manigeo.inputs`). Raises ``ValueError`` for NaN or infinite entries, and another shape.
+
+    >>> best_layer([[0.1, 0.2, 0.1], [0.9, 0.8, 0.9], [0.5, 0.4, 0.5]])
     BestLayer(index=1, low=1, high=1, share=1.0)
     """
-    index = int(per_class.mean(axis=1).argmax())
-    drawn = resampled_means(per_class, n_resamples, rng).argmax(axis=1)
+    profile = as_array(per_class, "per_class")
+    if profile.ndim != 2 or 0 in profile.shape:
+        raise ValueError(f"per_class must be a (layers, classes) array that is not empty, got shape {profile.shape}")
+    if not np.isfinite(largest_entry(profile)):
+        count = profile.size - np.count_nonzero(np.isfinite(profile))
+        raise ValueError(f"per_class holds {count} NaN or infinite entries; leave those classes out")
+    index = int(profile.mean(axis=1).argmax())
+    drawn = resampled_means(profile, whole_number(n_resamples, "n_resamples"), generator(seed, rng)).argmax(axis=1)
     low, high = np.quantile(drawn, _TAILS, method="closest_observation")
     return BestLayer(index, int(low), int(high), float(np.mean(drawn == index)))
 
@@ -63,16 +75,24 @@ class Concordance:
 
 
 def concordance(
-    per_class: Float[np.ndarray, "rankings layers classes"], n_resamples: int = 1000, *, rng: np.random.Generator
+    per_class: Points, n_resamples: int = 1000, *, seed: Seed | None = None, rng: Seed | None = None
 ) -> Concordance:
     """How far several profiles rank the layers alike; NaN for fewer than two profiles or layers, or profiles without ranks.
 
+    ``per_class`` (rankings, layers, classes) may be of any origin; ``seed`` or ``rng`` draws classes, seed 0 without either
+    (:mod:`manigeo.inputs`). NaN entries, of layers that a profile lacks, make NaN. Raises ``ValueError`` for another shape.
+
     >>> up = np.arange(3.0)[:, None] + np.zeros((3, 5))
-    >>> concordance(np.stack([up, 10 * up]), rng=np.random.default_rng(0))
+    >>> concordance(np.stack([up, 10 * up]))
     Concordance(w=1.0, low=1.0, high=1.0)
     """
-    w = float(kendall_w(per_class.mean(axis=-1)))
-    drawn = kendall_w(resampled_means(per_class, n_resamples, rng))
+    profiles = as_array(per_class, "per_class")
+    if profiles.ndim != 3 or 0 in profiles.shape:
+        raise ValueError(
+            f"per_class must be a (rankings, layers, classes) array, not empty, got shape {profiles.shape}"
+        )
+    w = float(kendall_w(profiles.mean(axis=-1)))
+    drawn = kendall_w(resampled_means(profiles, whole_number(n_resamples, "n_resamples"), generator(seed, rng)))
     if np.isnan(drawn).all():
         return Concordance(w, np.nan, np.nan)
     low, high = np.nanquantile(drawn, _TAILS)

@@ -12,31 +12,39 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import normalized_mutual_info_score
 from sklearn.metrics.cluster import contingency_matrix
 
+from manigeo.capacity.streams import Seed, generator
+from manigeo.inputs import Labels, Points, take_points, whole_number
+
 
 @dataclass(frozen=True)
 class ClusterAgreement:
     """``values`` (seeds,) of g, and their mean ``value``; ``per_class`` (classes,), whose mean it is; ``chance``, the mean
-    of g for shuffled labels. ``converged`` says whether every clustering ended."""
+    of g for shuffled labels. ``converged`` tells whether every clustering ended; ``classes`` are the labels that
+    ``per_class`` is of; ``flag`` counts points that were left out, ``dropped:n``."""
 
     value: float
     values: Float[np.ndarray, " seeds"]
     per_class: Float[np.ndarray, " classes"]
     chance: float
     converged: bool
+    classes: np.ndarray
+    flag: str
 
 
 def cluster_agreement(
-    points: Float[np.ndarray, "points features"],
-    labels: Int[np.ndarray, " points"],
+    points: Points,
+    labels: Labels,
     n_seeds: int = 3,
     *,
-    rng: np.random.Generator,
+    nan: str = "raise",
+    seed: Seed | None = None,
+    rng: Seed | None = None,
 ) -> ClusterAgreement:
     r"""Normalised mutual information of k-means clusters with the classes, over ``n_seeds`` starts (k-means++, one each).
 
@@ -44,21 +52,30 @@ def cluster_agreement(
 
     .. math:: g_c = \frac{n_c P}{n}\; \frac{\sum_k p(k|c) \log p(k|c)/p(k)}{(H(U) + H(V))/2}
 
+    ``points`` (points, features) and ``labels`` may be of any origin, ``nan`` is ``"raise"`` or ``"drop"``; ``seed`` or
+    ``rng`` draws, seed 0 without either (:mod:`manigeo.inputs`).
+
+    Raises ``ValueError`` for one class, no seeds, and NaN or infinite entries.
+
     >>> far = np.repeat([[0.0, 0.0], [9.0, 0.0], [0.0, 9.0]], 4, axis=0)
     >>> blobs = far + 0.1 * np.random.default_rng(0).standard_normal(far.shape)
-    >>> round(cluster_agreement(blobs, np.repeat([0, 1, 2], 4), rng=np.random.default_rng(0)).value, 9)
+    >>> round(cluster_agreement(blobs, np.repeat(["a", "b", "c"], 4)).value, 9)
     1.0
     """
-    fits = [_clusters(points, int(labels.max()) + 1, rng) for _ in range(n_seeds)]
+    sample, draw = take_points(points, labels, nan=nan), generator(seed, rng)
+    codes = sample.codes
+    fits = [_clusters(sample.points, sample.n_classes, draw) for _ in range(whole_number(n_seeds, "n_seeds"))]
     clusterings = [clusters for clusters, _ in fits]
-    values = np.array([normalized_mutual_info_score(labels, clusters) for clusters in clusterings])
-    by_chance = [normalized_mutual_info_score(rng.permutation(labels), clusters) for clusters in clusterings]
+    values = np.array([normalized_mutual_info_score(codes, clusters) for clusters in clusterings])
+    by_chance = [normalized_mutual_info_score(draw.permutation(codes), clusters) for clusters in clusterings]
     return ClusterAgreement(
         value=float(values.mean()),
         values=values,
-        per_class=np.mean([_parts(labels, clusters) for clusters in clusterings], axis=0),
+        per_class=np.mean([_parts(codes, clusters) for clusters in clusterings], axis=0),
         chance=float(np.mean(by_chance)),
         converged=all(converged for _, converged in fits),
+        classes=sample.classes,
+        flag=sample.flag,
     )
 
 

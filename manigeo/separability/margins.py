@@ -20,6 +20,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import SVC
 
 from manigeo.capacity.separation import linear_separation
+from manigeo.capacity.streams import Seed, generator
+from manigeo.inputs import Labels, Points, Sample, take_points, whole_number
 
 # Steps of the solver, sequential minimal optimisation: separable classes of real layers take some hundreds to 25,000.
 _STEPS = 50_000
@@ -37,7 +39,8 @@ class Margins:
     mean, and its upper bound ``margin + residual``. Where a problem is not separable the margin is 0, as the hulls meet,
     and the residual is the length of a combination of signed points that proves it by vanishing.
 
-    ``problems`` (problems, 2) holds the two classes; -1 stands for the rest. ``certified`` says whether a proof was found.
+    ``problems`` (problems, 2) holds the numbers of the two classes among ``classes``, the labels; -1 stands for the rest.
+    ``certified`` tells whether a proof was found; ``flag`` counts points that were left out, ``dropped:n``.
     """
 
     problems: Int[np.ndarray, "problems 2"]
@@ -45,45 +48,60 @@ class Margins:
     margin: Float[np.ndarray, " problems"]
     residual: Float[np.ndarray, " problems"]
     certified: Bool[np.ndarray, " problems"]
+    classes: np.ndarray
+    flag: str
 
 
-def one_versus_rest(points: Float[np.ndarray, "points features"], labels: Int[np.ndarray, " points"]) -> Margins:
+def one_versus_rest(points: Points, labels: Labels, *, nan: str = "raise") -> Margins:
     """Margin of each class against all others together.
+
+    ``points`` (points, features) and ``labels`` may be of any origin, ``nan`` is ``"raise"`` or ``"drop"``
+    (:mod:`manigeo.inputs`). Raises ``ValueError`` for one class, and NaN or infinite entries.
 
     >>> square = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
     >>> one_versus_rest(square, np.array([0, 1, 1, 0])).separable.tolist()
     [False, False]
     """
-    problems = [(c, -1) for c in range(labels.max() + 1)]
-    return _solve(points, labels, problems)
+    sample = take_points(points, labels, nan=nan)
+    return _solve(sample, [(c, -1) for c in range(sample.n_classes)])
 
 
 def pairs_of_classes(
-    points: Float[np.ndarray, "points features"],
-    labels: Int[np.ndarray, " points"],
+    points: Points,
+    labels: Labels,
     most: int = 500,
     *,
-    rng: np.random.Generator,
+    nan: str = "raise",
+    seed: Seed | None = None,
+    rng: Seed | None = None,
 ) -> Margins:
     """Margin of each class against each other; of ``most`` pairs, drawn at random, where there are more.
 
+    ``points`` (points, features) and ``labels`` may be of any origin, ``nan`` is ``"raise"`` or ``"drop"``; ``seed`` or
+    ``rng`` draws, seed 0 without either (:mod:`manigeo.inputs`).
+
+    Raises ``ValueError`` for one class, ``most`` below 1, and NaN or infinite entries.
+
     >>> X = np.array([[-3.0], [-1.0], [1.0], [3.0]])
-    >>> both = pairs_of_classes(X, np.array([0, 0, 1, 1]), rng=np.random.default_rng(0))
+    >>> both = pairs_of_classes(X, np.array([0, 0, 1, 1]))
     >>> float(both.margin[0] * np.sqrt(5))  # 1, in units of the root mean square distance
     1.0
     """
-    pairs = list(itertools.combinations(range(labels.max() + 1), 2))
-    drawn = np.sort(rng.choice(len(pairs), size=min(most, len(pairs)), replace=False))
-    return _solve(points, labels, [pairs[i] for i in drawn])
+    sample = take_points(points, labels, nan=nan)
+    pairs = list(itertools.combinations(range(sample.n_classes), 2))
+    size = min(whole_number(most, "most"), len(pairs))
+    drawn = np.sort(generator(seed, rng).choice(len(pairs), size=size, replace=False))
+    return _solve(sample, [pairs[i] for i in drawn])
 
 
-def _solve(points: np.ndarray, labels: np.ndarray, problems: list[tuple[int, int]]) -> Margins:
-    X = points.astype(np.float64)
+def _solve(sample: Sample, problems: list[tuple[int, int]]) -> Margins:
+    X = sample.points.astype(np.float64)
     X -= X.mean(axis=0)
     X /= np.sqrt(np.square(X).sum(axis=1).mean()) or 1.0
     gram = X @ X.T
-    separable, margin, residual, certified = zip(*(_margin(X, gram, labels, *pair) for pair in problems), strict=True)
-    return Margins(np.array(problems), np.array(separable), np.array(margin), np.array(residual), np.array(certified))
+    found = zip(*(_margin(X, gram, sample.codes, *pair) for pair in problems), strict=True)
+    separable, margin, residual, certified = map(np.array, found)
+    return Margins(np.array(problems), separable, margin, residual, certified, sample.classes, sample.flag)
 
 
 def _margin(

@@ -7,18 +7,22 @@ Dyballa, Gerritz & Zucker (2024) take as many neighbours as a class has examples
 so the ceiling belongs beside the number.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float
 from sklearn.neighbors import NearestNeighbors
+
+from manigeo.inputs import Labels, Points, Sample, take_points, whole_number
 
 
 @dataclass(frozen=True)
 class Purity:
     """``scores`` (points,), the share of each one's ``k`` nearest that is of its class; ``value`` is their mean.
 
-    ``chance`` is what labels without relation to the points give, ``ceiling`` what separate classes reach.
+    ``chance`` is what labels without relation to the points give, ``ceiling`` what separate classes reach. ``kept`` (given,)
+    tells which of the given points these are; ``flag`` counts the others, ``dropped:n``.
     """
 
     k: int
@@ -26,32 +30,41 @@ class Purity:
     value: float
     chance: float
     ceiling: float
+    kept: Bool[np.ndarray, " given"]
+    flag: str
 
 
 def neighbour_purity(
-    points: Float[np.ndarray, "points features"], labels: Int[np.ndarray, " points"], k: tuple[int, ...] = (1,)
+    points: Points, labels: Labels, k: int | Sequence[int] = (1,), *, nan: str = "raise"
 ) -> list[Purity]:
     r"""Share of the k nearest points (Euclidean, the point itself not counted) that is of the same class, for each k.
 
     .. math:: \text{chance} = \frac1n \sum_i \frac{n_{y_i} - 1}{n - 1}, \qquad
               \text{ceiling} = \frac1n \sum_i \frac{\min(k, n_{y_i} - 1)}{k}
 
-    Raises ``ValueError`` for k below 1, or not below the number of points: these have no k neighbours.
+    ``points`` (points, features) and ``labels`` may be of any origin, ``nan`` is ``"raise"`` or ``"drop"``
+    (:mod:`manigeo.inputs`).
+
+    Raises ``ValueError`` for k below 1, or not below the number of points: these have no k neighbours; one class; and NaN
+    or infinite entries.
 
     >>> line = np.array([[0.0], [1.0], [10.0], [11.0]])
     >>> [purity] = neighbour_purity(line, np.array([0, 0, 1, 1]), k=(2,))
     >>> purity.value, purity.ceiling, round(purity.chance, 3)
     (0.5, 0.5, 0.333)
     """
-    n = len(points)
-    if not k or min(k) < 1 or max(k) >= n:
+    sample = take_points(points, labels, nan=nan)
+    X, codes, n = sample.points, sample.codes, len(sample.points)
+    sizes = [whole_number(size, "k", least=0) for size in ([k] if isinstance(k, int | np.integer) else k)]
+    if not sizes or min(sizes) < 1 or max(sizes) >= n:
         raise ValueError(f"k must be from 1 to {n - 1}, one below the number of points; got {k}")
-    index = NearestNeighbors(n_neighbors=max(k), algorithm="brute").fit(points)
-    same = labels[index.kneighbors(return_distance=False)] == labels[:, None]
-    others = np.bincount(labels)[labels] - 1
+    index = NearestNeighbors(n_neighbors=max(sizes), algorithm="brute").fit(X)
+    same = codes[index.kneighbors(return_distance=False)] == codes[:, None]
+    others = np.bincount(codes)[codes] - 1
     chance = float(others.mean()) / (n - 1)
-    return [_purity(same[:, :size].mean(axis=1), size, chance, others) for size in k]
+    return [_purity(same[:, :size].mean(axis=1), size, chance, others, sample) for size in sizes]
 
 
-def _purity(scores: np.ndarray, k: int, chance: float, others: np.ndarray) -> Purity:
-    return Purity(k, scores, float(scores.mean()), chance, float(np.minimum(k, others).mean()) / k)
+def _purity(scores: np.ndarray, k: int, chance: float, others: np.ndarray, sample: Sample) -> Purity:
+    ceiling = float(np.minimum(k, others).mean()) / k
+    return Purity(k, scores, float(scores.mean()), chance, ceiling, sample.kept, sample.flag)

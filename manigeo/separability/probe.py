@@ -17,11 +17,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from scipy.linalg import solve_triangular
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
+from manigeo.capacity.streams import Seed, generator
+from manigeo.inputs import Labels, Points, Sample, as_array, take_points, whole_number
 from manigeo.separability.coordinates import CONSTANT_ULPS, gram_factor
 from manigeo.separability.scores import stratified_folds
 
@@ -38,68 +40,90 @@ _MANY_FEATURES = 2  # times the points: from here on turning them is the cheaper
 
 @dataclass(frozen=True)
 class LinearClassifier:
-    """The class of largest ``points @ weights + offsets``."""
+    """The class of largest ``points @ weights + offsets``: its label of ``classes``, or its number where these are None."""
 
     weights: Float[np.ndarray, "features classes"]
     offsets: Float[np.ndarray, " classes"]
+    classes: np.ndarray | None = None
 
-    def predict(self, points: Float[np.ndarray, "points features"]) -> Int[np.ndarray, " points"]:
-        return (points @ self.weights + self.offsets).argmax(axis=1)
+    def predict(self, points: Points) -> Shaped[np.ndarray, " points"]:
+        number = (as_array(points) @ self.weights + self.offsets).argmax(axis=1)
+        return number if self.classes is None else self.classes[number]
 
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """``predicted`` (points,): the class of each by the classifier that has not seen it, number ``folds`` of them.
+    """``predicted`` (points,): the label of each by the classifier that has not seen it, number ``folds`` of them.
 
-    ``regularization`` (folds,) is the C that was chosen for each, of :data:`GRID`; ``converged`` (folds,) says whether the
-    solver ended.
+    ``regularization`` (folds,) is the C that was chosen for each, of :data:`GRID`; ``converged`` (folds,) tells whether the
+    solver ended. ``kept`` (given,) tells which of the given points these are; ``flag`` counts the others, ``dropped:n``.
     """
 
-    predicted: Int[np.ndarray, " points"]
+    predicted: Shaped[np.ndarray, " points"]
     folds: Int[np.ndarray, " points"]
     classifiers: Sequence[LinearClassifier]
     regularization: Float[np.ndarray, " folds"]
     converged: Bool[np.ndarray, " folds"]
+    kept: Bool[np.ndarray, " given"]
+    flag: str = ""
 
 
 def linear_probe(
-    points: Float[np.ndarray, "points features"],
-    labels: Int[np.ndarray, " points"],
+    points: Points,
+    labels: Labels,
     n_folds: int = 5,
     *,
     standardise: bool = True,
-    rng: np.random.Generator,
+    nan: str = "raise",
+    seed: Seed | None = None,
+    rng: Seed | None = None,
 ) -> LinearProbe:
     """The class of each point by a linear classifier trained on other folds; folds hold as much of every class.
 
-    ``standardise=False`` is for points that are already, and of length one.
+    ``standardise=False`` is for points that are already, and of length one. ``points`` (points, features) and ``labels``
+    may be of any origin, ``nan`` is ``"raise"`` or ``"drop"``; ``seed`` or ``rng`` draws the folds, seed 0 without either
+    (:mod:`manigeo.inputs`).
 
-    Raises ``ValueError`` for fewer than 3 folds, one class, and a class with fewer points than there are folds.
+    Raises ``ValueError`` for fewer than 3 folds, one class, a class with fewer points than there are folds, and NaN or
+    infinite entries.
 
-    >>> rng = np.random.default_rng(0)
-    >>> y = np.repeat([0, 1, 2], 10)
-    >>> probe = linear_probe(3 * np.eye(3)[y] + 0.1 * rng.standard_normal((30, 3)), y, rng=rng)
-    >>> bool((probe.predicted == y).all())
-    True
+    >>> y = np.repeat(["cat", "dog", "owl"], 10)
+    >>> X = 3.0 * (y[:, None] == np.unique(y)) + 0.1 * np.random.default_rng(0).standard_normal((30, 3))
+    >>> linear_probe(X, y).predicted[[0, 10, 20]].tolist()
+    ['cat', 'dog', 'owl']
     """
+    whole_number(n_folds, "n_folds")
     if n_folds < FEWEST_FOLDS:
         raise ValueError(f"a probe takes {FEWEST_FOLDS} folds or more, two of them to choose C on; got {n_folds}")
-    if not labels.any():
-        raise ValueError("a probe tells two classes or more apart, got one")
-    folds = stratified_folds(labels, n_folds, rng)
-    predicted = np.empty_like(labels)
+    sample = take_points(points, labels, nan=nan)
+    if sample.unit != 1 and not standardise:
+        raise ValueError(
+            f"points reach {sample.unit:.1g}, expected a length of about one with standardise=False; leave that out"
+        )
+    folds = stratified_folds(sample.codes, n_folds, generator(seed, rng))
+    predicted = np.empty_like(sample.codes)
     finals = []
-    for fold, start in enumerate(_choose(points, labels, folds, standardise)):
-        training = _Training(points, labels, folds != fold, standardise)
+    for fold, start in enumerate(_choose(sample.points, sample.codes, folds, standardise)):
+        training = _Training(sample.points, sample.codes, folds != fold, standardise)
         finals.append(training.fit(start.C, start))
-        predicted[folds == fold] = finals[-1].classifier.predict(points[folds == fold])
+        predicted[folds == fold] = finals[-1].classifier.predict(sample.points[folds == fold])
     return LinearProbe(
-        predicted,
+        sample.classes[predicted],
         folds,
-        classifiers=[final.classifier for final in finals],
+        classifiers=[_as_given(final.classifier, sample) for final in finals],
         regularization=np.array([final.C for final in finals]),
         converged=np.array([final.converged for final in finals]),
+        kept=sample.kept,
+        flag=sample.flag,
     )
+
+
+def _as_given(classifier: LinearClassifier, sample: Sample) -> LinearClassifier:
+    """Of points and labels as they were given."""
+    weights = (
+        classifier.weights if sample.unit == 1 else classifier.weights / classifier.weights.dtype.type(sample.unit)
+    )
+    return LinearClassifier(weights, classifier.offsets, sample.classes)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ def stratified_folds(
     >>> np.bincount(folds[:6]).tolist(), np.bincount(folds[6:]).tolist()
     ([2, 2, 2], [2, 2, 2])
     """
-    smallest = int(np.bincount(labels).min())
+    smallest = int(np.unique(labels, return_counts=True)[1].min())
     if smallest < n_folds:
         raise ValueError(f"{n_folds} folds take {n_folds} points of every class or more, got a class with {smallest}")
     split = StratifiedKFold(n_folds, shuffle=True, random_state=int(rng.integers(2**31)))
