@@ -10,6 +10,7 @@ from scipy.optimize import nnls
 from manigeo.capacity.cone import UnitPoints, project_on_cone
 from manigeo.capacity.joint import JointCapacity, joint_capacity
 from manigeo.capacity.theory import ball_capacity, point_capacity
+from tests.few_classes import joint_over_all_labellings, orthogonal_points, simulated_truth
 from tests.reference import shared, simplex
 
 
@@ -83,6 +84,39 @@ def test_points_in_general_position_have_the_capacity_of_schlaeflis_count(P, N):
     assert abs(r.capacity - P / expected_squared_projection(P, min(N, P - 1))) < 4 * r.stderr
     assert r.flag == ("saturated" if P > 2 * N else "")
     assert r.bound == P / r.rank
+
+
+@pytest.mark.parametrize("P", [2, 3, 4, 6, 10])
+def test_few_points_have_the_capacity_of_schlaeflis_count_without_the_constant_labellings(P):
+    # over all labellings the mean is P/2 - 2^-P, and the two constant ones have all of P - 1 dimensions
+    exact = P * (2**P - 2) / (P * (2 ** (P - 1) - 2) + 1)
+    assert exact == pytest.approx(P / ((2**P * expected_squared_projection(P, P - 1) - 2 * (P - 1)) / (2**P - 2)))
+    r = joint_capacity([row[None] for row in np.eye(P)], n_draws=500)
+    assert abs(r.capacity - exact) < 3 * r.stderr
+    assert P == 2 or r.flag == ""  # of two points half of the draws lie in the cone, a ray of one dimension
+
+
+@pytest.mark.parametrize("P", [2, 3, 4, 5, 8, 12, 20])
+def test_few_manifolds_without_structure_have_their_joint_capacity(P):
+    exact, error, _ = simulated_truth(P, 10)
+    r = joint_capacity(orthogonal_points(P, 10), n_draws=300)
+    assert abs(r.capacity - exact) < 3 * np.hypot(r.stderr, error)
+    assert not r.saturated
+
+
+@pytest.mark.parametrize(("P", "M", "N"), [(2, 6, 40), (3, 6, 40), (5, 5, 40), (5, 6, 9), (10, 3, 60)])
+def test_few_correlated_manifolds_have_the_joint_capacity_of_all_labellings(P, M, N):
+    X = gaussian_manifolds(P, M, N)
+    exact, error = joint_over_all_labellings(X, draws=max(3, 1500 // 2 ** (P - 1)), seed=1)
+    r = joint_capacity(X, n_draws=300)
+    assert abs(r.capacity - exact) < 3 * np.hypot(r.stderr, error)
+
+
+def test_two_manifolds_are_told_apart_whether_labels_are_drawn_or_one_is_set_against_the_rest():
+    X = gaussian_manifolds(P=2, M=6, N=40)
+    drawn, rest = joint_capacity(X, n_draws=300), joint_capacity(X, n_draws=300, labels="one_vs_rest")
+    assert abs(drawn.capacity - rest.capacity) < 4 * np.hypot(drawn.stderr, rest.stderr)
+    assert drawn.saturated_fraction == rest.saturated_fraction == 0
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "cavity",
         "centers",
         "cone",
+        "dichotomies",
         "geometry",
         "glue",
         "joint",
@@ -20,5 +21,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "simulated",
         "streams",
         "theory",
+        "unstructured",
     ],
 )
