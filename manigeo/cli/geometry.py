@@ -185,7 +185,7 @@ def _few_classes(n_classes: int) -> str:
     if n_classes == 2:
         return "P = 2 classes have one dichotomy, so no simulated capacity; mean field is a third too low, take --joint"
     return (
-        f"P = {n_classes} classes are few: on 30 layers of trained networks at P = 5 mean field was 3 to 19 % below "
+        f"P = {n_classes} classes are few: on 30 layers of trained networks at P = 5 mean field was 3 to 17 % below "
         "simulation, joint up to 5 %; take --simulate"
     )
 
