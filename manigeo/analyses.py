@@ -12,9 +12,10 @@ import numpy as np
 
 from manigeo.capacity.joint import JointCapacity, joint_capacity
 from manigeo.capacity.mean_field import MEASURES, ManifoldCapacity, manifold_capacity
-from manigeo.capacity.sampling import bootstrap_intervals, capacity_vs_M, unstructured_capacity
+from manigeo.capacity.sampling import bootstrap_intervals, capacity_vs_M
 from manigeo.capacity.simulated import simulated_capacity
 from manigeo.capacity.theory import ball_capacity
+from manigeo.capacity.unstructured import unstructured_capacity
 from manigeo.dimension import total_dimension
 
 Row = dict[str, Any]
@@ -43,7 +44,7 @@ class Analysis(Protocol):
 
 @dataclass(frozen=True)
 class MeanField:
-    """Mean-field capacity, radius and dimension, with the floor 2/M and the capacity of balls of that radius and dimension;
+    """Mean-field capacity, radius and dimension, with the floor and the capacity of balls of that radius and dimension;
     intervals over manifolds from ``bootstrap`` resamples, if any."""
 
     kappa: float = 0.0
@@ -71,8 +72,9 @@ class MeanField:
                 yield common | {"metric": metric, "value": manifold[metric], "stderr": manifold[f"{metric}_stderr"]}
 
     def _reference_rows(self, r: ManifoldCapacity, n_points: int) -> Iterator[Row]:
-        """What to read a capacity against: M points without structure, and balls of the same radius and dimension."""
-        floor = unstructured_capacity(n_points, self.kappa)
+        """What to read a capacity against: as many manifolds of M points without structure, and balls of the same radius
+        and dimension."""
+        floor = unstructured_capacity(n_points, self.kappa, len(r.per_manifold), self.centers)
         yield {"metric": "capacity_floor", "value": floor} | ({"flag": "margin"} if np.isnan(floor) else {})
         defined = np.isfinite([r.radius, r.dimension_prx]).all()
         ball = ball_capacity(r.radius, r.dimension_prx, self.kappa) if defined else np.nan

@@ -4,7 +4,7 @@
 method             kind        evidence of a layer
 =================  ==========  ================================================================================
 geometry           cumulative  fall of the inverse capacity of permuted manifolds, below that of the early-stopped
-                               epoch and below M/2, that of points without structure (inverse, since capacities of
+                               epoch and below that of points without structure (inverse, since capacities of
                                manifolds average harmonically)
 separability       cumulative  rise of a linear probe's accuracy on permuted labels over the early-stopped epoch, class
                                by class; over chance where that epoch is not in the table
@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from manigeo.capacity.unstructured import unstructured_capacity
 from manigeo.localize import Evidence
 from manigeo.results import with_settings
 
@@ -53,10 +54,15 @@ def geometry(table: pd.DataFrame) -> Curve | None:
     if rows.empty:
         return None
     end, before = _at_ends(rows.assign(value=1 / rows["value"]))
-    points = with_settings(rows, "per_class")["per_class"].iloc[0]
-    most = np.inf if points is None else points / 2
+    most = _inverse_floor(with_settings(rows, "per_class", "n_classes", "centers").iloc[0])
     start = np.full(end.shape, most) if before is None else np.minimum(before.reindex_like(end), most)
     return _curve(start - end)
+
+
+def _inverse_floor(settings: pd.Series) -> float:
+    """Inverse capacity of points without structure; infinite for a table that does not name its sample."""
+    M, P, centers = settings["per_class"], settings["n_classes"], settings["centers"]
+    return np.inf if M is None else 1 / unstructured_capacity(M, n_manifolds=P, estimator=centers or "auto")
 
 
 def separability(table: pd.DataFrame) -> Curve | None:

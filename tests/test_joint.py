@@ -10,6 +10,7 @@ from scipy.optimize import nnls
 from manigeo.capacity.cone import UnitPoints, project_on_cone
 from manigeo.capacity.joint import JointCapacity, joint_capacity
 from manigeo.capacity.theory import ball_capacity, point_capacity
+from tests.few_classes import joint_over_all_labellings, orthogonal_points, simulated_truth
 from tests.reference import shared, simplex
 
 
@@ -85,6 +86,39 @@ def test_points_in_general_position_have_the_capacity_of_schlaeflis_count(P, N):
     assert r.bound == P / r.rank
 
 
+@pytest.mark.parametrize("P", [2, 3, 4, 6, 10])
+def test_few_points_have_the_capacity_of_schlaeflis_count_without_the_constant_labellings(P):
+    # over all labellings the mean is P/2 - 2^-P, and the two constant ones have all of P - 1 dimensions
+    exact = P * (2**P - 2) / (P * (2 ** (P - 1) - 2) + 1)
+    assert exact == pytest.approx(P / ((2**P * expected_squared_projection(P, P - 1) - 2 * (P - 1)) / (2**P - 2)))
+    r = joint_capacity([row[None] for row in np.eye(P)], n_draws=500)
+    assert abs(r.capacity - exact) < 3 * r.stderr
+    assert P == 2 or r.flag == ""  # of two points half of the draws lie in the cone, a ray of one dimension
+
+
+@pytest.mark.parametrize("P", [2, 3, 4, 5, 8, 12, 20])
+def test_few_manifolds_without_structure_have_their_joint_capacity(P):
+    exact, error, _ = simulated_truth(P, 10)
+    r = joint_capacity(orthogonal_points(P, 10), n_draws=300)
+    assert abs(r.capacity - exact) < 3 * np.hypot(r.stderr, error)
+    assert not r.saturated
+
+
+@pytest.mark.parametrize(("P", "M", "N"), [(2, 6, 40), (3, 6, 40), (5, 5, 40), (5, 6, 9), (10, 3, 60)])
+def test_few_correlated_manifolds_have_the_joint_capacity_of_all_labellings(P, M, N):
+    X = gaussian_manifolds(P, M, N)
+    exact, error = joint_over_all_labellings(X, draws=max(3, 1500 // 2 ** (P - 1)), seed=1)
+    r = joint_capacity(X, n_draws=300)
+    assert abs(r.capacity - exact) < 3 * np.hypot(r.stderr, error)
+
+
+def test_two_manifolds_are_told_apart_whether_labels_are_drawn_or_one_is_set_against_the_rest():
+    X = gaussian_manifolds(P=2, M=6, N=40)
+    drawn, rest = joint_capacity(X, n_draws=300), joint_capacity(X, n_draws=300, labels="one_vs_rest")
+    assert abs(drawn.capacity - rest.capacity) < 4 * np.hypot(drawn.stderr, rest.stderr)
+    assert drawn.saturated_fraction == rest.saturated_fraction == 0
+
+
 @pytest.fixture(scope="module")
 def orthonormal_points() -> JointCapacity:
     return joint_capacity([row[None] for row in np.eye(60)], n_draws=300)
@@ -153,6 +187,41 @@ def test_joint_capacity_of_real_layers_is_that_of_the_reference_run():
             assert abs(r.capacity - simulated) < 3 * r.stderr + 0.02 * simulated  # simulation has its own error
             assert r.residual < 1e-9
             assert r.flag == ""
+
+
+# Wakhloo, Sussman & Chung (2023), PRL 131, 027301: capacity of Gaussian clouds by the replica theory with all correlations,
+# mean and standard error of five runs at five strengths (github.com/awakhloo/correlated_capacity, results/clouds).
+REPLICA = {0: (1.0756, 0.0101), 5: (1.0390, 0.0127), 10: (1.0014, 0.0070), 15: (0.9112, 0.0050), 19: (0.8353, 0.0064)}
+
+
+def correlated_gaussian_clouds(strength: float, rng: np.random.Generator) -> np.ndarray:
+    """Their 80 clouds of 40 points in 3800 features: centres of norm 5 correlated in groups of 40, 20 and 10 classes, points
+    of norm 1 in groups of 40 and 10."""
+
+    def correlation(sizes: list[int], values: list[float]) -> np.ndarray:
+        group = np.arange(80)
+        C = np.zeros((80, 80))
+        for size, value in zip(sizes, values, strict=True):
+            C[group[:, None] // size == group // size] = strength * value
+        np.fill_diagonal(C, 1.0)
+        return np.linalg.cholesky(C)
+
+    centers = correlation([40, 20, 10], [0.3, 0.5, 0.7]) @ rng.standard_normal((80, 3800))
+    points = np.einsum("mn,nsk->msk", correlation([40, 10], [0.5, 0.9]), rng.standard_normal((80, 40, 3800)))
+    return 5 * centers[:, None] + points
+
+
+@pytest.mark.long
+def test_correlated_clouds_have_the_published_capacity_of_the_replica_theory():
+    ratios, errors = [], []
+    for i, (published, stderr) in REPLICA.items():
+        r = joint_capacity(list(correlated_gaussian_clouds(i / 19, np.random.default_rng(i))), n_draws=60)
+        ratios.append(r.capacity / published)
+        errors.append(np.hypot(r.stderr, stderr) / published)
+    # theirs keep the mean of all samples, and we lose the part of it: one of P directions, 1.25 %
+    for ratio, error in zip(ratios, errors, strict=True):
+        assert abs(ratio - 1 + 1 / 80) < 0.02 + 3 * error
+    assert abs(np.mean(ratios) - 1 + 1 / 80) < 0.02
 
 
 def gaussian_manifolds(P: int = 8, M: int = 5, N: int = 60, seed: int = 0) -> list[np.ndarray]:

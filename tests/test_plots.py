@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 
 from manigeo import plot_estimators, plot_geometry, plot_sweep
+from manigeo.capacity.unstructured import unstructured_capacity
 from manigeo.errors import InputError, UsageError
 from manigeo.manifolds import KINDS
 from manigeo.plots import PANELS, figures_of, save_figure
@@ -40,8 +41,11 @@ def test_bands_are_one_standard_error():
 
 def test_the_floor_of_capacity_is_drawn_where_one_size_was_used():
     floor = plot_geometry(geometry_table()).axes[0].get_lines()[-1]
-    assert floor.get_label() == "floor 2/M = 0.08"
+    assert floor.get_label() == "floor = 0.08"  # 2/M, where the table does not name its classes
     assert floor.get_ydata()[0] == 0.08
+    few = plot_geometry(geometry_table().assign(settings='{"per_class": 25, "n_classes": 5, "centers": "keep"}'))
+    exact = unstructured_capacity(25, n_manifolds=5, estimator="keep")
+    assert few.axes[0].get_lines()[-1].get_ydata()[0] == exact < 0.076
 
 
 def test_runs_of_one_name_are_columns_of_their_own_and_a_table_given_twice_is_one():
@@ -130,7 +134,10 @@ def test_estimators_are_curves_in_one_panel_a_kind():
         drawn = curves(ax)
         for name, value in (("mean field", 0.2), ("joint", 0.19), ("simulated", 0.21)):
             np.testing.assert_array_equal(drawn[name], [value] * 3)
-        assert drawn["floor 2/M = 0.08"][0] == 0.08
+        floors = [line.get_ydata()[0] for line in ax.get_lines() if line.get_label() == "floor of each estimator"]
+        assert floors == [
+            unstructured_capacity(25, n_manifolds=30, estimator=e) for e in ("auto", "joint", "simulated")
+        ]
 
 
 def test_a_saturated_value_is_off_its_curve():
@@ -151,7 +158,8 @@ def test_a_sweep_is_a_panel_a_layer_against_the_number_of_points():
     lines = {line.get_label(): line for line in figure.axes[0].get_lines()}
     np.testing.assert_array_equal(lines["permuted"].get_xdata(), [5, 10, 20])
     np.testing.assert_allclose(lines["permuted"].get_ydata(), [0.5, 0.25, 0.125])
-    np.testing.assert_allclose(lines["floor 2/M"].get_ydata(), [0.4, 0.2, 0.1])
+    floors = [unstructured_capacity(M, n_manifolds=30) for M in (5, 10, 20)]
+    np.testing.assert_allclose(lines["floor"].get_ydata(), floors)
 
 
 def test_kinds_swept_over_different_sizes_are_refused():

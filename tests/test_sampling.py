@@ -7,6 +7,7 @@ import pytest
 from manigeo import capacity_vs_M, manifold_capacity
 from manigeo.capacity import sampling
 from manigeo.capacity.sampling import bootstrap_intervals
+from manigeo.capacity.unstructured import unstructured_capacity
 
 
 def clouds(P: int = 20, M: int = 20, N: int = 200, seed: int = 0) -> list[np.ndarray]:
@@ -48,9 +49,9 @@ def test_points_without_structure_lie_on_the_floor():
     rng = np.random.default_rng(0)
     manifolds = [rng.standard_normal((40, 2000)) for _ in range(30)]
     table = capacity_vs_M(manifolds, [5, 20, 40], n_draws=200)
-    assert table["floor"].tolist() == [2 / 5, 2 / 20, 2 / 40]
-    # beside the error of draws, finite N and the removal of shared directions move it by a few per cent
-    error = np.hypot(4 * table["capacity_stderr"], 0.05 * table["floor"])
+    assert table["floor"].tolist() == [unstructured_capacity(M, n_manifolds=30) for M in (5, 20, 40)]
+    # beside the error of draws: points this even in all features are seen as they are, 2 % above the floor in a metric
+    error = np.hypot(4 * table["capacity_stderr"], 0.03 * table["floor"])
     assert (abs(table["capacity"] - table["floor"]) < error).all()
 
 

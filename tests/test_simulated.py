@@ -5,6 +5,7 @@ from scipy.stats import binom, chi2
 from manigeo.capacity import separation, simulated
 from manigeo.capacity.simulated import simulated_capacity
 from manigeo.capacity.theory import ball_capacity, point_capacity
+from tests.few_classes import critical_dimension, orthogonal_points, share_separable, simulated_truth
 from tests.reference import shared, simplex
 
 
@@ -41,15 +42,58 @@ def test_a_dichotomy_without_a_certificate_is_decided_by_the_better_one_and_coun
 
 
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("P", [7, 40])
+@pytest.mark.parametrize("P", [3, 4, 5, 6])
+def test_of_centred_points_covers_count_is_separable_without_the_constant_labellings(P, bias):
+    # by every labelling in turn; in general position the count is the same in every projection
+    for n in range(1, P - bias):
+        share = share_separable(single_points(P, 20), n, projections=2, seed=n, bias=bias)
+        assert share == pytest.approx(cover(P, n, bias), abs=1e-12)
+
+
+def cover(P: int, n: np.ndarray | int, bias: bool) -> np.ndarray:
+    """Share of separable labellings of P centred points with both signs: sum_{k<n} C(P-1, k) of 2^(P-1) - 1, and with an
+    offset, which is one dimension more, without the constant ones that it separates."""
+    constant = 0.5 ** (P - 1)
+    return (binom.cdf(n - 1 + bias, P - 1, 0.5) - bias * constant) / (1 - constant)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("P", [4, 7, 40])
 def test_points_in_general_position_follow_covers_curve(P, bias):
     r = simulated_capacity(single_points(P, 60), 400, bias=bias, seed=3)
-    p = binom.cdf(r.dimensions - 1 + bias, P - 1, 0.5)  # 2^(1-P) sum_{k<n} C(P-1, k), a constant is one dimension more
+    p = np.minimum(cover(P, r.dimensions, bias), 1.0)
+    assert (r.separable[p == 1] == r.trials[p == 1]).all()
     certain = p * r.trials > 1e-3
     assert (r.separable[~certain] == 0).all()
+    certain &= p < 1
     squares = (r.separable - p * r.trials)[certain] ** 2 / (r.trials * p * (1 - p))[certain]
     assert squares.sum() < chi2.isf(1e-4, certain.sum())
-    assert abs(r.critical_dimension - (P / 2 - bias)) < 4 * r.critical_dimension_stderr
+    if P >= 7:  # where p rises over several dimensions
+        assert abs(r.critical_dimension - (P / 2 - bias)) < 4 * r.critical_dimension_stderr
+
+
+@pytest.mark.parametrize("P", [3, 4, 5, 8, 12, 20])
+def test_few_manifolds_without_structure_have_their_simulated_capacity(P):
+    r = simulated_capacity(orthogonal_points(P, 10), 400)
+    _, error, exact = simulated_truth(P, 10)
+    assert abs(r.capacity - exact) < 3 * np.hypot(r.stderr, error)
+
+
+@pytest.mark.parametrize(("P", "M"), [(3, 5), (4, 5), (5, 5), (7, 4), (10, 3)])
+def test_few_correlated_manifolds_have_the_capacity_of_all_labellings(P, M):
+    X = correlated_clouds(P, M, 40)
+    r = simulated_capacity(X, 400, seed=1)
+    exact, error = critical_dimension(X, r.critical_dimension, projections=max(1, 300 // 2 ** (P - 1)))
+    assert abs(r.critical_dimension - exact) < 3 * np.hypot(r.critical_dimension_stderr, error)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("case", ["two classes", "two points"])
+def test_two_manifolds_have_one_dichotomy_and_no_capacity(case, bias):
+    r = simulated_capacity(DEGENERATE[case], bias=bias)
+    assert r.flag == "few_classes"
+    assert np.isnan([r.capacity, r.critical_dimension, r.stderr, r.critical_dimension_stderr, r.width]).all()
+    assert r.trials.sum() == 0
 
 
 def polygon(corners: int, R: float) -> np.ndarray:
@@ -163,9 +207,12 @@ def test_a_layer_too_narrow_for_its_classes_has_no_crossing():
     assert r.trials.sum() < 200  # it is not asked further once that is clear
 
 
-def test_two_points_and_an_offset_need_no_dimensions():
-    r = simulated_capacity(single_points(2, 10), bias=True)
-    assert r.flag == "separable_in_1:alpha>2"
+@pytest.mark.parametrize("seed", range(3))
+def test_three_points_and_an_offset_are_mostly_separable_in_one_dimension(seed):
+    r = simulated_capacity(
+        single_points(3, 10), bias=True, seed=seed
+    )  # two of three dichotomies: the middle has no side
+    assert r.flag == "separable_in_1:alpha>3"
     assert np.isnan(r.capacity)
 
 
@@ -200,7 +247,7 @@ def test_degenerate_input_has_a_value_or_a_named_reason(case, bias):
     P = len(DEGENERATE[case])
     assert r.dimensions.max(initial=0) <= r.rank
     if r.flag:
-        assert r.flag.split(":")[0] in ("zero_rank", "not_separable", "separable_in_1")
+        assert r.flag.split(":")[0] in ("zero_rank", "not_separable", "separable_in_1", "few_classes")
         assert np.isnan([r.capacity, r.stderr, r.critical_dimension]).all()
     else:
         # no P manifolds are easier than P points (Cover), none harder than their rank

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from manigeo.capacity.unstructured import unstructured_capacity
 from manigeo.collecting import accuracy_in_tables, gate_accuracy, memorized_accuracy, result_files, run_tables
 from manigeo.errors import InputError
 from manigeo.evidence import METHODS, paired_layers
@@ -72,6 +73,15 @@ def test_without_the_best_epoch_the_floor_of_points_is_what_capacity_rises_over(
     alone = capacities(checkpoints=(("last", 40),))
     evidence = METHODS["geometry"].read(alone).evidence.mean()
     np.testing.assert_allclose(evidence, [0.5, 0.5, 0.5, 1.5, 1.5], atol=0.15)  # 10 / 2 - 4.5, and a step of 1
+
+
+def test_the_floor_of_few_classes_is_that_of_as_many_manifolds_without_structure():
+    unnamed = capacities(checkpoints=(("last", 40),))
+    few = unnamed.assign(settings='{"analysis": "mean_field", "per_class": 10, "n_classes": 10}')
+    rise = 1 / unstructured_capacity(10, n_manifolds=10) - 10 / 2
+    many = METHODS["geometry"].read(unnamed).evidence.mean()
+    assert rise > 0.3
+    np.testing.assert_allclose(METHODS["geometry"].read(few).evidence.mean(), many + rise)
 
 
 def test_exchanges_count_what_permuted_examples_lose_beyond_unpermuted_ones():

@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "cavity",
         "centers",
         "cone",
+        "dichotomies",
         "geometry",
         "glue",
         "joint",
@@ -22,5 +23,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "streams",
         "theory",
         "uncertainty",
+        "unstructured",
     ],
 )

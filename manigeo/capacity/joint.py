@@ -7,8 +7,9 @@ Gaussian :math:`t` in the points' span and labels :math:`y`, the draw is project
           \mathrm{proj}(t) = \sum_\mu y_\mu m_\mu s_\mu ,
 
 where :math:`m_\mu` is the mass (sum of multipliers) of manifold :math:`\mu` and :math:`s_\mu` its anchor, the average of
-its points with the multipliers as weights (zero where there is no mass). What the anchors say beyond the capacity is in
-:mod:`manigeo.capacity.glue`.
+its points with the multipliers as weights (zero where there is no mass). Random labels have both signs: those of one sign
+span the whole space, whatever the manifolds are, since their points add up to zero (:mod:`manigeo.capacity.dichotomies`).
+What the anchors say beyond the capacity is in :mod:`manigeo.capacity.glue`.
 """
 
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from jaxtyping import Float, Int
 from threadpoolctl import threadpool_limits
 
 from manigeo.capacity.cone import Projection, UnitPoints, project_on_cone
+from manigeo.capacity.dichotomies import random_dichotomy
 from manigeo.capacity.glue import (
     Draws,
     MeanAnchors,
@@ -112,13 +114,16 @@ def joint_capacity(
 
     .. math:: \alpha = P \,/\, \mathrm{E}_{t, y} |\mathrm{proj}(t)|^2
 
-    ``labels``: ``"random"`` signs, or ``"one_vs_rest"``, each manifold in turn against all others. ``points``: ``"all"``;
+    ``labels``: ``"random"``, uniform among the :math:`2^P - 2` labellings that have both signs, or ``"one_vs_rest"``, each
+    manifold in turn against all others; with two or three manifolds these are the same. ``points``: ``"all"``;
     ``"centers"``, each manifold its mean alone, so that only correlations of centres limit capacity; ``"axes"``, centres
     turned orthogonal to each other and to all axes at equal norms, so that only the manifolds' extents and their
     correlations do. The result is the same for any ``n_jobs``, and does not depend on rotations and scale of the features.
 
-    Points in general position have capacity 2 while there are enough features, and P/N where there are not: then
-    the result is ``saturated``. A layer whose samples are all equal gives NaN, flag ``no_spread``.
+    Points in general position have capacity :math:`P (2^P - 2) / (P (2^{P-1} - 2) + 1)`, which is 2 for many, while there
+    are enough features, and P/N where there are not: then the result is ``saturated``. M points per manifold without
+    structure have :func:`~manigeo.capacity.unstructured.unstructured_capacity`. A layer whose samples are all equal gives
+    NaN, flag ``no_spread``.
 
     ``per_class``: points of each manifold, by default as many as the smallest has; ``nan``: ``"raise"`` or ``"drop"``; what
     is left out is flagged. ``seed`` or ``rng`` draws, seed 0 without either (:mod:`manigeo.inputs`).
@@ -216,7 +221,7 @@ class _Randomness(NamedTuple):
 
     def signs(self, i: int, n_manifolds: int) -> Float[np.ndarray, " manifolds"]:
         if self.labels == "random":
-            return stream(self.seed, _LABEL_STREAM, i).choice([-1.0, 1.0], n_manifolds)
+            return random_dichotomy(stream(self.seed, _LABEL_STREAM, i), n_manifolds)
         order = stream(self.seed, _LABEL_STREAM).permutation(n_manifolds)
         return np.where(np.arange(n_manifolds) == order[i % n_manifolds], 1.0, -1.0)
 

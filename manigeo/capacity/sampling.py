@@ -1,8 +1,9 @@
 r"""What capacity owes to the sample: the number of points M of each manifold, and which manifolds were taken.
 
-M points of a manifold underfill it: whatever the manifold, their capacity is :math:`2/M` or more (margin 0), and far
-above that of the whole. So capacities are compared at one M, and a sweep over M shows how much of a value is the sample's.
-Points of a smaller sample are points of the larger ones, so that a curve over M is one sample growing.
+M points of a manifold underfill it: whatever the manifold, their capacity is that of M points without structure or more
+(margin 0; :math:`2/M` for many manifolds), and far above that of the whole. So capacities are compared at one M, and a
+sweep over M shows how much of a value is the sample's. Points of a smaller sample are points of the larger ones, so that a
+curve over M is one sample growing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ import pandas as pd
 
 from manigeo.capacity.mean_field import manifold_capacity
 from manigeo.capacity.streams import Seed, generator, seed_sequence, stream
+from manigeo.capacity.unstructured import unstructured_capacity
 from manigeo.inputs import Manifolds, joined, take_manifolds, whole_number
 
 _SWEPT = ("capacity", "radius", "dimension")
@@ -30,13 +32,15 @@ def capacity_vs_M(
 ) -> pd.DataFrame:
     r"""Mean-field capacity, radius and dimension of the manifolds at M points each, for every M of ``sizes``.
 
-    .. math:: \alpha(M) \ge 2/M \quad (\kappa = 0), \qquad \text{with equality for points without structure}
+    .. math:: \alpha(M) \ge \alpha_0(M, P) \to 2/M \quad (\kappa = 0), \quad \text{equal for points without structure}
 
     A row per M, ascending: ``M``, ``capacity``, ``radius``, ``dimension``, each with its ``_stderr`` over manifolds,
-    ``floor`` = 2/M (NaN at other margins), ``center_rank``, ``n_manifolds`` and ``flag`` (those of
-    :func:`~manigeo.capacity.mean_field.manifold_capacity`). Each manifold's points are put in an order that ``seed`` (or
-    ``rng``) and its position decide; M takes the first M of them. Manifolds may be of any origin and have different numbers
-    of points; ``nan`` is ``"raise"`` or ``"drop"``, which is flagged (:mod:`manigeo.inputs`).
+    ``floor``, the capacity of as many manifolds of M points without structure
+    (:func:`~manigeo.capacity.unstructured.unstructured_capacity`; NaN at other margins), ``center_rank``,
+    ``n_manifolds`` and ``flag`` (those of :func:`~manigeo.capacity.mean_field.manifold_capacity`). Each manifold's points
+    are put in an order that ``seed`` (or ``rng``) and its position decide; M takes the first M of them. Manifolds may be of
+    any origin and have different numbers of points; ``nan`` is ``"raise"`` or ``"drop"``, which is flagged
+    (:mod:`manigeo.inputs`).
 
     Raises ``ValueError`` for no sizes, and sizes below 1 or above the number of points of the smallest manifold.
 
@@ -62,18 +66,9 @@ def capacity_vs_M(
         measured = {name: getattr(r, name) for name in _SWEPT}
         errors = {f"{name}_stderr": getattr(r.stderr, name) for name in _SWEPT}
         extra = {"center_rank": r.center_rank, "n_manifolds": r.n_manifolds, "flag": joined(r.flag, left_out)}
-        rows.append({"M": size, **measured, **errors, "floor": unstructured_capacity(size, kappa), **extra})
+        floor = unstructured_capacity(size, kappa, len(taken), centers)
+        rows.append({"M": size, **measured, **errors, "floor": floor, **extra})
     return pd.DataFrame(rows)
-
-
-def unstructured_capacity(n_points: int, kappa: float = 0.0) -> float:
-    """Capacity 2/M of manifolds of M points without structure, the floor at margin 0; NaN at others, where there is no
-    such bound: it depends on the radius.
-
-    >>> unstructured_capacity(20)
-    0.1
-    """
-    return 2 / n_points if kappa == 0 else np.nan
 
 
 def bootstrap_intervals(

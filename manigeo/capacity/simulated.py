@@ -6,9 +6,18 @@ must lie on its label's side of a hyperplane through the origin. The share p(n) 
 
 .. math:: \alpha = P / N_c, \qquad p(N_c) = \tfrac12 .
 
+Labels are uniform among the :math:`2^P - 2` that have both signs (:mod:`manigeo.capacity.dichotomies`). The other two are
+never separable once the mean is subtracted, and among all labels p(n) would end at :math:`1 - 2^{1-P}`.
+
 Nothing of mean-field theory is assumed, so simulation judges it (Chung, Lee & Sompolinsky 2018; Cohen et al. 2020). For
-points in general position it is the theorem of Cover (1965), IEEE Trans. Electron. Comput. 14, 326:
-:math:`p(n) = 2^{1-P} \sum_{k<n} \binom{P-1}{k}`, one half at P = 2n.
+points in general position it is the theorem of Cover (1965), IEEE Trans. Electron. Comput. 14, 326. P points that add up
+to zero are in general position in n < P dimensions, and of the dichotomies that Cover counts none is constant:
+
+.. math:: p(n) = \frac{1}{2^{P-1} - 1} \sum_{k<n} \binom{P-1}{k}, \qquad
+          p_\mathrm{bias}(n) = \frac{1}{2^{P-1} - 1} \sum_{1 \le k \le n} \binom{P-1}{k},
+
+where an offset is one dimension more and separates the two constant labellings, which are not counted. For many points
+one half is at P = 2n, and at P = 2(n + 1) with an offset.
 
 Every dichotomy is decided with a certificate, see :mod:`manigeo.capacity.separation`.
 """
@@ -22,6 +31,7 @@ from scipy.optimize import minimize
 from scipy.special import log_ndtr
 from threadpoolctl import threadpool_limits
 
+from manigeo.capacity.dichotomies import random_dichotomy
 from manigeo.capacity.separation import Separation, linear_separation, whitened
 from manigeo.capacity.streams import Seed, seed_sequence, stream
 from manigeo.inputs import Manifolds, joined, take_manifolds
@@ -75,15 +85,16 @@ def simulated_capacity(
     .. math:: \alpha = P / N_c, \qquad p(n) \approx \Phi\big((\sqrt n - \sqrt{N_c}) / w\big)
 
     ``n_dichotomies`` is the total: a quarter or so brackets the crossing, the others are spent around it. Each has its
-    own labels and its own Gaussian projection, from ``SeedSequence(seed)`` keyed by the dimension n and its number there.
-    ``bias`` gives the hyperplane an offset; Cover's crossing then moves from P = 2 N to P = 2 (N + 1).
+    own labels, of both signs, and its own Gaussian projection, from ``SeedSequence(seed)`` keyed by the dimension n and its
+    number there. ``bias`` gives the hyperplane an offset; Cover's crossing then moves from P = 2 N to P = 2 (N + 1).
 
     The mean over all samples is subtracted, as in mean field; a few manifolds of large extent lose about 0.6 / P of the
     capacity that theory gives them around the origin (simplices of 9 corners: 2.6 % at P = 22, nothing without centring).
 
     Data that span too few dimensions for half of the dichotomies have no crossing: NaN, and the flag names the bound,
     ``not_separable:alpha<P/rank`` in numbers. With a bias, few manifolds can be separable in one dimension already:
-    NaN, ``separable_in_1:alpha>P``.
+    NaN, ``separable_in_1:alpha>P``. Two manifolds have one dichotomy, so that no share of dichotomies rises: NaN,
+    ``few_classes``.
 
     ``per_class``: points of each manifold, by default as many as the smallest has; ``nan``: ``"raise"`` or ``"drop"``; what
     is left out is flagged. ``seed`` or ``rng`` draws, seed 0 without either (:mod:`manigeo.inputs`).
@@ -103,7 +114,7 @@ def simulated_capacity(
     with threadpool_limits(limits=1, user_api="blas"):
         points = _coordinates(taken)
         experiment = _Experiment(points, np.array([len(X) for X in taken]), bias, root)
-        if points.shape[1] > 0:
+        if points.shape[1] > 0 and len(taken) > 2:
             _bracket(experiment, max(3, n_dichotomies // _BATCH_SHARE))
             _refine(experiment, n_dichotomies)
     result = _result(experiment)
@@ -165,7 +176,7 @@ class _Experiment:
 
     def dichotomy(self, n: int, number: int) -> Separation:
         rng = stream(self.seed, n, number)
-        labels = np.repeat(rng.choice([-1.0, 1.0], size=len(self.sizes)), self.sizes)
+        labels = np.repeat(random_dichotomy(rng, len(self.sizes)), self.sizes)
         projected = self.points @ rng.standard_normal((self.rank, n))
         if self.bias:
             constant = np.sqrt(np.square(projected).sum(axis=1).mean())  # any but zero will do; this one is no outlier
@@ -178,7 +189,7 @@ def _bracket(experiment: _Experiment, batch: int) -> tuple[int, int]:
     """Go up from Cover's bound by doubling until nearly all are separable, then bisect to a tenth of n.
 
     No manifold is easier than one of its points, and no P vectors are easier than P in general position: p(n) <= 1/2 up
-    to n = P/2, or P/2 - 1 with a bias.
+    to n = P/2, or P/2 - 1 with a bias, beside the constant labellings' 2^-P.
     """
     low = min(experiment.rank, max(1, len(experiment.sizes) // 2 - experiment.bias))
     high = low
@@ -254,7 +265,7 @@ def _information(x: np.ndarray, trials: np.ndarray, root: float, log_width: floa
 def _result(experiment: _Experiment) -> SimulatedCapacity:
     P, rank = len(experiment.sizes), experiment.rank
     n, separable, trials = experiment.table()
-    curve = _fit(n, separable, trials, experiment) if rank else _Curve(np.inf, np.nan, np.nan)
+    curve = _fit(n, separable, trials, experiment) if len(n) else _Curve(np.inf, np.nan, np.nan)
     flag = _flag(P, rank, curve.center)
     if flag:
         curve = _Curve(np.nan, np.nan, np.nan)
@@ -281,8 +292,10 @@ def _result(experiment: _Experiment) -> SimulatedCapacity:
 def _flag(P: int, rank: int, center: float) -> str:
     if rank == 0:
         return "zero_rank"
+    if P == 2:
+        return "few_classes"
     if center > rank:
         return f"not_separable:alpha<{P / rank:.4g}"
-    if center < 0.75:
+    if center < 1:
         return f"separable_in_1:alpha>{P}"
     return ""

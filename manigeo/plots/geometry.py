@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, StrMethodFormatter
 
+from manigeo.capacity.unstructured import unstructured_capacity
 from manigeo.errors import InputError
 from manigeo.manifolds import KINDS
 from manigeo.plots.style import (
@@ -42,9 +43,9 @@ _ESTIMATORS = {
 def plot_geometry(table: pd.DataFrame) -> Figure:
     """Capacity, radius, dimension and centre correlation against depth: a row each, a line a kind, a column a checkpoint.
 
-    Bands are one standard error over manifolds; the dotted line is the floor 2/M of capacity, where M points without
-    structure lie. Hollow points are of layers too narrow to separate their manifolds (flag ``saturated``). Rows share
-    their scale, so that checkpoints compare by eye.
+    Bands are one standard error over manifolds; the dotted line is the floor of capacity, where as many manifolds of M
+    points without structure lie (2/M for many). Hollow points are of layers too narrow to separate their manifolds (flag
+    ``saturated``). Rows share their scale, so that checkpoints compare by eye.
 
     Raises :class:`~manigeo.errors.InputError` for a table without these measures, at several settings, or with kinds or
     checkpoints at different numbers of classes or of examples: these do not compare.
@@ -66,8 +67,8 @@ def plot_estimators(table: pd.DataFrame) -> Figure:
     """Capacity by every estimator in the table (mean field, joint, simulated): a column a kind, a row a checkpoint.
 
     Bars are one standard error: of mean field over manifolds, of the others over draws and dichotomies. Hollow points, off
-    the line, are of layers too narrow to separate their manifolds: joint capacity is at the bound P/rank there. The
-    dotted line is the floor 2/M.
+    the line, are of layers too narrow to separate their manifolds: joint capacity is at the bound P/rank there.
+    Dotted lines are the floors, where each estimator sees points without structure.
 
     Raises :class:`~manigeo.errors.InputError` as :func:`plot_geometry` does, and for a table of one estimator.
     """
@@ -83,7 +84,8 @@ def plot_estimators(table: pd.DataFrame) -> Figure:
         for (title, at), line in zip(rows.items(), axes, strict=True):
             for kind, ax in zip(kinds, line, strict=True):
                 _draw_estimators(ax, at[at["kind"] == kind])
-                _draw_floor(ax, at)
+                for metric, color, *_ in _ESTIMATORS.values():
+                    _draw_floor(ax, at[at["metric"] == metric], color, f"{FLOOR} of each estimator")
                 name_layers(ax, at)
             line[0].set_ylabel(f"{title}\n{PANELS['capacity']}" if title else PANELS["capacity"])
         for kind, ax in zip(kinds, axes[0], strict=True):
@@ -97,7 +99,8 @@ def plot_estimators(table: pd.DataFrame) -> Figure:
 def plot_sweep(table: pd.DataFrame) -> Figure:
     """Capacity against the number of points per manifold M: a line a kind, a panel a layer, rows of panels a checkpoint.
 
-    Both axes are logarithmic; the dotted line is the floor 2/M. Kinds are told apart at an M where their lines are.
+    Both axes are logarithmic; the dotted line is the floor, where points without structure lie. Kinds are told apart at an
+    M where their lines are.
 
     Raises :class:`~manigeo.errors.InputError` for a table without a sweep, and where kinds were swept over different M.
     """
@@ -177,7 +180,7 @@ def _draw_checkpoint(part: pd.DataFrame, column: Sequence[Axes]) -> None:
         for kind in KINDS:
             line = part[(part["metric"] == metric) & (part["kind"] == kind)].sort_values("depth")
             draw_line(ax, line, kind)
-    _draw_floor(column[0], part)
+    _draw_floor(column[0], part[part["metric"] == "capacity"])
     name_layers(column[-1], part)
 
 
@@ -201,7 +204,8 @@ def _draw_sweep(ax: Axes, at: pd.DataFrame) -> None:
     for kind in KINDS:
         draw_line(ax, at[at["kind"] == kind].sort_values("M"), kind, x="M")
     sizes = np.array(sorted(set(at["M"])), dtype=float)
-    ax.plot(sizes, 2 / sizes, color="0.4", linestyle=":", linewidth=1, label=FLOOR)
+    floors = at.drop_duplicates("M").sort_values("M")["settings"].map(lambda settings: _floor("capacity", settings))
+    ax.plot(sizes, floors, color="0.4", linestyle=":", linewidth=1, label=FLOOR)
     ax.set_xscale("log")
     ax.set_yscale("log")
     ax.set_xticks(sizes, [f"{size:.0f}" for size in sizes])
@@ -210,8 +214,20 @@ def _draw_sweep(ax: Axes, at: pd.DataFrame) -> None:
     ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
 
 
-def _draw_floor(ax: Axes, part: pd.DataFrame) -> None:
-    """2/M, which all rows share, at margin 0."""
-    size = setting(part["settings"].iloc[0], "per_class")
-    if isinstance(size, int) and not any(setting(settings, "kappa") for settings in part["settings"].unique()):
-        ax.axhline(2 / size, color="0.4", linestyle=":", linewidth=1, label=f"{FLOOR} = {2 / size:.3g}")
+def _draw_floor(ax: Axes, rows: pd.DataFrame, color: str = "0.4", label: str | None = None) -> None:
+    """Where points without structure lie, which is the same for all ``rows`` (of one metric), at margin 0."""
+    floors = {_floor(metric, settings) for metric, settings in zip(rows["metric"], rows["settings"], strict=True)}
+    if len(floors) == 1 and np.isfinite(floor := floors.pop()):
+        ax.axhline(floor, color=color, linestyle=":", linewidth=1, label=label or f"{FLOOR} = {floor:.3g}")
+
+
+def _floor(metric: str, settings: str) -> float:
+    """Capacity of points without structure by the estimator of ``metric``; NaN where the settings name no size, or what
+    is not tabulated: a margin, an offset, one class against the rest."""
+    named = {name: setting(settings, name) for name in ("per_class", "n_classes", "kappa", "centers", "labels", "bias")}
+    M, P = named["per_class"], named["n_classes"]
+    if not isinstance(M, int) or named["kappa"] or named["bias"] or named["labels"] not in (None, "random"):
+        return np.nan
+    mean_field = named["centers"] if isinstance(named["centers"], str) else "auto"
+    estimator = {"capacity_joint": "joint", "capacity_simulated": "simulated"}.get(metric, mean_field)
+    return unstructured_capacity(M, n_manifolds=P if isinstance(P, int) else None, estimator=estimator)

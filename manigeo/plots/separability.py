@@ -115,7 +115,7 @@ def plot_memorization(table: pd.DataFrame) -> Figure:
     """Permuted labels, by probe and by capacity: accuracy above, capacity below, against depth, a column a checkpoint; on
     the right, one against the other, a point a layer.
 
-    Bands are 95 % over classes; dotted lines are chance, and the floor 2/M of capacity.
+    Bands are 95 % over classes; dotted lines are chance, and the floor of capacity.
 
     Raises :class:`~manigeo.errors.InputError` unless the tables of manigeo capacity and separability are of the same files.
     """
@@ -236,7 +236,7 @@ def _draw_pair(top: Axes, bottom: Axes, rows: pd.DataFrame, table: pd.DataFrame)
     for ax, metric in ((top, "probe_accuracy"), (bottom, "capacity")):
         _draw_band(ax, rows[rows["metric"] == metric].sort_values("depth"), color, marker, "permuted")
     mine = table[(table["fingerprint"] == rows["fingerprint"].iloc[0]) & (table["kind"] == "permuted")]
-    for ax, metric, label in ((top, "probe_accuracy_chance", "chance"), (bottom, "capacity_floor", "floor 2/M")):
+    for ax, metric, label in ((top, "probe_accuracy_chance", "chance"), (bottom, "capacity_floor", "floor")):
         level = mine.loc[mine["metric"] == metric, "value"].mean()
         if np.isfinite(level):
             ax.axhline(level, color="0.4", linestyle=":" if ax is top else "-.", linewidth=1, label=label)

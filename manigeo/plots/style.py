@@ -24,7 +24,7 @@ MARKER = dict(zip(KINDS, "osD^", strict=True))
 MOST_TICKS = 14
 MOST_COLUMNS = 4
 _LEGEND_INCHES = 1.7
-FLOOR, SATURATED = "floor 2/M", "saturated"
+FLOOR, SATURATED = "floor", "saturated"
 _UNDATED = {".png": {}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 IDENTITY = ["run", "epoch", "checkpoint", "fingerprint"]  # runs may share a name
 

@@ -16,8 +16,8 @@ CAPTIONS = {
     "geometry": Caption(
         "Geometry of the manifolds",
         "Capacity, radius, dimension and centre correlation at every layer; a column a checkpoint, a line a kind of "
-        "examples. Bands are one standard error over classes. The dotted line is the floor 2/M of capacity; hollow "
-        "points are layers too narrow to separate the manifolds.",
+        "examples. Bands are one standard error over classes. The dotted line is the floor of capacity, where points "
+        "without structure lie; hollow points are layers too narrow to separate the manifolds.",
         "Where permuted examples leave the floor, their permuted labels have become separable. Look whether they do so "
         "at the end of training and not at the best epoch, whether radius or dimension falls there, and whether restored "
         "examples (the same images by their true labels) lose capacity.",
@@ -25,12 +25,14 @@ CAPTIONS = {
     "estimators": Caption(
         "Three estimates of capacity",
         "Mean-field, joint and simulated capacity at every layer; a column a kind, a row a checkpoint. Bars are one "
-        "standard error; hollow points are layers too narrow to separate the manifolds.",
+        "standard error; hollow points are layers too narrow to separate the manifolds. Dotted lines are the floors, where "
+        "each estimator sees points without structure.",
         "Where the curves are one, the assumptions of mean field hold. Where they part, simulation is the judge.",
     ),
     "sweep": Caption(
         "Capacity against the number of examples",
-        "Capacity against M, the examples per class; a panel a layer, a line a kind. The dotted line is the floor 2/M.",
+        "Capacity against M, the examples per class; a panel a layer, a line a kind. The dotted line is the floor, "
+        "where points without structure lie.",
         "Numbers at different M do not compare. Kinds are told apart at an M where their lines are.",
     ),
     "weights": Caption(
@@ -70,7 +72,7 @@ CAPTIONS = {
     "memorization": Caption(
         "Permuted labels, by probe and by capacity",
         "Probe accuracy on permuted labels above, their capacity below, at every layer; on the right one against the "
-        "other, a point a layer. Bands are 95 % over classes; dotted lines are chance, and the floor 2/M.",
+        "other, a point a layer. Bands are 95 % over classes; dotted lines are chance, and the floor of capacity.",
         "Two ways to the same question: where both rise, permuted labels have become separable and can be read.",
     ),
     "final-reset": Caption(

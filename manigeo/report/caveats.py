@@ -5,6 +5,7 @@ from pathlib import PurePath
 
 import pandas as pd
 
+from manigeo.capacity.unstructured import unstructured_capacity
 from manigeo.report.tables import settings_of
 from manigeo.report.words import analysis_words, flags_words, listed, metric_words, number
 
@@ -45,7 +46,7 @@ def _samples(aggregates: pd.DataFrame) -> Iterator[str]:
         size = f"P = {classes} classes, M = {examples} examples of each, the same for every kind."
         yield f"{listed(list(dict.fromkeys(analyses)))}: {size}{_small(classes, examples)}"
     if len(sizes) > 1:
-        yield "Numbers of different P or M do not compare: capacity of M points is 2/M or more whatever the network does."
+        yield "Numbers of different P or M do not compare: capacity of M points has a floor, 2/M for many classes."
 
 
 def _small(classes: str, examples: str) -> str:
@@ -54,7 +55,10 @@ def _small(classes: str, examples: str) -> str:
         P, M = int(classes), int(examples)
     except ValueError:
         return ""
-    floor = f" M points have capacity 2/M = {number(2 / M, 3)} or more, whatever the network does." if M else ""
+    if P < 2 or M < 1:
+        return ""
+    lowest = number(unstructured_capacity(M, n_manifolds=P), 3)
+    floor = f" M points without structure have a mean-field capacity of {lowest}, whatever the network does."
     few = f" {P} classes are few for mean field, which is exact for many: read trends, not values."
     return floor + (few if P < FEW_CLASSES else "")
 
