@@ -82,7 +82,9 @@ class MeanField:
 
     def _interval_rows(self, r: ManifoldCapacity, seed: np.random.SeedSequence) -> Iterator[Row]:
         if self.bootstrap:
-            for name, (low, high) in bootstrap_intervals(r.per_manifold, self.bootstrap, seed=seed).items():
+            for name, (low, high) in bootstrap_intervals(
+                r.per_manifold, self.bootstrap, seed=seed, stderr=r.stderr._asdict()
+            ).items():
                 yield {"metric": f"{name}_ci_low", "value": low}
                 yield {"metric": f"{name}_ci_high", "value": high}
 
@@ -92,6 +94,9 @@ def _mean_field_rows(r: ManifoldCapacity) -> Iterator[Row]:
         yield {"metric": name, "value": getattr(r, name), "stderr": getattr(r.stderr, name)}
     for name in ("center_correlation_residual", "center_rank", "interior_fraction", "rank", "residual"):
         yield {"metric": name, "value": getattr(r, name)}
+    if np.isfinite(r.occupancy):
+        yield {"metric": "occupancy", "value": r.occupancy}
+        yield {"metric": "metric_residual", "value": r.metric_residual}
     for name in MEASURES:
         yield {"metric": f"{name}_stderr_draws", "value": getattr(r.stderr_draws, name)}
 

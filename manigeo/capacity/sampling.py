@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
+from scipy.stats import norm, t
 
 from manigeo.capacity.mean_field import manifold_capacity
 from manigeo.capacity.streams import Seed, generator, seed_sequence, stream
@@ -78,8 +80,15 @@ def bootstrap_intervals(
     seed: Seed | None = None,
     *,
     rng: Seed | None = None,
+    stderr: Mapping[str, float] | None = None,
 ) -> Mapping[str, tuple[float, float]]:
     r"""Percentile intervals of capacity, radius and dimension over manifolds drawn with replacement.
+
+    Manifolds count as independent, which those around one mean and in one metric are not, and percentiles of n manifolds
+    are narrow by :math:`\sqrt{(n-1)/n}`, so that alone they cover less than they promise. With the ``stderr`` of the
+    aggregates (``ManifoldCapacity.stderr``, as a mapping) resampled means are stretched about their own mean until their
+    spread is :math:`\mathrm{se}\; t_{n-1} / z`, with the quantiles of Student's t and of the normal distribution; where a
+    standard error is not known, NaN.
 
     ``per_manifold`` has a row per manifold and these columns, as ``ManifoldCapacity.per_manifold``; rows that are NaN are
     left out. Capacity is averaged harmonically. Fewer than two manifolds give NaN.
@@ -103,7 +112,24 @@ def bootstrap_intervals(
     inverse = pd.DataFrame({"capacity": 1 / columns["capacity"], **columns[["radius", "dimension"]]}).to_numpy()
     taken = generator(seed, rng).integers(len(inverse), size=(n_resamples, len(inverse)))
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-    low, high = np.quantile(inverse[taken].mean(axis=1), tails, axis=0)
+    means = inverse[taken].mean(axis=1)
+    if stderr is not None:
+        means = _stretched(means, inverse.mean(axis=0), stderr, len(inverse), tails[1])
+    low, high = np.quantile(means, tails, axis=0)
     with np.errstate(divide="ignore"):  # resamples of infinite capacity alone
         low[0], high[0] = 1 / high[0], 1 / low[0]
     return {name: (float(a), float(b)) for name, a, b in zip(_SWEPT, low, high, strict=True)}
+
+
+def _stretched(
+    means: np.ndarray, center: np.ndarray, stderr: Mapping[str, float], n: int, tail: float
+) -> Float[np.ndarray, "resamples measures"]:
+    """Resampled means with the spread that the standard errors have, capacity through 1/alpha; equal ones stay equal."""
+    errors = np.array([stderr["capacity"] * center[0] ** 2, stderr["radius"], stderr["dimension"]])
+    spread = means.std(axis=0)
+    factor = (
+        np.divide(errors, spread, out=np.full(len(errors), np.nan), where=spread > 0)
+        * t.ppf(tail, n - 1)
+        / norm.ppf(tail)
+    )
+    return np.where(spread > 0, center + factor * (means - means.mean(axis=0)), means)

@@ -8,6 +8,12 @@ NOTHING = "\N{EN DASH}"  # where there is no number or word
 # the first part of a flag, before ":" -> what it says
 FLAGS = {
     "saturated": "the layer is too narrow to separate the manifolds: capacity is at, or near, the bound P / rank there",
+    "near_saturation": "the manifolds want over four fifths of all dimensions: capacity may be a tenth too low",
+    "unsolved": "no metric satisfies the equations of correlated manifolds; the number is their residual",
+    "unequal_points": "the manifolds had different numbers of points",
+    "left_out": "points left out, so that all manifolds have as many",
+    "dropped": "points left out for NaN entries",
+    "off_center": "the points do not lie around zero: they are not in units of their centre's norm",
     "not_separable": "the layer cannot separate the manifolds with all the dimensions it has: there is only a bound",
     "few_classes": "two classes have one dichotomy: its share has no crossing of one half, and there is no capacity",
     "zero_center": "the centre of a manifold is zero, so its radius has no unit; it is left out of the mean",
