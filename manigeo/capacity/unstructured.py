@@ -59,7 +59,7 @@ def unstructured_capacity(
     >>> unstructured_capacity(20)
     0.1
     >>> [round(unstructured_capacity(20, n_manifolds=5, estimator=e), 4) for e in ("auto", "joint", "simulated")]
-    [0.0875, 0.0914, 0.0927]
+    [0.0874, 0.0914, 0.0927]
     """
     if estimator not in ESTIMATORS:
         raise ValueError(f"estimator must be one of {ESTIMATORS}, got {estimator!r}")
