@@ -228,7 +228,9 @@ def _flags(aggregates: "pd.DataFrame") -> list[str]:
 
 
 def _cell(value: float, error: float, digits: int) -> str:
-    return f"{value:.{digits}f} ± {error:.{digits}f}" if value == value else "-"
+    if value != value:
+        return "-"
+    return f"{value:.{digits}f}" + (f" ± {error:.{digits}f}" if error == error else "")
 
 
 @click.command("info")
