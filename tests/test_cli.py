@@ -18,6 +18,7 @@ from manigeo.cli.demo import describe_last_layer, describe_memorization
 from manigeo.cli.main import COMMANDS
 from manigeo.results import as_table
 from tests.command_line import done, run
+from tests.effects import assert_effect, assert_memorized, share_error, shifted
 from tests.reference import shared
 
 SMALL = ("--data", "digits", "--arch-arg", "depth=2", "--arch-arg", "width=16", "--epochs", 2)
@@ -462,8 +463,12 @@ def test_an_interrupted_command_exits_with_130_and_says_how_to_go_on(here, monke
     ]  # fmt: skip
 
 
+@pytest.mark.training
 def test_a_demo_that_does_not_memorize_says_so_and_fails(here):
-    code, _, err = run("demo", "--data", "digits", "--epochs", 1, "--out", "demo")
+    code, _, err = run("demo", "--data", "digits", "--epochs", 1, "--seed", shifted(), "--out", "demo")
+    metrics = pd.read_csv("demo/run/metrics.csv").set_index(["kind", "epoch"]).loc[("permuted", 1)]
+    error = share_error(metrics["accuracy"], int(metrics["n"]))
+    assert_effect("permuted accuracy below the gate of .95", 0.95 - metrics["accuracy"], error)
     assert code == 1
     assert re.search(r"has not memorized: permuted training accuracy 0\.\d+, needed 0\.95; train longer", err)
 
@@ -512,9 +517,11 @@ def test_the_demos_words_follow_its_numbers(permuted, restored, said):
     assert [line.split(": ")[-1].strip() for line in (lines[3], lines[6])] == [f"{end}." for end in said]
 
 
+@pytest.mark.training
 @pytest.mark.long
 def test_the_demo_on_digits_says_that_its_classes_are_few(here):
-    out = done("demo", "--data", "digits", "--out", "demo", "--jobs", 1)
+    out = done("demo", "--data", "digits", "--seed", shifted(), "--out", "demo", "--jobs", 1)
+    assert_memorized("demo/run/metrics.csv", int(pd.read_csv("demo/run/labels.csv")["permuted"].sum()))
     assert "P = 10 classes is small for mean field" in out.splitlines()[-1]
     assert sorted(os.listdir("demo")) == [
         "best.capacity.csv", "best.h5", "geometry.png", "last.capacity.csv", "last.h5", "rewind.csv", "rewind.png",
