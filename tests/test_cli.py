@@ -473,24 +473,27 @@ def test_a_demo_that_does_not_memorize_says_so_and_fails(here):
     assert re.search(r"has not memorized: permuted training accuracy 0\.\d+, needed 0\.95; train longer", err)
 
 
-def rewinds(lost: float) -> pd.DataFrame:
-    """Half of what was lost is regained, if anything was."""
-    regained = {"value": 0.5} if lost > 0 else {"value": np.nan, "flag": "nothing_lost"}
+def rewinds() -> pd.DataFrame:
     accuracies = {
-        ("test", "(none)"): 0.5,
-        ("test", "(last 1)"): 0.5 + lost / 2,
-        ("unpermuted", "(none)"): 1.0,
-        ("unpermuted", "(last 1)"): 0.997,
+        ("test", "(none)"): (0.5, 0.011),
+        ("test", "(last 1)"): (0.6, 0.012),
+        ("test", "(all)"): (0.7, 0.013),
+        ("unpermuted", "(none)"): (1.0, 0.0),
+        ("unpermuted", "(last 1)"): (0.997, 0.001),
     }
-    rows = [{"metric": "accuracy", "kind": kind, "layer": layer, "value": v} for (kind, layer), v in accuracies.items()]
-    return as_table([*rows, {"metric": "regained", "kind": "test", "layer": "(last 1)"} | regained])  # fmt: skip
+    return as_table([
+        {"metric": "accuracy", "kind": kind, "layer": layer, "value": value, "stderr": error}
+        for (kind, layer), (value, error) in accuracies.items()
+    ])  # fmt: skip
 
 
-def test_the_demo_says_what_the_last_layer_regains():
-    words = " ".join(describe_last_layer(rewinds(lost=0.2)).split())
-    assert "test accuracy goes from 0.500 to 0.600, 50 % of what was lost since;" in words
-    assert words.endswith("unpermuted examples from 1.000 to 0.997.")
-    assert "what was lost" not in describe_last_layer(rewinds(lost=0.0))
+def test_the_demo_says_what_the_last_layer_regains_with_errors():
+    words = " ".join(describe_last_layer(rewinds()).split())
+    assert (
+        "test accuracy goes from 0.500 ± 0.011 to 0.600 ± 0.012 (the whole network at that epoch: 0.700 ± 0.013)"
+        in words
+    )
+    assert words.endswith("unpermuted examples from 1.000 ± 0.000 to 0.997 ± 0.001.")
 
 
 @pytest.mark.parametrize(
@@ -513,7 +516,7 @@ def test_the_demos_words_follow_its_numbers(permuted, restored, said):
         for checkpoint in ("best", "last") for kind in ("permuted", "restored")
         for depth, layer in enumerate(("input", "h1", "h2", "logits")) for metric in ("capacity", "radius", "dimension")
     ])  # fmt: skip
-    lines = describe_memorization(table, rewinds(lost=0.2)).splitlines()
+    lines = describe_memorization(table, rewinds()).splitlines()
     assert [line.split(": ")[-1].strip() for line in (lines[3], lines[6])] == [f"{end}." for end in said]
 
 
