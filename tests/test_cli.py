@@ -21,6 +21,8 @@ from tests.command_line import done, run
 from tests.effects import assert_effect, assert_memorized, share_error, shifted
 from tests.reference import shared
 
+pytestmark = pytest.mark.installed
+
 SMALL = ("--data", "digits", "--arch-arg", "depth=2", "--arch-arg", "width=16", "--epochs", 2)
 
 

@@ -14,7 +14,7 @@ from tests.command_line import done, run
 from tests.effects import assert_effect
 from tests.trained import planted_run
 
-pytestmark = pytest.mark.training
+pytestmark = [pytest.mark.training, pytest.mark.installed]
 
 
 @pytest.fixture(scope="module")

@@ -84,6 +84,7 @@ SKIPPED = [word for name in ("separability", "reinit", "gradients") for word in 
 
 
 @pytest.mark.training
+@pytest.mark.installed
 def test_a_run_is_analysed_once_from_its_checkpoints_to_its_report(trained):
     words = ("analyze", trained, *SKIPPED, "--jobs", 1)
     plan = done(*words, "--dry-run")
