@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check
 DEMO_DATA ?= glyphs
 
-.PHONY: demo test lint types unit wheel bench docs clean
+.PHONY: demo test lint types unit wheel margins bench docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/manigeo demo --data $(DEMO_DATA) --force
@@ -33,6 +33,10 @@ wheel: $(VENV)/.installed-dev
 	cp -r tests build/elsewhere/tests
 	cd build/elsewhere && MANIGEO_SHARED=$(abspath ../shared) OMP_NUM_THREADS=1 venv/bin/python -m pytest -n 2 --dist loadfile \
 	    -c tests/installed.ini --rootdir . tests
+
+# tests of trained networks alone: five other seeds of all trainings, each instruction set of the processor, 1 and 2 threads
+margins: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.margins
 
 bench: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest -o addopts="" tests/bench --benchmark-only

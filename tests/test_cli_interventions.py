@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 
 import pandas as pd
 import pytest
@@ -10,7 +11,10 @@ from manigeo.errors import InputError
 from manigeo.plots import figures_of, plot_criticality, plot_final_reset, plot_reinit, plot_rewind, plot_utilisation
 from manigeo.results import read_results, with_settings
 from tests.command_line import done, run
+from tests.effects import assert_effect
 from tests.trained import planted_run
+
+pytestmark = [pytest.mark.training, pytest.mark.installed]
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +22,16 @@ def planted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "planted"
     planted_run(folder)
     return folder
+
+
+def chosen(table):
+    """The layers set back that give the highest validation accuracy; of equals the fewest."""
+    validation = with_settings(table, "sweep").query("metric == 'accuracy' and kind == 'validation'")
+    among = validation[validation["sweep"].isin(["none", "last"])].set_index("layer")
+    trained, best = among.loc["(none)"], among.loc[among["value"].idxmax()]
+    error = math.hypot(trained["stderr"], best["stderr"])
+    assert_effect("validation accuracy regained", best["value"] - trained["value"], error)
+    return best.name
 
 
 def digests(folder):
@@ -30,8 +44,8 @@ def test_rewind_prints_the_sweeps_and_writes_what_it_prints(planted, tmp_path):
     assert digests(planted) == files
     assert "planted/last (epoch 2): 4 layers, set to epoch-0001 (epoch 1)" in text
     assert "the last k layers to epoch-0001 (epoch 1)" in text
-    assert "chosen on validation data: (last " in text
     table = read_results(out)
+    assert f"chosen on validation data: {chosen(table)} to epoch-0001" in text
     assert figures_of(table) == ["rewind"]
     assert set(table["run"]) == {"planted"}
     assert set(table["checkpoint"]) == {"last"}
@@ -108,8 +122,13 @@ def test_studies_are_added_on_request_each_with_its_figure(planted, tmp_path):
         "module criticality",
     ):
         assert title in text
-    assert "chosen on validation data: (last 2) to epoch-0001" in text
     table = read_results(out)
+    (picked,) = (
+        with_settings(table, "to", "steps", "chosen")
+        .query("metric == 'accuracy' and kind == 'validation' and chosen == True")
+        .to_dict("records")
+    )
+    assert f"chosen on validation data: {picked['layer']} to {picked['to']}, {picked['steps']} steps" in text
     assert figures_of(table) == ["reinit", "final-reset", "utilisation", "criticality"]
     figure = plot_final_reset(table)
     assert [ax.get_title() for ax in figure.axes] == [

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -94,7 +96,10 @@ def test_runs_of_one_name_are_told_apart_by_their_folders(runs, tmp_path):
         correlation_table([runs[0], runs[0]])
 
 
-def test_what_varied_between_the_runs_is_known(runs):
+def test_what_varied_between_the_runs_is_known_and_the_machine_is_none_of_it(runs):
+    settings = json.loads((runs[0] / "run.json").read_text())
+    settings["machine"]["cpu_capability"] = "another"
+    (runs[0] / "run.json").write_text(json.dumps(settings))
     assert what_varied(runs) == {"arch_args.width": [5, 6], "seed": [0, 1, 2, 3, 4, 5]}
     assert what_varied(runs[:1]) == {}
 

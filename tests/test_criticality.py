@@ -19,6 +19,9 @@ from manigeo_extract.data import Permutation, load_data, permute_labels
 from manigeo_extract.groups import Group, group_layers
 from manigeo_extract.runs import Run, run_snapshots
 from manigeo_extract.scoring import Examiner
+from tests.effects import assert_effect, share_error, shifted
+
+pytestmark = pytest.mark.training
 
 PAPER = {"delta": None, "error": None}  # the bound of the authors' code alone
 
@@ -149,7 +152,7 @@ def trained(model: nn.Module, X: Tensor, y: Tensor, steps: int = 150) -> None:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("run")
-    torch.manual_seed(0)
+    torch.manual_seed(shifted())
     model = Network()
     data = load_data("digits", {"per_class": 10})
     examples = permute_labels(data, Permutation(0.5))
@@ -171,12 +174,16 @@ def table(run: Run) -> pd.DataFrame:
     return tables(run, CriticalityPlan())
 
 
-def test_a_layer_that_is_multiplied_by_zero_has_criticality_zero(table: pd.DataFrame) -> None:
+def test_a_layer_that_is_multiplied_by_zero_has_criticality_zero(run: Run, table: pd.DataFrame) -> None:
     silent = table[table["layer"] == "silent"].set_index("metric")["value"]
     # Adam moves no weight whose gradient is zero; only the distance of nothing is the answer's own
     assert silent[["criticality", "criticality_absolute", "criticality_error"]].tolist() == [0, 0, 0]
     assert silent["criticality_alpha"] == 0
-    needed = table[(table["layer"] == "last") & (table["metric"] == "criticality")]["value"].item()
+    segment, learned = segment_of(run, "last", run.snapshot("init").state(run.model)), learned_of(run)
+    errors = whole_mean(segment, learned, 0.0, 0.0, "error", 1) / learned.n
+    bound = sum(learned.sums("error")) / learned.n + 0.01
+    assert_effect("errors with the last layer at init beyond the bound", errors - bound, share_error(errors, learned.n))
+    needed = table[(table["layer"] == "last") & (table["metric"] == "criticality_error")]["value"].item()
     assert needed > 0
 
 

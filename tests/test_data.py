@@ -183,6 +183,7 @@ def test_the_description_counts_splits_permuted_labels_and_class_sizes():
 
 
 # -------------------------------------------------------------------------------------------------------------- glyphs
+@pytest.mark.installed
 def test_glyphs_are_a_hundred_characters_of_the_sizes_asked_for():
     assert len(set(glyphs.CHARACTERS)) == 100
     assert glyphs.CHARACTERS.startswith("0123456789ABC")

@@ -15,6 +15,7 @@ from manigeo.manifolds import KINDS, kind_examples
 from manigeo.merging import merge_activations
 from manigeo_extract.data import DataSet, Permutation, load_data, permute_labels
 from manigeo_extract.extraction import _one_ahead, extract_activations, plan_extraction, read_labels
+from manigeo_extract.machine import machine
 from manigeo_extract.models import build_model
 from manigeo_extract.sketching import CountSketch
 from tests.killing import content
@@ -308,6 +309,18 @@ def test_tf32_is_on_where_it_is_asked_for_and_then_as_it_was(data, examples, tmp
     assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == before
     with open_activations(tmp_path / "a.h5") as acts:
         assert acts.provenance["tf32"] is asked
+
+
+def test_a_file_says_what_machine_computed_it_and_is_the_same_from_any(model, data, examples, tmp_path, monkeypatch):
+    plan = plan_extraction(model, data, examples)
+    another = {"cpu_capability": "ANOTHER", "threads": 99, "blas": "another 1.0"}
+    extract_activations(model, data, plan, tmp_path / "here.h5", {})
+    monkeypatch.setattr("manigeo_extract.extraction.machine", lambda: another)
+    extract_activations(model, data, plan, tmp_path / "there.h5", {})
+    with open_activations(tmp_path / "here.h5") as here, open_activations(tmp_path / "there.h5") as there:
+        assert here.provenance["machine"] == machine()
+        assert there.provenance["machine"] == another
+        assert here.fingerprint == there.fingerprint
 
 
 # ------------------------------------------------------------------------------------------------------------- at size

@@ -20,6 +20,7 @@ from manigeo_extract.groups import group_layers
 from manigeo_extract.models import build_model
 from manigeo_extract.runs import Run, run_snapshots
 from tests.command_line import done, run
+from tests.effects import assert_effect, shifted
 from tests.networks import Calls
 
 CLASSES, DIM = 10, 50
@@ -251,8 +252,8 @@ def recorded(tmp_path_factory) -> Path:
     np.savez(folder / "planted.npz", x_train=X[:n], y_train=labels[:n], x_test=X[n:], y_test=labels[n:])
     done(
         "train", "--data", f"npz:{folder / 'planted.npz'}", "--permute", "0.5", "--arch", "mlp",
-        "--arch-arg", "depth=2", "--arch-arg", "width=32", "--arch-arg", "batch_norm=true", "--epochs", "2", "--out",
-        folder / "run",
+        "--arch-arg", "depth=2", "--arch-arg", "width=32", "--arch-arg", "batch_norm=true", "--epochs", "2",
+        "--seed", shifted(), "--out", folder / "run",
     )  # fmt: skip
     return folder / "run"
 
@@ -308,13 +309,15 @@ def test_norms_of_the_table_are_those_of_the_loss_on_all_examples(recorded, tmp_
     assert values(table, "gradient_norm", "test")[-1] == pytest.approx(float(of_all), rel=1e-5)  # float32
 
 
+@pytest.mark.training
 def test_at_init_the_permuted_part_falls_as_the_root_of_n_and_the_unpermuted_stays(recorded, tmp_path):
     table = measured(recorded, tmp_path / "n.csv", "--checkpoints", "init", "--kinds", "unpermuted", "--kinds", "permuted",
                      "--sizes", "300,1000,3000")  # fmt: skip
-    part = "label_dependent_centred"
-    np.testing.assert_allclose(values(table, f"{part}_slope", "permuted"), -0.5, atol=0.1)
-    kept = values(table, f"{part}_norm_sweep", "unpermuted").reshape(3, 4)
-    assert (kept.max(axis=0) / kept.min(axis=0) < 1.1).all()
+    slopes = table[table["metric"] == "label_dependent_centred_slope"]
+    for layer, kind, slope, error in slopes[["layer", "kind", "value", "stderr"]].itertuples(index=False):
+        nearer = -slope - 0.25 if kind == "permuted" else slope + 0.25
+        assert_effect(f"slope of {kind} in {layer} nearer to {-0.5 if kind == 'permuted' else 0}", nearer, error)
+    assert len(slopes) == 8
     assert figures_of(table) == ["gradients", "gradient-sizes"]
 
 
@@ -323,7 +326,7 @@ def test_the_error_of_a_norm_is_its_spread_over_draws(recorded):
     """Where the mean rules (unpermuted) and where noise does (permuted), or up to 1.4 times as large between these limits.
 
     The spread of 40 is known to 11 %, the root mean square of 40 errors of 8 chunks each to 4 %; draws of 240 out of
-    3600 are nearly independent.
+    3600 are nearly independent. Over three initial networks the ratio was 1.12 to 1.40.
     """
     opened = opened_run(recorded)
     groups = group_layers(opened.model, opened.data.inputs([0, 1]))

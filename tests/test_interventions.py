@@ -17,8 +17,11 @@ from manigeo_extract.interventions import FRESH, ZERO, Intervention, Laboratory,
 from manigeo_extract.models import build_model, mlp
 from manigeo_extract.runs import Run, Snapshot, find_snapshot, run_snapshots
 from manigeo_extract.scoring import Examiner
+from tests.effects import assert_effect, share_error
 from tests.test_evaluation import CLASSES, Inputs, table
 from tests.trained import ARGS, digest, planted_run
+
+pytestmark = pytest.mark.training
 
 
 @pytest.fixture(scope="module")
@@ -48,28 +51,43 @@ def rewound(run: Run, to: str, sweeps=("last", "each", "prefix"), **options) -> 
     return pd.concat([table, rewind_summary(table)], ignore_index=True)
 
 
-def values(table: pd.DataFrame, metric: str, kind: str, sweep: str | None = None) -> pd.Series:
+def rows_of(table: pd.DataFrame, metric: str, kind: str, sweep: str | None = None) -> pd.DataFrame:
     rows = with_settings(table, "sweep").query("metric == @metric and kind == @kind")
-    return (rows if sweep is None else rows[rows["sweep"] == sweep]).set_index("layer")["value"]
+    return (rows if sweep is None else rows[rows["sweep"] == sweep]).set_index("layer")
+
+
+def values(table: pd.DataFrame, metric: str, kind: str, sweep: str | None = None) -> pd.Series:
+    return rows_of(table, metric, kind, sweep)["value"]
 
 
 def test_memorization_that_was_planted_in_the_last_two_layers_is_found(planted):
     before = digest(planted.model)
     table = rewound(planted, "1")
     assert digest(planted.model) == before
-    assert values(table, "accuracy", "permuted")["(none)"] > 0.95
-    each = values(table, "js", "permuted", "each")
-    assert (each[["h1.linear", "h2.linear"]] < 1e-9).all()  # the same bits were put back; float32 sums of zeros
-    assert (each[["h3.linear", "logits"]] > 0.01).all()
+    trained = rows_of(table, "accuracy", "permuted", "none").loc["(none)"]
+    reached, n = trained["value"], int(trained["n"])
+    assert_effect("permuted accuracy above the gate of .95", reached - 0.95, share_error(reached, n))
+    each = rows_of(table, "js", "permuted", "each")
+    assert (
+        each["value"][["h1.linear", "h2.linear"]] < 1e-9
+    ).all()  # the same bits were put back; float32 sums of zeros
+    for layer in ("h3.linear", "logits"):
+        assert_effect(f"what {layer} alone changes", *each.loc[layer, ["value", "stderr"]])
     last = values(table, "accuracy", "permuted", "last")
     whole = values(table, "accuracy", "permuted", "whole")["(all)"]
-    assert last["(last 2)"] == last["(last 3)"] == last["(last 4)"] == whole < 0.2
-    prefix = values(table, "accuracy_drop", "permuted", "prefix")
-    assert prefix["(first 2)"] == 0 < prefix["(first 3)"]
+    assert last["(last 2)"] == last["(last 3)"] == last["(last 4)"] == whole
+    assert_effect("half of the accuracy goes with these layers", reached / 2 - whole, share_error(whole, n))
+    prefix = rows_of(table, "accuracy_drop", "permuted", "prefix")
+    assert prefix["value"]["(first 2)"] == 0
+    assert_effect("the first three layers drop it", *prefix.loc["(first 3)", ["value", "stderr"]])
 
 
 def test_two_rewound_layers_regain_all_that_was_lost_and_validation_data_choose_them(planted):
     table = rewound(planted, "1")
+    test = rows_of(table, "accuracy", "test")
+    whole, trained = test[test["sweep"] == "whole"].iloc[0], test[test["sweep"] == "none"].iloc[0]
+    lost = whole["value"] - trained["value"]
+    assert_effect("test accuracy lost", lost, np.hypot(whole["stderr"], trained["stderr"]))  # paired it would be less
     regained = values(table, "regained", "test", "last")
     assert regained["(last 2)"] == pytest.approx(1, abs=1e-12)
     chosen = selected_rows(table)
@@ -81,6 +99,9 @@ def test_two_rewound_layers_regain_all_that_was_lost_and_validation_data_choose_
 
 def test_regained_is_flagged_where_nothing_was_lost(planted):
     table = rewound(planted, "0", sweeps=("last",))
+    accuracy = rows_of(table, "accuracy", "test")[["value", "stderr"]]
+    (trained, error), (initial, other) = accuracy.loc["(none)"], accuracy.loc["(all)"]
+    assert_effect("test accuracy won since epoch 0", trained - initial, np.hypot(error, other))
     rows = table[table["metric"] == "regained"]
     assert set(rows["flag"]) == {"nothing_lost"}
     assert rows["value"].isna().all()
@@ -127,7 +148,7 @@ def test_zero_layers_leave_what_the_bias_of_the_rest_says_and_fresh_draws_have_i
     at = fresh[fresh["kind"] == "test"].set_index("metric")
     assert at.loc["accuracy", "n"] == 3
     low, high = at.loc["accuracy_ci_low", "value"], at.loc["accuracy_ci_high", "value"]
-    assert low < at.loc["accuracy", "value"] < high
+    assert low <= at.loc["accuracy", "value"] <= high
     # Student's t of two degrees of freedom at 97.5 %
     assert high - low == pytest.approx(2 * 4.302653 * at.loc["accuracy", "stderr"], rel=1e-6)
     assert at.loc["critical", "value"] == 1

@@ -7,6 +7,9 @@ from torch import nn
 
 from manigeo.errors import UsageError
 from manigeo_extract.layca import Layca, layer_rates, recorded_rates, replay_rates
+from tests.effects import assert_mean, shifted
+
+pytestmark = pytest.mark.training
 
 INNER = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1),
@@ -19,7 +22,7 @@ INNER = {
 
 
 def network(seed: int = 0) -> nn.Sequential:
-    torch.manual_seed(seed)
+    torch.manual_seed(shifted(seed))
     return nn.Sequential(nn.Linear(6, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 3))
 
 
@@ -83,11 +86,16 @@ def test_other_parameters_follow_the_inner_optimiser_or_stay():
 
 
 def test_it_learns():
-    model = network()
+    seeds = range(5)
+    assert_mean("share of the loss that goes in 300 steps", [1 - loss_kept(seed) for seed in seeds], seeds)
+
+
+def loss_kept(seed: int) -> float:
+    model = network(seed)
     x, y = data()
     before = nn.functional.cross_entropy(model(x), y).item()
     train(model, Layca(model.named_parameters(), INNER["adam"](model.parameters()), rho=3**-4), 300)
-    assert nn.functional.cross_entropy(model(x), y).item() < before / 2
+    return nn.functional.cross_entropy(model(x), y).item() / before
 
 
 def test_a_layer_that_is_not_moved_stays():

@@ -1,5 +1,7 @@
 """Where: profiles, intervals, and memorization planted at a known layer."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -93,7 +95,8 @@ def test_what_is_not_evidence_is_refused():
 
 
 # ------------------------------------------------------------------------------------------------ planted memorization
-LAYERS, WIDTH, CLASSES, POINTS, SEEDS = 6, 80, 8, 10, 40
+LAYERS, WIDTH, CLASSES, POINTS, SEEDS = 6, 80, 8, 10, 20
+TRUE = np.repeat(np.arange(CLASSES), POINTS)
 
 
 def activations(weights, X, labels, place, names):
@@ -109,21 +112,30 @@ def activations(weights, X, labels, place, names):
 
 def inverse_capacities(layers, labels, seed):
     clouds = [[h[labels == c] for c in range(CLASSES)] for h in layers]
-    capacities = [manifold_capacity(X, n_draws=20, seed=seed).per_manifold["capacity"].to_numpy() for X in clouds]
-    return 1 / np.stack(capacities, axis=1)
+    return [1 / manifold_capacity(X, n_draws=20, seed=seed).per_manifold["capacity"].to_numpy() for X in clouds]
+
+
+@cache
+def drawn(seed):
+    """Weights, images, permuted labels and the labels' names, and inverse capacities at the end and before where nothing
+    was planted: below its layer a planted label changes nothing."""
+    rng = np.random.default_rng(seed)
+    weights = [rng.standard_normal((WIDTH, WIDTH)) * np.sqrt(2 / WIDTH) for _ in range(LAYERS)]
+    earlier = [W + 0.1 * rng.standard_normal(W.shape) * np.sqrt(2 / WIDTH) for W in weights]
+    labels, names = rng.permutation(TRUE), rng.standard_normal((CLASSES, WIDTH))
+    X = rng.standard_normal((CLASSES, WIDTH))[TRUE] + rng.standard_normal((CLASSES * POINTS, WIDTH))
+    end = inverse_capacities(activations(weights, X, labels, None, names), labels, seed)
+    before = inverse_capacities(activations(earlier, X, labels, None, names), labels, seed + 1000)
+    return weights, X, labels, names, end, before
 
 
 def planted(seed, place):
     """Localized from capacities of permuted labels, with a label injected at ``place`` (None: nowhere)."""
-    rng = np.random.default_rng(seed)
-    weights = [rng.standard_normal((WIDTH, WIDTH)) * np.sqrt(2 / WIDTH) for _ in range(LAYERS)]
-    earlier = [W + 0.1 * rng.standard_normal(W.shape) * np.sqrt(2 / WIDTH) for W in weights]
-    true = np.repeat(np.arange(CLASSES), POINTS)
-    labels, names = rng.permutation(true), rng.standard_normal((CLASSES, WIDTH))
-    X = rng.standard_normal((CLASSES, WIDTH))[true] + rng.standard_normal((CLASSES * POINTS, WIDTH))
-    end = inverse_capacities(activations(weights, X, labels, place, names), labels, seed)
-    before = inverse_capacities(activations(earlier, X, labels, None, names), labels, seed + 1000)
-    return locate([Evidence(np.minimum(before, POINTS / 2) - end)], cumulative=True, n_resamples=200, seed=seed)
+    weights, X, labels, names, end, before = drawn(seed)
+    if place is not None:
+        end = end[:place] + inverse_capacities(activations(weights, X, labels, place, names)[place:], labels, seed)
+    evidence = np.minimum(np.stack(before, axis=1), POINTS / 2) - np.stack(end, axis=1)
+    return locate([Evidence(evidence)], cumulative=True, n_resamples=200, seed=seed)
 
 
 @pytest.mark.long

@@ -1,54 +1,104 @@
-"""The shapes of Stephenson et al. (2021), Fig. 3, on a small run: what the main job is for."""
+"""The shapes of Stephenson et al. (2021), Fig. 3, on small runs: what the main job is for.
+
+Five trainings of the demo made small: 10 classes of 100 images, four layers of 256. Effects are means over the five, each
+within one training, and errors those of the means; over twelve trainings an effect was 4 to 25 times its spread.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 from manigeo import read_results
 from tests.command_line import done
+from tests.effects import assert_effect, assert_mean, share_error, shifted
 
-# As the demo, smaller: 60 classes of 60 training examples, six layers of 256.
+pytestmark = pytest.mark.training
+
+SEEDS = range(1, 6)
 TRAINING = (
-    "--data", "glyphs", "--data-arg", "classes=60", "--data-arg", "train=60", "--data-arg", "validation=20",
-    "--data-arg", "test=20", "--arch-arg", "width=256", "--epochs", 35, "--batch-size", 32, "--seed", 1,
+    "--data", "glyphs", "--data-arg", "classes=10", "--data-arg", "train=100", "--data-arg", "validation=40",
+    "--data-arg", "test=60", "--permute", 0.5, "--arch-arg", "depth=4", "--arch-arg", "width=256", "--epochs", 30,
+    "--batch-size", 32, "--lr", 0.02,
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Trained:
+    metrics: pd.DataFrame  # accuracy; a row per epoch, a column per kind
+    geometry: pd.Series
+
+    @property
+    def best(self) -> int:
+        return int(self.metrics["validation"].idxmax())
+
+    def value(self, checkpoint: str, kind: str, layer: str, metric: str = "capacity") -> float:
+        return float(self.geometry[checkpoint, kind, layer, metric])
+
+    def rise(self, checkpoint: str, metric: str = "capacity") -> float:
+        """Over the hidden layers, for permuted labels."""
+        first, last = (self.value(checkpoint, "permuted", layer, metric) for layer in ("h1", "h4"))
+        return last - first
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """These networks are too small for two, least of all on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("memorization")
-    done("train", *TRAINING, "--permute", 0.5, "--out", folder / "run")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Trained]:
+    return [trained(tmp_path_factory.mktemp(f"seed{seed}"), shifted(seed)) for seed in SEEDS]
+
+
+def trained(folder: Path, seed: int) -> Trained:
+    done("train", *TRAINING, "--seed", seed, "--out", folder / "run")
     for when in ("best", "last"):
         acts = folder / f"{when}.h5"
-        done("extract", "--model", folder / f"run/checkpoints/{when}.pt", "--out", acts,
-             "--layers", "input", "--layers", "h1", "--layers", "h6")  # fmt: skip
-        done("capacity", acts, "--kinds", "permuted", "--kinds", "restored")
-    return folder
+        done("extract", "--model", folder / f"run/checkpoints/{when}.pt", "--per-class", 30, "--out", acts,
+             "--layers", "h1", "--layers", "h4")  # fmt: skip
+        done("capacity", acts, "--kinds", "permuted", "--kinds", "restored", "--draws", 60, "--no-total-dimension")
+    metrics = pd.read_csv(folder / "run" / "metrics.csv").pivot(index="epoch", columns="kind", values="accuracy")
+    table = read_results([folder / "best.capacity.csv", folder / "last.capacity.csv"])
+    table = table[table["manifold"] == ""].set_index(["checkpoint", "kind", "layer", "metric"])
+    return Trained(metrics, table["value"])
 
 
-@pytest.fixture(scope="module")
-def value(run):
-    table = read_results([run / "best.capacity.csv", run / "last.capacity.csv"])
-    table = table[table["manifold"] == ""].set_index(["checkpoint", "kind", "layer", "metric"])["value"]
-    return lambda checkpoint, kind, layer, metric="capacity": table[checkpoint, kind, layer, metric]
+def over(runs: list[Trained], what: str, effect: Callable[[Trained], float]) -> None:
+    assert_mean(what, [effect(run) for run in runs], SEEDS)
 
 
-def test_the_permuted_labels_are_memorized_and_cost_test_accuracy(run):
-    # .04 here, .09 in the full-size trial; the standard error on these 1200 test examples is .014
-    metrics = pd.read_csv(run / "run" / "metrics.csv").pivot(index="epoch", columns="kind", values="accuracy")
-    assert metrics["permuted"].iloc[-1] >= 0.95
-    assert metrics["test"].max() - metrics["test"].iloc[-1] > 0.02
+def test_the_permuted_labels_are_memorized(runs):
+    for seed, run in zip(SEEDS, runs, strict=True):
+        reached = run.metrics["permuted"].iloc[-1]
+        n_permuted = 500  # half of 10 x 100
+        assert_effect(
+            "permuted accuracy above the gate of .95", reached - 0.95, share_error(reached, n_permuted), [seed]
+        )
 
 
-def test_permuted_capacity_rises_over_the_layers_by_falling_radius_and_dimension(value):
-    assert value("last", "permuted", "h6") >= 1.3 * value("last", "permuted", "h1")
-    assert value("last", "permuted", "h6", "radius") < 0.9 * value("last", "permuted", "h1", "radius")
-    assert value("last", "permuted", "h6", "dimension") < 0.9 * value("last", "permuted", "h1", "dimension")
+def test_memorization_costs_test_accuracy(runs):
+    # the best epoch is that of validation data: a maximum over test accuracies would be one of their errors
+    over(runs, "test accuracy lost", lambda run: run.metrics["test"][run.best] - run.metrics["test"].iloc[-1])
 
 
-def test_before_memorization_permuted_capacity_stays_at_the_inputs(value):
-    for layer in ("h1", "h6"):
-        assert value("best", "permuted", layer) == pytest.approx(value("best", "permuted", "input"), rel=0.25)
+def test_permuted_capacity_rises_over_the_layers_by_falling_radius_and_dimension(runs):
+    over(runs, "rise of capacity", lambda run: run.rise("last"))
+    over(runs, "fall of radius", lambda run: -run.rise("last", "radius"))
+    over(runs, "fall of dimension", lambda run: -run.rise("last", "dimension"))
 
 
-def test_memorization_lowers_the_capacity_of_the_same_images_by_their_true_labels(value):
-    assert value("last", "restored", "h6") < value("best", "restored", "h6")
+def test_most_of_that_rise_comes_with_memorization(runs):
+    over(runs, "half of the rise beyond that of the best epoch", lambda run: run.rise("last") / 2 - run.rise("best"))
+
+
+def test_memorization_lowers_the_capacity_of_the_same_images_by_their_true_labels(runs):
+    over(runs, "restored capacity lost",
+         lambda run: run.value("best", "restored", "h4") - run.value("last", "restored", "h4"))  # fmt: skip

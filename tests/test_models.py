@@ -14,6 +14,8 @@ from manigeo.errors import UsageError
 from manigeo_extract.models import MODELS, build_model, cnn, densenet, mlp, resnet18, vgg11, vgg16
 from manigeo_extract.resolve import resolve_object
 
+pytestmark = pytest.mark.installed
+
 CIFAR = {"input_shape": (3, 32, 32), "n_classes": 10}
 
 

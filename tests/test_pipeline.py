@@ -2,11 +2,13 @@
 
 import time
 
+import pandas as pd
 import pytest
 
 from manigeo.errors import InputError
 from manigeo.pipeline import INTERRUPTED, STALE, TO_DO, UP_TO_DATE, Ledger, Step
 from tests.command_line import done, run
+from tests.effects import assert_memorized, shifted
 
 
 def steps(folder, words=("one",)):
@@ -74,19 +76,23 @@ def trained(tmp_path_factory):
     """Digits, three layers, memorized: small, and with all that the steps read."""
     folder = tmp_path_factory.mktemp("analyze") / "small"
     done("train", "--data", "digits", "--data-arg", "per_class=30", "--arch-arg", "depth=2", "--arch-arg", "width=128",
-         "--optimizer", "adam", "--lr", 0.003, "--epochs", 60, "--out", folder)  # fmt: skip
+         "--optimizer", "adam", "--lr", 0.003, "--epochs", 60, "--seed", shifted(), "--out", folder)  # fmt: skip
     return folder
 
 
 SKIPPED = [word for name in ("separability", "reinit", "gradients") for word in ("--skip", name)]
 
 
+@pytest.mark.training
+@pytest.mark.installed
 def test_a_run_is_analysed_once_from_its_checkpoints_to_its_report(trained):
     words = ("analyze", trained, *SKIPPED, "--jobs", 1)
     plan = done(*words, "--dry-run")
     assert plan.count("to do") == 8
     assert not (trained / "analysis").exists()
     text = done(*words)
+    n_permuted = pd.read_csv(trained / "labels.csv")["permuted"].sum()
+    assert_memorized(trained / "metrics.csv", n_permuted)
     assert "has memorized" in text
     results = {path.name for path in (trained / "analysis").iterdir()}
     assert results == {"best.h5", "last.h5", "best.capacity.csv", "last.capacity.csv", "weights.csv", "rewind.csv",

@@ -106,6 +106,9 @@ def test_a_run_says_what_it_was(tmp_path: Path) -> None:
     assert {name: run[name] for name in settings} == settings
     assert (run["permutation"], run["seed"], run["plan"]) == ({"fraction": 0.5}, 3, {"lr": 0.1})
     assert run["versions"]["torch"] == torch.__version__
+    of_torch = torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()
+    assert (run["machine"]["cpu_capability"], run["machine"]["threads"]) == of_torch
+    assert run["machine"]["blas"].split()[0] in torch.__config__.show()
     last = load_checkpoint(tmp_path / "checkpoints" / "last.pt")
     assert {name: getattr(last, name) for name in settings} == settings
     assert last.seed == 3

@@ -14,6 +14,7 @@ from manigeo.plots import plot_localization
 from manigeo.results import as_table, read_results, with_settings, write_results
 from manigeo.verdicts import describe_localization, localization_table
 from tests.command_line import done, run
+from tests.effects import assert_effect, share_error
 from tests.trained import planted_run
 
 LAYERS = ("input", "h1", "h2", "h3", "logits")
@@ -143,6 +144,7 @@ def test_layers_pair_by_name_and_by_what_they_contain():
     assert paired_layers(("a.b",), ("a", "a.b.c")).tolist() == [[0, 0]]
 
 
+# ---------------------------------------------------------------------------------------------------- on a trained network
 @pytest.fixture(scope="module")
 def analysed(tmp_path_factory):
     """A run with its memorization in the last two layers, rewound, beside its folder."""
@@ -152,6 +154,7 @@ def analysed(tmp_path_factory):
     return folder
 
 
+@pytest.mark.training
 def test_a_runs_tables_are_found_in_it_and_beside_it(analysed, tmp_path):
     assert [path.name for path in result_files(analysed)] == ["rewind.csv"]
     table = run_tables(analysed)
@@ -163,7 +166,8 @@ def test_a_runs_tables_are_found_in_it_and_beside_it(analysed, tmp_path):
     with pytest.raises(InputError, match="has no results: run manigeo capacity"):
         run_tables(tmp_path)
     assert memorized_accuracy(analysed) is None  # its own loop recorded no accuracy on permuted labels
-    assert accuracy_in_tables(table) > 0.95
+    reached = accuracy_in_tables(table)
+    assert_effect("permuted accuracy above the gate of .95", reached - 0.95, share_error(reached, 180))  # .3 of 600
     with pytest.raises(InputError, match="do not say whether the network has memorized"):
         accuracy_in_tables(capacities())
 
@@ -179,12 +183,13 @@ def test_whether_it_has_memorized_is_said_by_the_metrics_else_by_the_tables_else
     assert "it is not known whether the network has memorized; run manigeo rewind" in describe_localization(table)
 
 
+@pytest.mark.training
 def test_localize_finds_the_planted_layers_and_draws_them(analysed, tmp_path):
     out = tmp_path / "l.csv"
     text = done("localize", analysed.parent / "rewind.csv", "--out", out)
     assert "has memorized" in text
     profile = read_results(out).query("metric == 'profile'").set_index("layer")["value"]
-    assert profile[["h3.linear", "logits"]].sum() > 0.99
+    assert profile[["h3.linear", "logits"]].sum() > 0.99  # the others are put back bit for bit, and change nothing
     (ax,) = plot_localization(read_results(out)).axes
     assert [tick.get_text() for tick in ax.get_xticklabels()] == list(profile.index)
     assert "has memorized" in done("localize", analysed, "--out", out, "--force")

@@ -13,6 +13,8 @@ import manigeo.workers
 from manigeo.errors import ManigeoError, UsageError
 from manigeo.workers import DaskWorkers, Processes, open_workers
 
+pytestmark = pytest.mark.installed
+
 SIZES = [(n,) for n in (5, 60, 7, 130, 9)]
 
 

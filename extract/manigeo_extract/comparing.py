@@ -21,7 +21,7 @@ PathLike = str | os.PathLike[str]
 
 GAPS = ("accuracy", "clean", "loss")
 # What differs between any two runs, and is nothing that was varied.
-_NOT_VARIED = ("versions", "data_fingerprint", "format")
+_NOT_VARIED = ("versions", "machine", "data_fingerprint", "format")
 
 
 def generalization_gap(metrics: pd.DataFrame, gap: str = "accuracy") -> float:

@@ -21,6 +21,7 @@ import torch
 from manigeo import __version__
 from manigeo.errors import InputError, UsageError
 from manigeo_extract.checkpoints import checkpoint_bytes, plain, write_whole
+from manigeo_extract.machine import machine
 
 COLUMNS = ("epoch", "kind", "accuracy", "loss", "n")
 Metrics = Mapping[str, Mapping[str, Any]]  # {kind: {"accuracy", "loss", "n"}}
@@ -32,7 +33,8 @@ class Recorder:
     Call :meth:`step` before training with epoch 0, and after every epoch. What is known of the network and its data
     goes into every checkpoint, so that it can be opened without saying it again; all of it may be left out. ``epochs``
     are those whose checkpoints are kept besides the initial, the best and the last one: numbers, a range, or ``"all"``.
-    ``best_by`` names the kind whose accuracy decides on ``best.pt``. ``notes`` are stored in ``run.json``.
+    ``best_by`` names the kind whose accuracy decides on ``best.pt``. ``notes`` are stored in ``run.json``, beside
+    versions and what of the machine decides on the last bits (:mod:`manigeo_extract.machine`).
 
     A folder that holds a run already is refused, unless it shall be continued (``resume``: a step at epoch e then
     replaces what was recorded from e on) or its files replaced (``overwrite``).
@@ -152,6 +154,7 @@ def _about() -> dict[str, Any]:
         "format": "manigeo-run",
         "format_version": 1,
         "versions": {name: str(number) for name, number in versions.items()},
+        "machine": machine(),
     }
 
 

@@ -18,8 +18,9 @@ FORMAT_VERSION = 1
 EXAMPLE_COLUMNS = ("index", "split", "true_label", "train_label", "permuted")
 LAYER_ATTRS = ("order", "module_class", "call_index", "feature_shape", "readout", "projection", "aliases")
 DTYPES = ("float32", "float16")
-# Where a file lies and how it was asked for does not change what is in it.
-NOT_IDENTITY = ("argv", "model")
+# Where a file lies and how it was asked for does not change what is in it; another machine changes it by rounding, and may
+# go on with an extraction or take a shard.
+NOT_IDENTITY = ("argv", "model", "machine")
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,8 @@ def describe_memorization(table: "pd.DataFrame", rewinds: "pd.DataFrame") -> str
         f"  to the last: {_verdict(table, *cost, 'no cost of memorization here', 'what memorization costs')}.",
         f"- {describe_last_layer(rewinds)}",
         "What it does not show:",
-        "- It is one run with one seed; errors are those of classes, draws and examples alone.",
+        "- It is one run with one seed; errors are those of classes, draws and examples alone. Another processor, another",
+        "  number of threads or another seed makes another run: train several, and read what they have in common.",
         "- Geometry says where permuted examples come apart, rewinding which layers the network does without: these need",
         "  not be the same. Studies disagree on the layers (Stephenson et al. 2021, Maini et al. 2023).",
     ]
@@ -119,14 +120,17 @@ def describe_memorization(table: "pd.DataFrame", rewinds: "pd.DataFrame") -> str
 
 def describe_last_layer(rewinds: "pd.DataFrame") -> str:
     """What setting the last layer alone back to the best epoch regains, and what it costs."""
-    table = rewinds[rewinds["layer"].isin(["(none)", "(last 1)"])].set_index(["metric", "kind", "layer"])["value"]
-    was, kept = (table["accuracy", kind, "(none)"] for kind in ("test", "unpermuted"))
-    test, unpermuted = (table["accuracy", kind, "(last 1)"] for kind in ("test", "unpermuted"))
-    regained = table["regained", "test", "(last 1)"]
-    share = f", {100 * regained:.0f} % of what was lost since" if regained == regained else ""
+    accuracies = rewinds[rewinds["metric"] == "accuracy"].set_index(["kind", "layer"])[["value", "stderr"]]
+
+    def accuracy(kind: str, layer: str) -> str:
+        value, error = accuracies.loc[(kind, layer)]
+        return f"{value:.3f} ± {error:.3f}"
+
+    was, test, best = (accuracy("test", layer) for layer in ("(none)", "(last 1)", "(all)"))
+    kept, unpermuted = (accuracy("unpermuted", layer) for layer in ("(none)", "(last 1)"))
     return (
-        f"With the last layer alone set back to the best epoch, test accuracy goes from {was:.3f} to {test:.3f}{share};\n"
-        f"  that of unpermuted examples from {kept:.3f} to {unpermuted:.3f}."
+        f"With the last layer alone set back to the best epoch, test accuracy goes from {was} to {test}\n"
+        f"  (the whole network at that epoch: {best}); that of unpermuted examples from {kept} to {unpermuted}."
     )
 
 
