@@ -103,6 +103,7 @@ def test_equations_that_do_not_settle_give_no_number_and_say_so(monkeypatch):
     assert r.metric_residual > 0.005
     assert np.isnan([getattr(r, name) for name in MEASURES]).all()
     assert np.isnan(r.stderr.capacity)
+    assert (r.per_manifold["flag"] == "unsolved").all()
 
 
 def test_a_solution_has_the_degrees_of_freedom_that_its_metric_was_made_for():

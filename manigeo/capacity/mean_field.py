@@ -192,8 +192,10 @@ def _mean_field(manifolds: Sequence[np.ndarray], draws: _Draws, centers: str, er
     rho, rho_stderr = center_correlation(pooled.centers)
     seen = _SEEN[centers](manifolds, pooled)
     table = draws.table(seen.cones, range(len(manifolds)))
+    flag = _flag(table, seen)
     if not seen.solved:
         table[[*MEASURES, *(f"{name}_stderr" for name in MEASURES)]] = np.nan
+        table["flag"] = table["flag"].where(table["flag"] == "zero_center", "unsolved")
     defined = table[table["flag"] != "zero_center"]
     if errors == "auto":
         errors = "jackknife" if 2 < len(defined) <= _JACKKNIFE_UP_TO else "manifolds"
@@ -212,7 +214,7 @@ def _mean_field(manifolds: Sequence[np.ndarray], draws: _Draws, centers: str, er
         occupancy=seen.inside.occupancy if seen.inside else np.nan,
         metric_residual=seen.inside.residual if seen.inside else np.nan,
         n_manifolds=len(defined),
-        flag=_flag(table, seen),
+        flag=flag,
         errors="jackknife" if jackknife else "manifolds",
         stderr=Errors(**over_classes, center_correlation=rho_stderr),
         stderr_draws=Errors(**stderr_over_draws(defined), center_correlation=0.0),
