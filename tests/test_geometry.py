@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manigeo import frame_geometry, manifold_capacity, manifold_geometry
+from manigeo.capacity.geometry import cone_geometry
 from manigeo.capacity.theory import ball_capacity, point_capacity
 from manigeo.errors import InputWarning
 from tests.reference import shared, simplex, theory_cases, vertices
@@ -247,3 +248,22 @@ def test_a_manifold_at_the_mean_of_all_has_no_geometry_and_says_so(value):
     g = manifold_geometry(pair, np.full((3, 2), value), n_draws=10)
     assert np.isnan([g.capacity, g.radius, g.dimension]).all()
     assert (g.flag, g.n_draws) == ("zero_center", 10)
+
+
+@pytest.mark.parametrize("spectrum", ["equal", "decaying", "of low rank"])
+def test_a_rounding_of_a_metric_moves_no_manifold(spectrum):
+    rng = np.random.default_rng(0)
+    variances = {
+        "equal": np.ones(12),
+        "decaying": np.arange(1, 13) ** -2.0,
+        "of low rank": np.repeat([1.0, 0.0], [5, 7]),
+    }
+    U = np.linalg.qr(rng.standard_normal((12, 12)))[0]
+    gram = (U * variances[spectrum]) @ U.T
+    noise = 1e-14 * rng.standard_normal((12, 12))
+    # equal variances have no eigenvectors of their own: rounding chooses them, and draws along them would be others
+    a, b = (
+        cone_geometry(K, np.ones(12), n_draws=100, rng=np.random.default_rng(1)) for K in (gram, gram + noise + noise.T)
+    )
+    for name in ("capacity", "radius", "dimension", "dimension_prx"):
+        assert getattr(b, name) == pytest.approx(getattr(a, name), rel=1e-8), name
