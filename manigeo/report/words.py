@@ -50,6 +50,8 @@ METRICS = {
     "capacity_ball": "capacity of a ball of this radius and dimension",
     "directions_90": "dimensions with 90 % of the variance",
     "residual": "largest residual of the solver",
+    "occupancy": "share of the dimensions that the manifolds want",
+    "metric_residual": "residual of the equations of the metric",
     "js": "Jensen-Shannon divergence",
     "p_value": "p-value",
 }
