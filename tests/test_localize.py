@@ -112,7 +112,8 @@ def activations(weights, X, labels, place, names):
 
 def inverse_capacities(layers, labels, seed):
     clouds = [[h[labels == c] for c in range(CLASSES)] for h in layers]
-    return [1 / manifold_capacity(X, n_draws=20, seed=seed).per_manifold["capacity"].to_numpy() for X in clouds]
+    geometry = [manifold_capacity(X, n_draws=20, seed=seed, errors="manifolds") for X in clouds]
+    return [1 / r.per_manifold["capacity"].to_numpy() for r in geometry]
 
 
 @cache
