@@ -124,7 +124,8 @@ def bootstrap_intervals(
 def _stretched(
     means: np.ndarray, center: np.ndarray, stderr: Mapping[str, float], n: int, tail: float
 ) -> Float[np.ndarray, "resamples measures"]:
-    """Resampled means with the spread that the standard errors have, capacity through 1/alpha; equal ones stay equal."""
+    """Resampled means with the spread that the standard errors have; equal ones stay equal. Capacity is stretched through
+    1/alpha, and has no upper end where that reaches zero."""
     errors = np.array([stderr["capacity"] * center[0] ** 2, stderr["radius"], stderr["dimension"]])
     spread = means.std(axis=0)
     factor = (
@@ -132,4 +133,6 @@ def _stretched(
         * t.ppf(tail, n - 1)
         / norm.ppf(tail)
     )
-    return np.where(spread > 0, center + factor * (means - means.mean(axis=0)), means)
+    wide = np.where(spread > 0, center + factor * (means - means.mean(axis=0)), means)
+    wide[:, 0] = np.maximum(wide[:, 0], 0.0)
+    return wide
