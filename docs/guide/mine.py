@@ -18,7 +18,7 @@ def make_data():
     images = torch.tensor(digits.images / 16, dtype=torch.float32)
     whole = TensorDataset(images, torch.tensor(digits.target))
     return {
-        "train": TensorDataset(*whole[:1000]),
-        "validation": TensorDataset(*whole[1000:1200]),
-        "test": TensorDataset(*whole[1200:]),
+        "train": TensorDataset(*whole[:500]),
+        "validation": TensorDataset(*whole[500:700]),
+        "test": TensorDataset(*whole[700:]),
     }
