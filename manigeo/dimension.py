@@ -6,7 +6,7 @@ carry a share of the variance, 90 % in Stephenson et al. (2021). The Gram matrix
 up to zeros, so the smaller of the two is taken.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from jaxtyping import Float
 from threadpoolctl import threadpool_limits
 
 from manigeo.inputs import Manifolds, in_range, joined, take_manifolds
-from manigeo.manifolds import global_mean
+from manigeo.manifolds import Clouds, global_mean
 
 _FEATURES_AT_ONCE = 4096
 _ROWS_AT_ONCE = 512  # two blocks of 512 rows with 65,536 float32 features are 256 MB
@@ -72,13 +72,13 @@ def total_dimension(manifolds: Manifolds, share: float = 0.9, *, nan: str = "rai
     )
 
 
-def _eigenvalues(manifolds: Sequence[np.ndarray], mean: Float[np.ndarray, " features"]) -> np.ndarray:
+def _eigenvalues(manifolds: Clouds, mean: Float[np.ndarray, " features"]) -> np.ndarray:
     n = sum(len(X) for X in manifolds)
     matrix = _covariance(manifolds, mean) if len(mean) <= n else _gram(manifolds, mean, n)
     return np.maximum(np.linalg.eigvalsh(matrix)[::-1] / n, 0.0)
 
 
-def _covariance(manifolds: Sequence[np.ndarray], mean: Float[np.ndarray, " features"]) -> np.ndarray:
+def _covariance(manifolds: Clouds, mean: Float[np.ndarray, " features"]) -> np.ndarray:
     total = np.zeros((len(mean), len(mean)))
     for X in manifolds:
         Z = X - mean
@@ -86,7 +86,7 @@ def _covariance(manifolds: Sequence[np.ndarray], mean: Float[np.ndarray, " featu
     return total
 
 
-def _gram(manifolds: Sequence[np.ndarray], mean: Float[np.ndarray, " features"], n: int) -> np.ndarray:
+def _gram(manifolds: Clouds, mean: Float[np.ndarray, " features"], n: int) -> np.ndarray:
     """The lower triangle, which is what the eigenvalues are taken from, by blocks of rows and of features."""
     gram = np.zeros((n, n))
     row = 0
@@ -104,7 +104,7 @@ def _gram(manifolds: Sequence[np.ndarray], mean: Float[np.ndarray, " features"],
     return gram
 
 
-def _blocks(manifolds: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+def _blocks(manifolds: Clouds) -> Iterator[np.ndarray]:
     """The samples in order, whole manifolds together up to a few hundred rows."""
     waiting: list[np.ndarray] = []
     for X in manifolds:

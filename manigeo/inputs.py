@@ -36,7 +36,7 @@ from jaxtyping import Bool, Float, Int
 
 from manigeo.capacity.streams import stream
 from manigeo.errors import InputWarning
-from manigeo.manifolds import binary_unit, check_shapes
+from manigeo.manifolds import Clouds, binary_unit, check_shapes
 
 
 @runtime_checkable
@@ -49,7 +49,6 @@ class SupportsArray(Protocol):
 Points = np.ndarray | SupportsArray | Sequence  # unsubscripted: a type check of its elements may read a file
 Labels = np.ndarray | SupportsArray | Sequence
 Manifolds = Iterable
-Clouds = Sequence  # of float arrays (points, features), in memory or not
 
 NAN_POLICIES = ("raise", "drop")
 _SAMPLE = crc32(b"per_class")  # a key of its own: draws of analyses do not depend on that of points

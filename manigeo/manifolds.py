@@ -23,6 +23,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+# Float arrays (points, features), in memory or not; unsubscripted, since a type check of an element may read a file.
+Clouds = Sequence
+
 KINDS = ("unpermuted", "permuted", "restored", "test")  # these share their classes
 UNSEEN = "unseen"
 ALL_KINDS = (*KINDS, UNSEEN)  # places in here are spawn keys: append only
@@ -187,13 +190,13 @@ def binary_unit(X: np.ndarray) -> float:
     return float(2.0 ** np.clip(np.frexp(largest)[1], -1000, 1000)) if 0 < largest < np.inf else 2.0**-1000
 
 
-def global_mean(manifolds: Sequence[np.ndarray]) -> Float[np.ndarray, " features"]:
+def global_mean(manifolds: Clouds) -> Float[np.ndarray, " features"]:
     """Mean over all samples of all manifolds (each sample weighs the same)."""
     total = sum(len(X) for X in manifolds)
     return np.sum([X.sum(axis=0, dtype=np.float64) for X in manifolds], axis=0) / total
 
 
-def class_means(manifolds: Sequence[np.ndarray]) -> Float[np.ndarray, "classes features"]:
+def class_means(manifolds: Clouds) -> Float[np.ndarray, "classes features"]:
     """The centre of every manifold: the mean of its points."""
     return np.stack([X.mean(axis=0, dtype=np.float64) for X in manifolds])
 

@@ -15,7 +15,7 @@ from manigeo.manifolds import KINDS, kind_examples
 from manigeo.merging import merge_activations
 from manigeo_extract.data import DataSet, Permutation, load_data, permute_labels
 from manigeo_extract.extraction import _one_ahead, extract_activations, plan_extraction, read_labels
-from manigeo_extract.machine import machine
+from manigeo_extract.machine import this_machine
 from manigeo_extract.models import build_model
 from manigeo_extract.sketching import CountSketch
 from tests.killing import content
@@ -318,7 +318,7 @@ def test_a_file_says_what_machine_computed_it_and_is_the_same_from_any(model, da
     monkeypatch.setattr("manigeo_extract.extraction.machine", lambda: another)
     extract_activations(model, data, plan, tmp_path / "there.h5", {})
     with open_activations(tmp_path / "here.h5") as here, open_activations(tmp_path / "there.h5") as there:
-        assert here.provenance["machine"] == machine()
+        assert here.provenance["machine"] == this_machine()
         assert there.provenance["machine"] == another
         assert here.fingerprint == there.fingerprint
 

@@ -22,7 +22,7 @@ from manigeo.manifolds import ALL_KINDS, kind_examples
 from manigeo_extract.data import DataSet, Permutation, permute_labels
 from manigeo_extract.devices import InPieces, check_device
 from manigeo_extract.layers import Layer, list_layers, select_layers, taking_inputs
-from manigeo_extract.machine import machine
+from manigeo_extract.machine import this_machine
 from manigeo_extract.recording import record_layers
 from manigeo_extract.shards import shard_range
 from manigeo_extract.sketching import describe_sketch, sketches
@@ -233,7 +233,7 @@ def _check_space(path: Path, n_bytes: int) -> None:
 
 def _numerics(device: str, tf32: bool) -> dict[str, Any]:
     return {
-        "torch": str(torch.__version__), "device": torch.device(device).type, "tf32": tf32, "machine": machine(),
+        "torch": str(torch.__version__), "device": torch.device(device).type, "tf32": tf32, "machine": this_machine(),
     }  # fmt: skip
 
 

@@ -9,12 +9,12 @@ from threadpoolctl import threadpool_info
 _NAMES = {"open": "openblas"}  # torch's names of libraries, where others have another
 
 
-def machine() -> dict[str, Any]:
+def this_machine() -> dict[str, Any]:
     """Instruction set that torch uses, number of its threads, and its library of linear algebra with the version.
 
     ``ATEN_CPU_CAPABILITY`` and ``OMP_NUM_THREADS`` set the first two.
 
-    >>> sorted(machine())
+    >>> sorted(this_machine())
     ['blas', 'cpu_capability', 'threads']
     """
     return {

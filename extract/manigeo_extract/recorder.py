@@ -21,7 +21,7 @@ import torch
 from manigeo import __version__
 from manigeo.errors import InputError, UsageError
 from manigeo_extract.checkpoints import checkpoint_bytes, plain, write_whole
-from manigeo_extract.machine import machine
+from manigeo_extract.machine import this_machine
 
 COLUMNS = ("epoch", "kind", "accuracy", "loss", "n")
 Metrics = Mapping[str, Mapping[str, Any]]  # {kind: {"accuracy", "loss", "n"}}
@@ -154,7 +154,7 @@ def _about() -> dict[str, Any]:
         "format": "manigeo-run",
         "format_version": 1,
         "versions": {name: str(number) for name, number in versions.items()},
-        "machine": machine(),
+        "machine": this_machine(),
     }
 
 

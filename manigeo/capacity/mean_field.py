@@ -28,7 +28,7 @@ from manigeo.capacity.uncertainty import (
     stderr_over_manifolds,
 )
 from manigeo.inputs import Manifolds, joined, take_manifolds
-from manigeo.manifolds import RANK_RTOL
+from manigeo.manifolds import RANK_RTOL, Clouds
 
 # Points this near their centre are at it: the rounding of a mean in float64.
 _POINT_RTOL = 1e-15
@@ -187,7 +187,7 @@ class _Draws:
         return cone and cone_geometry(*cone, self.kappa, self.n_draws, rng=rng, solver=self.solver)
 
 
-def _mean_field(manifolds: Sequence[np.ndarray], draws: _Draws, centers: str, errors: str) -> ManifoldCapacity:
+def _mean_field(manifolds: Clouds, draws: _Draws, centers: str, errors: str) -> ManifoldCapacity:
     pooled = moments(manifolds, stream(_DATA_STREAM))
     rho, rho_stderr = center_correlation(pooled.centers)
     seen = _SEEN[centers](manifolds, pooled)
@@ -250,7 +250,7 @@ class _Seen:
         ]
 
 
-def _with_correlations(manifolds: Sequence[np.ndarray], pooled: Moments) -> _Seen:
+def _with_correlations(manifolds: Clouds, pooled: Moments) -> _Seen:
     """Each manifold in the metric that the others leave; where nothing is shared that is the space as it is."""
     if is_flat(pooled):
         return _as_they_are(manifolds, pooled)
@@ -261,7 +261,7 @@ def _with_correlations(manifolds: Sequence[np.ndarray], pooled: Moments) -> _See
     return _Seen(_defined(cones, pooled), correlation, rank, points, inside)
 
 
-def _without_shared_directions(manifolds: Sequence[np.ndarray], pooled: Moments) -> _Seen:
+def _without_shared_directions(manifolds: Clouds, pooled: Moments) -> _Seen:
     structure = low_rank_centers(pooled.centers)
     V = structure.directions
     along_V = (Y @ V for Y in around_centers(manifolds, pooled))
@@ -272,7 +272,7 @@ def _without_shared_directions(manifolds: Sequence[np.ndarray], pooled: Moments)
     return _Seen(_defined(cones, pooled), structure.correlation_after, structure.rank)
 
 
-def _as_they_are(manifolds: Sequence[np.ndarray], pooled: Moments) -> _Seen:
+def _as_they_are(manifolds: Clouds, pooled: Moments) -> _Seen:
     squares = np.square(pooled.centers).sum(axis=1)
     cones = [_around_center(gram, square) for gram, square in zip(pooled.grams, squares, strict=True)]
     return _Seen(_defined(cones, pooled), center_correlation(pooled.centers)[0], 0)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from manigeo.manifolds import binary_unit
+from manigeo.manifolds import Clouds, binary_unit
 
 ALL_DIRECTIONS = 512  # of so many features no sketch is needed
 _SKETCH_ROWS = 700
@@ -49,7 +49,7 @@ class Moments:
         return around_centers + float(np.square(self.centers).sum(axis=1) @ np.array(self.sizes))
 
 
-def moments(manifolds: Sequence[np.ndarray], rng: np.random.Generator) -> Moments:
+def moments(manifolds: Clouds, rng: np.random.Generator) -> Moments:
     """First and second moments of every manifold, and a sketch of all, in one pass. Infinite and NaN entries stay so."""
     P, N = len(manifolds), manifolds[0].shape[1]
     n_sums = _signed_sums(P, N)
@@ -82,7 +82,7 @@ def _signed_sums(P: int, N: int) -> int:
     return max(1, min(_SKETCH_ROWS, _SKETCH_BYTES // (4 * N)) // P)
 
 
-def around_centers(manifolds: Sequence[np.ndarray], pooled: Moments) -> Iterator[np.ndarray]:
+def around_centers(manifolds: Clouds, pooled: Moments) -> Iterator[np.ndarray]:
     """The points of each manifold around its own centre, in float64 and in the units of the moments."""
     for X, center in zip(manifolds, pooled.centers, strict=True):
         points = np.divide(X, pooled.unit, dtype=np.float64)

@@ -26,6 +26,7 @@ from scipy.linalg import block_diag
 from scipy.optimize import brentq
 
 from manigeo.capacity.pooled import ALL_DIRECTIONS, Moments, around_centers
+from manigeo.manifolds import Clouds
 
 # On layers of 512 features, 256 leading directions moved capacities by 2 % (5 % with 100 manifolds), and with all of them
 # a layer of 100 x 25 points takes a third of a second.
@@ -57,7 +58,7 @@ class PooledPoints:
         return max(1, min(self.coordinates[0].shape[1] + len(self.tail), n_points - 1))
 
 
-def pooled_points(manifolds: Sequence[np.ndarray], pooled: Moments) -> PooledPoints:
+def pooled_points(manifolds: Clouds, pooled: Moments) -> PooledPoints:
     """The manifolds in the directions of their span; one more pass over them, two where a sketch is needed."""
     variance = pooled.variance / sum(pooled.sizes) or 1.0
     center_gram = pooled.centers @ pooled.centers.T / variance
@@ -71,7 +72,7 @@ def pooled_points(manifolds: Sequence[np.ndarray], pooled: Moments) -> PooledPoi
     return PooledPoints(coordinates, rest, np.zeros(0), center_gram)
 
 
-def _by_features(manifolds: Sequence[np.ndarray], pooled: Moments, unit: float) -> tuple[list[np.ndarray], float]:
+def _by_features(manifolds: Clouds, pooled: Moments, unit: float) -> tuple[list[np.ndarray], float]:
     """Coordinates from the scatter matrix of the features, and the rounding of the data."""
     rows = [np.vstack([Y, c]) / unit for Y, c in zip(around_centers(manifolds, pooled), pooled.centers, strict=True)]
     points = np.concatenate([F[:-1] + F[-1] for F in rows])
@@ -81,7 +82,7 @@ def _by_features(manifolds: Sequence[np.ndarray], pooled: Moments, unit: float) 
     return rows if inside.all() else [F @ axes[:, inside] for F in rows], rounding
 
 
-def _by_points(manifolds: Sequence[np.ndarray], pooled: Moments, unit: float) -> tuple[list[np.ndarray], float]:
+def _by_points(manifolds: Clouds, pooled: Moments, unit: float) -> tuple[list[np.ndarray], float]:
     """Coordinates from the Gram matrix of the points around their centres and of the centres, and the rounding of the
     data. Points around the centre of a small manifold keep their digits."""
     P, N = pooled.centers.shape
@@ -128,9 +129,7 @@ def _rounding(points: Iterable[np.ndarray], pooled: Moments, unit: float) -> flo
     return pooled.rounding * float(np.sqrt(row) + np.sqrt(columns[varying].max(initial=0.0)))
 
 
-def _by_sketch(
-    manifolds: Sequence[np.ndarray], pooled: Moments, variance: float, center_gram: np.ndarray
-) -> PooledPoints:
+def _by_sketch(manifolds: Clouds, pooled: Moments, variance: float, center_gram: np.ndarray) -> PooledPoints:
     unit, n = np.sqrt(variance), sum(pooled.sizes)
     Q, rank = _leading_directions(manifolds, pooled)
     centers = pooled.centers @ Q / unit
@@ -145,9 +144,7 @@ def _by_sketch(
     return PooledPoints(coordinates, rest, _tail(inside, outside), center_gram)
 
 
-def _leading_directions(
-    manifolds: Sequence[np.ndarray], pooled: Moments
-) -> tuple[Float[np.ndarray, "features leading"], int]:
+def _leading_directions(manifolds: Clouds, pooled: Moments) -> tuple[Float[np.ndarray, "features leading"], int]:
     """The directions of most variance in the sketch, and the number of directions there are as far as it shows: all of them
     in float64 where their end is seen early; else the leading ones in float32, as accurate as they need be."""
     rows = _sketch_rows(pooled)
@@ -184,7 +181,7 @@ def _gram(rows: np.ndarray) -> Float[np.ndarray, "rows rows"]:
     return gram
 
 
-def _rounding_of_sketch(manifolds: Sequence[np.ndarray], pooled: Moments, rows: np.ndarray) -> float:
+def _rounding_of_sketch(manifolds: Clouds, pooled: Moments, rows: np.ndarray) -> float:
     """That of the data, and that of rows in float32."""
     squares = np.square(rows)
     own = np.finfo(np.float32).eps * (np.sqrt(squares.sum(axis=1).max()) + np.sqrt(squares.sum(axis=0).max()))
