@@ -8,7 +8,7 @@ NOTHING = "\N{EN DASH}"  # where there is no number or word
 # the first part of a flag, before ":" -> what it says
 FLAGS = {
     "saturated": "the layer is too narrow to separate the manifolds: capacity is at, or near, the bound P / rank there",
-    "near_saturation": "the manifolds want over four fifths of all dimensions: capacity may be a tenth too low",
+    "near_saturation": "the manifolds want over .9 of all dimensions: where these are few, capacity may be a tenth too low",
     "unsolved": "no metric satisfies the equations of correlated manifolds; the number is their residual",
     "unequal_points": "the manifolds had different numbers of points",
     "left_out": "points left out, so that all manifolds have as many",
