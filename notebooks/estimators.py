@@ -123,12 +123,9 @@ near = pd.DataFrame(
 near[stuck].round(3)
 
 # %% [markdown]
-# The largest difference is that of joint capacity with its 40 draws, −5.3 ± 2.8 % at h4 unpermuted. Among 17 comparisons
-# of equals the largest is about two errors, and the mean, −0.7 ± 0.6 %, is one: joint and simulated capacity are not
-# told apart here. Mean field is 0.8 ± 0.3 % below simulation on average, about the bias that the other notebook finds.
-# Its largest difference, −3.6 ± 1.3 % at h2 restored, stands beside −4.9 ± 2.4 % of joint capacity at the same place,
-# which says that the simulation is off: with 2000 dichotomies in place of 200 it gives .1706 ± .0006, and 400 draws of
-# joint .1699 ± .0014, 1000 of mean field .1698 ± .0007. Joint against mean field shows no bias, +0.1 ± 0.6 %.
+# Among 17 comparisons of equals the largest difference should be two to three errors, and so it is for each pair. The
+# means over layers and kinds are within one or two of their errors of zero: here the three estimators are not told apart.
+# (Joint capacity has 40 draws a layer, so its largest differences, of 5 %, are the least certain.)
 #
 # In the logits three of the four kinds are *saturated* (hollow, off the lines): 100 dimensions do not separate 30
 # manifolds. Simulation gives NaN with its bound, α < .3. Joint capacity gives that bound and no more: all of its draws
@@ -242,10 +239,9 @@ _ = ax.legend(frameon=False, ncols=2, loc="lower right")
 
 
 # %% [markdown]
-# Unpermuted, O, D and 0 limit capacity twice as much as k, and classes differ by 14 % beyond their errors: some
+# Unpermuted, O, D and 0 limit capacity twice as much as k, and classes differ by a sixth beyond their errors: some
 # characters have doubles. Permuted, no class stands out: their spread is about that of the errors, as it should be for
-# groups of images that have nothing in common but a label. (With 400 draws the unpermuted capacity is .267 ± .003,
-# against .271 ± .003 simulated: most of the −5.3 % above came from few draws.)
+# groups of images that have nothing in common but a label.
 
 # %% [markdown]
 # ## What a draw costs
@@ -344,6 +340,6 @@ for name, way in ways.items():
 #
 # | | take it | mind |
 # |---|---|---|
-# | mean field | for curves over layers, kinds and epochs, and for the radius and dimension of each class | about 1 % low, more with ten classes; where a layer is saturated its number is unchecked |
+# | mean field | for curves over layers, kinds and epochs, and for the radius and dimension of each class | about 1 % low, more with ten classes; where a layer is saturated its number is flagged |
 # | joint | for few or strongly correlated manifolds, for what capacity is made of, and for the classes that limit it | 40 draws leave 2 to 3 % of error unpermuted, 400 leave 1 %; parts of classes want 400; ends at P/rank |
 # | simulated | to check either: it assumes nothing | the slowest; no geometry; NaN with a bound where a layer is saturated |
