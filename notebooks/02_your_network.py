@@ -199,10 +199,10 @@ def capacities(checkpoint):
 pd.concat({name: capacities(name) for name in ("best", "last")}, axis=1).round(3)
 
 # %% [markdown]
-# At the best epoch permuted manifolds are at the floor 2/M = .095 in every layer but the output, and restored and test
+# At the best epoch permuted manifolds are at the floor (.093) in every layer but the output, and restored and test
 # manifolds come apart together. At the last epoch layers up to fc1 are what they were. Permuted manifolds leave the
-# floor in fc3 (.106) and come apart in the output (.218 where it was .118), by falling radius and dimension; there the
-# capacity of restored ones falls, from .326 to .223. Hollow points are *saturated*: 40 outputs are fewer dimensions than
+# floor in fc3 (.104) and come apart in the output (.210 where it was .116), by falling radius and dimension; there the
+# capacity of restored ones falls, from .327 to .223. Hollow points are *saturated*: 40 outputs are fewer dimensions than
 # 30 manifolds want, and the number is unchecked.
 #
 # ## Which layers does the memory need?
@@ -227,10 +227,10 @@ def accuracies(rows):
 accuracies(rewound).round(3)
 
 # %% [markdown]
-# With the output layer alone set back, half of the memory is gone (permuted 1.000 to .521), most of the lost test
-# accuracy is back (.531 to .647), and unpermuted examples hardly notice (.987). Validation data choose two layers (the
+# With the output layer alone set back, half of the memory is gone (permuted 1.000 to .495), most of the lost test
+# accuracy is back (.535 to .647), and unpermuted examples hardly notice (.986). Validation data choose two layers (the
 # circle). The convolutional layers can be exchanged without any loss, and no single layer holds the memory: fc1, fc2, fc3
-# and the output, set back alone, each cost between .37 and .54 of the permuted labels.
+# and the output, set back alone, each cost between .40 and .56 of the permuted labels.
 #
 # ## The answer
 #
@@ -242,8 +242,8 @@ print(command(f"localize {' '.join(RUNS)}"))
 plot_localization(manigeo.read_results("localize.csv"))
 
 # %% [markdown]
-# Late, say both, in the fully connected layers; how late they do not agree on (centres of mass 91 % and 73 % of the
-# depth, intervals apart), though they rank the layers alike (+.89). They ask different things: geometry, from where on
+# Late, say both, in the fully connected layers; how late they do not agree on (centres of mass 92 % and 73 % of the
+# depth, intervals apart), though they rank the layers alike (+.77). They ask different things: geometry, from where on
 # permuted labels can be told apart; rewinding, which layers had to change for that. One run's intervals are over
 # manifolds and examples; they know nothing of other seeds. `manigeo localize run0 run1 run2` takes several: three seeds
 # of the full settings give the same picture, 94 % [92, 95] by geometry and 77 % [76, 78] by rewinding.
