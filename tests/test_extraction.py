@@ -315,7 +315,7 @@ def test_a_file_says_what_machine_computed_it_and_is_the_same_from_any(model, da
     plan = plan_extraction(model, data, examples)
     another = {"cpu_capability": "ANOTHER", "threads": 99, "blas": "another 1.0"}
     extract_activations(model, data, plan, tmp_path / "here.h5", {})
-    monkeypatch.setattr("manigeo_extract.extraction.machine", lambda: another)
+    monkeypatch.setattr("manigeo_extract.extraction.this_machine", lambda: another)
     extract_activations(model, data, plan, tmp_path / "there.h5", {})
     with open_activations(tmp_path / "here.h5") as here, open_activations(tmp_path / "there.h5") as there:
         assert here.provenance["machine"] == this_machine()

@@ -99,6 +99,12 @@ def test_unstructured_wide_layers_are_flat_and_structured_ones_are_not():
     assert not is_flat(moments(clouds(60, 10, 300), rng()))
 
 
+def test_a_few_manifolds_are_not_taken_for_flat_by_chance():
+    turned = np.linalg.qr(np.random.default_rng(4).standard_normal((1500, 150)))[0].T
+    # three pairs of centres can be as orthogonal as in any number of dimensions
+    assert not any(is_flat(moments([X @ turned for X in clouds(3, 2, 150, seed)], rng())) for seed in range(200))
+
+
 def test_manifolds_are_walked_through_twice():
     class Walked(list):
         reads = 0

@@ -18,6 +18,7 @@ _SKETCH_ROWS = 700
 _SKETCH_BYTES = 128 << 20  # fewer rows for very wide layers
 # The pooled points of unstructured data fill all directions evenly; a spectrum this flat bends none more than another.
 _FLAT = 0.9
+_FEWEST = 10  # rows: of fewer, inner products are too few for their moments
 _CHANCE = 4.0  # standard errors that a third moment of inner products may have by chance
 _ROOM = 0.8  # of the effective directions: less than this is wanted by points without structure
 
@@ -113,7 +114,7 @@ def is_flat(pooled: Moments) -> bool:
 def _fills_evenly(gram: np.ndarray, n_directions: float) -> bool:
     """Whether independent rows with these inner products have equal variance in more than ``n_directions``."""
     P, square = len(gram), gram.trace() / len(gram)
-    if P < 3 or square <= 0:
+    if P < _FEWEST or square <= 0:
         return False
     cosines = gram / square
     np.fill_diagonal(cosines, 0.0)
