@@ -3,7 +3,6 @@
 import copy
 import hashlib
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -21,17 +20,9 @@ from manigeo_extract.runs import Run, run_snapshots
 from manigeo_extract.scoring import Examiner
 from tests.effects import assert_effect, share_error, shifted
 
-pytestmark = pytest.mark.training
+pytestmark = [pytest.mark.training, pytest.mark.usefixtures("one_thread")]
 
 PAPER = {"delta": None, "error": None}  # the bound of the authors' code alone
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class Rows:

@@ -4,19 +4,18 @@ Five trainings of the demo made small: 10 classes of 100 images, four layers of 
 within one training, and errors those of the means; over twelve trainings an effect was 4 to 25 times its spread.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
 
 from manigeo import read_results
 from tests.command_line import done
 from tests.effects import assert_effect, assert_mean, share_error, shifted
 
-pytestmark = pytest.mark.training
+pytestmark = [pytest.mark.training, pytest.mark.usefixtures("one_thread")]
 
 SEEDS = range(1, 6)
 TRAINING = (
@@ -42,15 +41,6 @@ class Trained:
         """Over the hidden layers, for permuted labels."""
         first, last = (self.value(checkpoint, "permuted", layer, metric) for layer in ("h1", "h4"))
         return last - first
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """These networks are too small for two, least of all on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

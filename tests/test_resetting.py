@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,15 +24,7 @@ from manigeo_extract.runs import Run, run_snapshots
 from manigeo_extract.scoring import Examiner
 from tests.effects import assert_effect, share_error, shifted
 
-pytestmark = pytest.mark.training
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = [pytest.mark.training, pytest.mark.usefixtures("one_thread")]
 
 
 def fitted(model: nn.Module, X: Tensor, y: Tensor, steps: int, only: str = "", lr: float = 0.003) -> None:

@@ -4,7 +4,7 @@ import io
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from manigeo_extract.training import TrainingPlan, augmented, evaluate, memorize
 from manigeo_extract.trajectory import run_checkpoints, weight_table
 from tests.effects import assert_effect, share_error, shifted
 
-pytestmark = pytest.mark.training
+pytestmark = [pytest.mark.training, pytest.mark.usefixtures("one_thread")]
 
 HALF = Permutation(0.5)
 PLANS = {
@@ -35,15 +35,6 @@ PLANS = {
 }
 TEXTS = ("metrics.csv", "run.json", "labels.csv")
 BINARIES = ("resume.pt", "checkpoints/best.pt", "checkpoints/last.pt", "checkpoints/epoch-0000.pt")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """These networks are too small for two, least of all on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """The prefix curve: a probe knows separable features, follows planted memorization over the layers, and says what lacks."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -22,15 +21,7 @@ from manigeo_extract.utilisation import ProbePlan, features, fit_probe, prefix_c
 from tests.networks import Calls, n_hooks
 from tests.test_resetting import assert_beyond, fingerprint, planted
 
-pytestmark = pytest.mark.training
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = [pytest.mark.training, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture(scope="module")
