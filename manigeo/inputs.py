@@ -10,7 +10,7 @@ manifolds         A sequence of these, one for each class: a list, a (classes, p
                   whose values they are. What has ``shapes`` (manifolds that stay in their file) is read as it is looked at.
 labels            One for each point: whole numbers with gaps, floats that are whole, booleans, strings, categories, tensors;
                   a class is a distinct label. Classes are in sorted order, those of a categorical in its own.
-seed, rng         See :mod:`manigeo.capacity.streams`.
+seed, rng         See :mod:`manigeo.randomness`.
 ``nan``           ``"raise"`` (default) refuses NaN and infinite entries, with their number; ``"drop"`` leaves out the points
                   that have some (and points without a label) and puts ``dropped:7`` in the flag of the result. A function
                   whose result has no flag warns.
@@ -34,9 +34,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-from manigeo.capacity.streams import stream
 from manigeo.errors import InputWarning
 from manigeo.manifolds import Clouds, binary_unit, check_shapes
+from manigeo.randomness import stream
 
 
 @runtime_checkable

@@ -16,8 +16,8 @@ from typing import NamedTuple
 import pandas as pd
 
 from manigeo.errors import InputError, UsageError, one_line
-from manigeo.files import check_target, whole_file
 from manigeo.manifolds import KINDS
+from manigeo.storage.files import check_target, whole_file
 
 COLUMNS = (
     "run",
@@ -120,7 +120,8 @@ def _parsed(settings: str) -> dict[str, object]:
 def check_results_path(path: str | os.PathLike[str], force: bool = False) -> Path:
     """The path, if a table can be written there; asked before the work begins.
 
-    Raises :class:`~manigeo.errors.UsageError` as :func:`~manigeo.files.check_target` does, and for Parquet without pyarrow.
+    Raises :class:`~manigeo.errors.UsageError` as :func:`~manigeo.storage.files.check_target` does, and for Parquet
+    without pyarrow.
     """
     path = check_target(path, force=force, suffixes=tuple(_WRITERS), what="results")
     if path.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:

@@ -60,7 +60,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from manigeo_extract.data import load_data
+from manigeo_extract.data.datasets import load_data
 
 
 class Net(nn.Module):
@@ -116,10 +116,10 @@ pd.DataFrame({"index": range(len(labels)), "train_label": shuffled, "permuted": 
 # initial and the last checkpoint.
 
 # %%
-from manigeo_extract.data import load_data  # hook
-from manigeo_extract.evaluation import evaluate  # hook
-from manigeo_extract.extraction import read_labels  # hook
-from manigeo_extract.recorder import Recorder  # hook
+from manigeo_extract.data.datasets import load_data  # hook
+from manigeo_extract.recording.extraction import read_labels  # hook
+from manigeo_extract.training.evaluation import evaluate  # hook
+from manigeo_extract.training.recorder import Recorder  # hook
 
 net_args, data_args = {"n_classes": CLASSES, "width": WIDTH}, {"classes": CLASSES}
 data = load_data("mine.py:make_data", data_args)  # hook

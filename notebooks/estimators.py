@@ -36,8 +36,8 @@ from scipy.optimize import nnls
 from threadpoolctl import threadpool_limits
 
 import manigeo
-from manigeo.analyses import Joint, Simulated
 from manigeo.capacity.cone import UnitPoints, project_on_cone
+from manigeo.layerwise.geometry import Joint, Simulated
 from manigeo.manifolds import span_coordinates
 
 # %matplotlib inline

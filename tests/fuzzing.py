@@ -120,7 +120,7 @@ def _read_partial(folder: Path) -> Any:
 def _checkpoints(folder: Path) -> Mapping[str, bytes]:
     import torch
 
-    from manigeo_extract.checkpoints import checkpoint_bytes
+    from manigeo_extract.files.checkpoints import checkpoint_bytes
 
     model = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.BatchNorm1d(5))
     return {"own.pt": checkpoint_bytes(model, epoch=3, arch="mlp", metrics={"test": {"accuracy": 0.5}})}
@@ -137,7 +137,7 @@ def _old_checkpoints(folder: Path) -> Mapping[str, bytes]:
 
 
 def _read_checkpoints(folder: Path) -> Any:
-    from manigeo_extract.checkpoints import load_checkpoint
+    from manigeo_extract.files.checkpoints import load_checkpoint
 
     said = []
     for path in sorted(folder.iterdir()):
@@ -205,7 +205,7 @@ def _data(folder: Path) -> Mapping[str, bytes]:
 
 
 def _read_data(folder: Path) -> None:
-    from manigeo_extract.data import load_data
+    from manigeo_extract.data.datasets import load_data
 
     for spec in (f"idx:{folder}", f"cifar100:{folder}", f"npz:{folder / 'a.npz'}"):
         data = load_data(spec)
@@ -226,11 +226,11 @@ def _run(folder: Path) -> Mapping[str, bytes]:
 
 
 def read_run(folder: Path) -> None:
-    from manigeo.collecting import memorized_accuracy, run_tables
-    from manigeo.pipeline import Ledger
+    from manigeo.execution.pipeline import Ledger
     from manigeo.report import collect_sources
     from manigeo.report.gate import read_gate
-    from manigeo_extract.recorder import Recorder
+    from manigeo.runs import memorized_accuracy, run_tables
+    from manigeo_extract.training.recorder import Recorder
 
     tries: list[Callable[[], Any]] = [
         lambda: [read_gate(run, found.aggregates) for found in [collect_sources([folder])] for run in found.runs],
@@ -253,7 +253,7 @@ def _refusal(attempt: Callable[[], Any]) -> ManigeoError | None:
 
 
 def labels_data() -> Any:
-    from manigeo_extract.data import load_data
+    from manigeo_extract.data.datasets import load_data
 
     return load_data("digits", {"per_class": 3})
 
@@ -266,7 +266,7 @@ def _labels(folder: Path) -> Mapping[str, bytes]:
 
 
 def read_label_file(folder: Path, data: Any = None) -> None:
-    from manigeo_extract.extraction import read_labels
+    from manigeo_extract.recording.extraction import read_labels
 
     data = _DATA.setdefault("digits", data or labels_data())
     table = read_labels(folder / "labels.csv", data)

@@ -18,9 +18,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from manigeo import activations, commits, create_activations, open_activations
+from manigeo import activations, create_activations, open_activations
 from manigeo.activations import writing
 from manigeo.errors import InputError
+from manigeo.storage import commits
 from tests.test_activations import CLASSES, grouped_examples, stored
 
 LAYERS = [stored("input", 0, (40,)), stored("features.0", 1, (3000,)), stored("logits", 2, (10,))]

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from manigeo.errors import InputError, UsageError
-from manigeo_extract.checkpoints import (
+from manigeo_extract.files.checkpoints import (
     FORMAT,
     checkpoint_bytes,
     load_checkpoint,
@@ -124,7 +124,7 @@ def test_wrappers_are_not_part_of_a_checkpoint(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------- whole or absent
 KILLED_WRITER = """
     import os, signal, sys
-    from manigeo_extract import checkpoints
+    from manigeo_extract.files import checkpoints
 
     def killed_half_way(file):
         os.ftruncate(file, 500)

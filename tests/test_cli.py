@@ -230,7 +230,7 @@ def test_a_killed_training_run_continues_to_the_same_weights(here):
 
 def test_an_interrupted_analysis_keeps_what_is_finished_and_goes_on_to_the_same_table(acts, monkeypatch):
     done("capacity", acts, "--draws", 20, "--out", "whole.csv")
-    from manigeo import layerwise
+    from manigeo.layerwise import capacity_tables as layerwise
 
     compute, calls = layerwise._task_rows, []
 
@@ -254,8 +254,8 @@ def test_an_interrupted_analysis_keeps_what_is_finished_and_goes_on_to_the_same_
 
 # ------------------------------------------------------------------------------------------------------------ bad input
 def test_a_killed_analysis_has_saved_what_was_finished(acts, monkeypatch):
-    from manigeo import layerwise
     from manigeo.cli import tables
+    from manigeo.layerwise import capacity_tables as layerwise
 
     compute, calls = layerwise._task_rows, []
 
@@ -477,7 +477,7 @@ def test_an_interrupted_command_exits_with_130_and_says_how_to_go_on(here, monke
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("manigeo_extract.training.train", interrupted)
+    monkeypatch.setattr("manigeo_extract.training.trainer.train", interrupted)
     code, _, err = run("train", *SMALL, "--out", "stopped")
     assert code == 130
     assert [line for line in err.splitlines() if line] == [

@@ -91,7 +91,7 @@ def test_an_interrupted_table_goes_on(planted, tmp_path, monkeypatch):
     whole, part = tmp_path / "whole.csv", tmp_path / "part.csv"
     words = ("reinit", planted, "--draws", 2, "--checkpoints", "init")
     done(*words, "--out", whole)
-    from manigeo_extract import interventions
+    from manigeo_extract.interventions import exchanges as interventions
 
     count, compared = [0], interventions.Examiner.compared
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manigeo.commits import CommittedFile, has_commit
 from manigeo.errors import UsageError
+from manigeo.storage.commits import CommittedFile, has_commit
 
 WRITE = st.tuples(st.just("write"), st.integers(0, 40), st.binary(max_size=20))
 STEPS = st.lists(
@@ -85,7 +85,7 @@ def test_only_one_process_writes_a_file(tmp_path):
     with CommittedFile(tmp_path / "draft") as file:
         file.write(b"text")
         file.commit()
-        other = f"from manigeo.commits import CommittedFile; CommittedFile({str(tmp_path / 'draft')!r})"
+        other = f"from manigeo.storage.commits import CommittedFile; CommittedFile({str(tmp_path / 'draft')!r})"
         done = subprocess.run([sys.executable, "-c", other], check=False, capture_output=True, text=True)
         assert "UsageError" in done.stderr
         assert "is being written by another process" in done.stderr

@@ -10,8 +10,8 @@ from manigeo import weights
 from manigeo.correlation import correlate
 from manigeo.errors import InputError, UsageError
 from manigeo.plots import plot_correlation
-from manigeo_extract.comparing import correlation_table, generalization_gap, what_varied
-from manigeo_extract.recorder import Recorder
+from manigeo_extract.training.recorder import Recorder
+from manigeo_extract.weights.comparing import correlation_table, generalization_gap, what_varied
 from tests.command_line import done, run
 
 SCORES = {"unpermuted": (1.0, 0.1, 60), "permuted": (0.4, 0.5, 20), "restored": (0.1, 3.0, 20), "test": (0.7, 0.9, 50)}

@@ -12,12 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from manigeo.errors import UsageError
-from manigeo_extract.checkpoints import save_checkpoint
-from manigeo_extract.criticality import CriticalityPlan, Learned, Segment, criticality_rows, module_criticality
-from manigeo_extract.data import Permutation, load_data, permute_labels
-from manigeo_extract.groups import Group, group_layers
-from manigeo_extract.runs import Run, run_snapshots
-from manigeo_extract.scoring import Examiner
+from manigeo_extract.data.datasets import Permutation, load_data, permute_labels
+from manigeo_extract.files.checkpoints import save_checkpoint
+from manigeo_extract.interventions.criticality import (
+    CriticalityPlan,
+    Learned,
+    Segment,
+    criticality_rows,
+    module_criticality,
+)
+from manigeo_extract.interventions.groups import Group, group_layers
+from manigeo_extract.interventions.scoring import Examiner
+from manigeo_extract.training.runs import Run, run_snapshots
 from tests.effects import assert_effect, share_error, shifted
 
 pytestmark = [pytest.mark.training, pytest.mark.usefixtures("one_thread")]

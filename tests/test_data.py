@@ -19,8 +19,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from manigeo.errors import InputError, UsageError
-from manigeo_extract import glyphs
-from manigeo_extract.data import CONVENTIONS, DataSet, Permutation, describe, load_data, permute_labels, runs_code
+from manigeo_extract.data import glyphs
+from manigeo_extract.data.datasets import (
+    CONVENTIONS,
+    DataSet,
+    Permutation,
+    describe,
+    load_data,
+    permute_labels,
+    runs_code,
+)
 from tests.reference import shared
 
 SMALL = {"classes": 4, "train": 6, "validation": 2, "test": 3}
@@ -199,7 +207,7 @@ def test_a_seed_fixes_the_glyphs_bit_for_bit_also_in_another_process():
     rows = np.arange(len(first.labels))
     assert first.inputs(rows).numpy().tobytes() == second.inputs(rows).numpy().tobytes()
     assert first.fingerprint == second.fingerprint != other.fingerprint
-    code = f"from manigeo_extract.data import load_data; print(load_data('glyphs', {first.args}).fingerprint)"
+    code = f"from manigeo_extract.data.datasets import load_data; print(load_data('glyphs', {first.args}).fingerprint)"
     paths = {"PYTHONPATH": f"{Path(glyphs.__file__).parents[1]}:{Path(__file__).parents[1]}"}
     printed = subprocess.run([sys.executable, "-c", code], env=paths, capture_output=True, text=True, check=True).stdout
     assert printed.strip() == first.fingerprint

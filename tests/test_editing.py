@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from manigeo.errors import InputError
-from manigeo_extract.editing import Redraw, merged, recalibrated, replaced, taken_from, zeroed
-from manigeo_extract.groups import group_layers
+from manigeo_extract.interventions.editing import Redraw, merged, recalibrated, replaced, taken_from, zeroed
+from manigeo_extract.interventions.groups import group_layers
 from manigeo_extract.models import build_model
 from tests.networks import Calls
 from tests.trained import digest

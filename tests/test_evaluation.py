@@ -11,7 +11,7 @@ from torch import nn
 
 from manigeo.errors import UsageError
 from manigeo.manifolds import KINDS, kind_examples
-from manigeo_extract.evaluation import evaluate, memorized
+from manigeo_extract.training.evaluation import evaluate, memorized
 
 N, CLASSES = 60, 3
 

@@ -10,14 +10,14 @@ import torch
 from torch import nn
 
 from manigeo import open_activations
+from manigeo.activations.merging import merge_activations
 from manigeo.errors import InputError, UsageError
 from manigeo.manifolds import KINDS, kind_examples
-from manigeo.merging import merge_activations
-from manigeo_extract.data import DataSet, Permutation, load_data, permute_labels
-from manigeo_extract.extraction import _one_ahead, extract_activations, plan_extraction, read_labels
+from manigeo_extract.data.datasets import DataSet, Permutation, load_data, permute_labels
 from manigeo_extract.machine import this_machine
 from manigeo_extract.models import build_model
-from manigeo_extract.sketching import CountSketch
+from manigeo_extract.recording.extraction import _one_ahead, extract_activations, plan_extraction, read_labels
+from manigeo_extract.recording.sketching import CountSketch
 from tests.killing import content
 
 
@@ -315,7 +315,7 @@ def test_a_file_says_what_machine_computed_it_and_is_the_same_from_any(model, da
     plan = plan_extraction(model, data, examples)
     another = {"cpu_capability": "ANOTHER", "threads": 99, "blas": "another 1.0"}
     extract_activations(model, data, plan, tmp_path / "here.h5", {})
-    monkeypatch.setattr("manigeo_extract.extraction.this_machine", lambda: another)
+    monkeypatch.setattr("manigeo_extract.recording.extraction.this_machine", lambda: another)
     extract_activations(model, data, plan, tmp_path / "there.h5", {})
     with open_activations(tmp_path / "here.h5") as here, open_activations(tmp_path / "there.h5") as there:
         assert here.provenance["machine"] == this_machine()
@@ -352,8 +352,8 @@ def test_what_goes_wrong_in_writing_a_batch_ends_the_work_at_the_next():
 PEAK = """
 import resource, sys
 import numpy as np, pandas as pd, torch
-from manigeo_extract.extraction import ExtractionPlan, extract_activations
-from manigeo_extract.layers import list_layers
+from manigeo_extract.recording.extraction import ExtractionPlan, extract_activations
+from manigeo_extract.recording.layers import list_layers
 from manigeo_extract.models import build_model
 
 class Endless:

@@ -18,11 +18,11 @@ import pytest
 from manigeo import create_activations, open_activations
 from manigeo.activations import inspect_activations, writing
 from manigeo.activations.layout import LAYER_ATTRS
-from manigeo.commits import CommittedFile
 from manigeo.errors import InputError, UsageError
-from manigeo.files import failure_of_files, lock_file, whole_file
-from manigeo.pipeline import UP_TO_DATE, Ledger, Step
+from manigeo.execution.pipeline import UP_TO_DATE, Ledger, Step
 from manigeo.results import read_results, write_results
+from manigeo.storage.commits import CommittedFile
+from manigeo.storage.files import failure_of_files, lock_file, whole_file
 from tests.command_line import run
 from tests.fuzzing import results_table
 from tests.test_activations import CLASSES, grouped_examples, stored
@@ -178,7 +178,7 @@ def test_a_read_only_folder_is_refused_before_the_work_and_nothing_in_it_is_lost
 HOLD = """
 import sys, time
 from pathlib import Path
-from manigeo.files import whole_file
+from manigeo.storage.files import whole_file
 with whole_file(sys.argv[1]) as partial:
     partial.write_text("half")
     print("writing", flush=True)

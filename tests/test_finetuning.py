@@ -10,9 +10,9 @@ import safetensors.torch
 import torch
 
 from manigeo.errors import InputError
-from manigeo_extract.checkpoints import Checkpoint, load_checkpoint
-from manigeo_extract.finetuning import start_from
+from manigeo_extract.files.checkpoints import Checkpoint, load_checkpoint
 from manigeo_extract.models import build_model
+from manigeo_extract.training.finetuning import start_from
 from tests.command_line import done, run
 
 MLP = {"input_shape": (1, 8, 8), "depth": 2, "width": 16}

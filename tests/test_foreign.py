@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from manigeo.errors import InputError, UsageError
-from manigeo_extract.checkpoints import checkpoint_bytes, load_checkpoint, restore_model
-from manigeo_extract.foreign import find_weights, fit_state
-from manigeo_extract.formats import read_model_file
-from manigeo_extract.layers import list_layers
-from manigeo_extract.recording import record_layers
+from manigeo_extract.files.checkpoints import checkpoint_bytes, load_checkpoint, restore_model
+from manigeo_extract.files.foreign import find_weights, fit_state
+from manigeo_extract.files.formats import read_model_file
+from manigeo_extract.recording.hooks import record_layers
+from manigeo_extract.recording.layers import list_layers
 from tests.model_files import (
     BATCH,
     NET,
@@ -323,7 +323,7 @@ def test_a_prefix_is_taken_off_only_where_all_names_then_agree_and_what_else_was
 
 
 def load_like(state: dict[str, Tensor]) -> Any:
-    from manigeo_extract.checkpoints import Checkpoint
+    from manigeo_extract.files.checkpoints import Checkpoint
 
     return Checkpoint(state_dict=state, sha256="", path="")
 

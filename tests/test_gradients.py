@@ -12,13 +12,13 @@ from torch import nn
 from manigeo.errors import InputError, UsageError
 from manigeo.plots import figures_of, plot_gradient_sizes, plot_gradients
 from manigeo.results import read_results
-from manigeo_extract import gradient_tables as tables
-from manigeo_extract.checkpoints import load_checkpoint
-from manigeo_extract.data import Permutation, load_data, permute_labels
-from manigeo_extract.gradients import BASIS, PARTS, cosines, inner_products, norms, residuals, splitting
-from manigeo_extract.groups import group_layers
+from manigeo_extract.data.datasets import Permutation, load_data, permute_labels
+from manigeo_extract.files.checkpoints import load_checkpoint
+from manigeo_extract.gradients import tables as tables
+from manigeo_extract.gradients.decomposition import BASIS, PARTS, cosines, inner_products, norms, residuals, splitting
+from manigeo_extract.interventions.groups import group_layers
 from manigeo_extract.models import build_model
-from manigeo_extract.runs import Run, run_snapshots
+from manigeo_extract.training.runs import Run, run_snapshots
 from tests.command_line import done, run
 from tests.effects import assert_effect, shifted
 from tests.networks import Calls

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from manigeo.errors import InputError, UsageError
-from manigeo_extract.groups import group_layers, select_groups
+from manigeo_extract.interventions.groups import group_layers, select_groups
 from manigeo_extract.models import build_model
 from tests.networks import Calls, n_hooks
 from tests.trained import digest

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 import manigeo
 import manigeo.separability
 from manigeo import theory
-from manigeo.capacity.streams import generator, seed_sequence
 from manigeo.errors import InputWarning
 from manigeo.inputs import as_array, class_codes, take_manifolds, take_points
+from manigeo.randomness import generator, seed_sequence
 from manigeo.separability.best import best_layer, concordance
 from manigeo.separability.margins import one_versus_rest, pairs_of_classes
 from manigeo.separability.means import fisher_ratio, nearest_mean_scores

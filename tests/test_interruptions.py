@@ -152,7 +152,7 @@ def checkpoint(tmp_path_factory) -> Path:
 
 
 def test_an_interrupted_command_says_how_to_go_on_and_goes_on(checkpoint, tmp_path, monkeypatch):
-    from manigeo_extract.data import DataSet
+    from manigeo_extract.data.datasets import DataSet
 
     monkeypatch.chdir(tmp_path)
     command = ("extract", "--model", checkpoint, "--batch-size", 100)

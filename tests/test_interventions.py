@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from manigeo.errors import InputError, UsageError
+from manigeo.localization.rewinds import rewind_summary, selected_rows
 from manigeo.results import with_settings
-from manigeo.rewinds import rewind_summary, selected_rows
-from manigeo_extract.checkpoints import save_checkpoint
-from manigeo_extract.editing import Redraw
-from manigeo_extract.groups import group_layers
-from manigeo_extract.interventions import FRESH, ZERO, Intervention, Laboratory, sweep_layers
+from manigeo_extract.files.checkpoints import save_checkpoint
+from manigeo_extract.interventions.editing import Redraw
+from manigeo_extract.interventions.exchanges import FRESH, ZERO, Intervention, Laboratory, sweep_layers
+from manigeo_extract.interventions.groups import group_layers
+from manigeo_extract.interventions.scoring import Examiner
 from manigeo_extract.models import build_model, mlp
-from manigeo_extract.runs import Run, Snapshot, find_snapshot, run_snapshots
-from manigeo_extract.scoring import Examiner
+from manigeo_extract.training.runs import Run, Snapshot, find_snapshot, run_snapshots
 from tests.effects import assert_effect, share_error
 from tests.test_evaluation import CLASSES, Inputs, table
 from tests.trained import ARGS, digest, planted_run

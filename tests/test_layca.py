@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from manigeo.errors import UsageError
-from manigeo_extract.layca import Layca, layer_rates, recorded_rates, replay_rates
+from manigeo_extract.training.layca import Layca, layer_rates, recorded_rates, replay_rates
 from tests.effects import assert_mean, shifted
 
 pytestmark = pytest.mark.training

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from manigeo.errors import InputError, UsageError
-from manigeo_extract.layers import first_tensor, list_layers, select_layers, taking_inputs, unwrap
 from manigeo_extract.models import cnn, mlp, resnet18
+from manigeo_extract.recording.layers import first_tensor, list_layers, select_layers, taking_inputs, unwrap
 from tests.networks import Calls, n_hooks
 
 

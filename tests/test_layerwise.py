@@ -14,10 +14,10 @@ from manigeo import (
     plan_capacity,
     simulated_capacity,
 )
-from manigeo.analyses import Joint, Simulated, Sweep
 from manigeo.capacity.unstructured import unstructured_capacity
 from manigeo.errors import InputError, UsageError
-from manigeo.layerwise import CapacityPlan, _task_seed, capacity_parts, finished_tasks
+from manigeo.layerwise.capacity_tables import CapacityPlan, _task_seed, capacity_parts, finished_tasks
+from manigeo.layerwise.geometry import Joint, Simulated, Sweep
 from manigeo.manifolds import KINDS
 from manigeo.results import in_order, join_results
 from tests.test_activations import CLASSES, LAYERS, grouped_examples, values, write
@@ -294,7 +294,9 @@ def test_a_number_of_classes_that_there_is_not_is_refused(path, n):
 
 
 def test_total_dimension_is_left_out_of_wide_layers_unless_it_is_asked_for(path, monkeypatch):
-    monkeypatch.setattr("manigeo.layerwise._SPECTRUM_COST", 15 * 5 * 5)  # 15 samples; input has 6 features, "a/b" 5
+    monkeypatch.setattr(
+        "manigeo.layerwise.capacity_tables._SPECTRUM_COST", 15 * 5 * 5
+    )  # 15 samples; input has 6 features, "a/b" 5
 
     def with_spectrum(**options):
         plan = plan_capacity(path, kinds=["test"], **options)
@@ -322,7 +324,7 @@ def test_all_kinds_of_a_layer_are_projected_on_the_same_directions(path, monkeyp
         seeds.append(tuple(seed.generate_state(2)))
         return manifolds
 
-    monkeypatch.setattr("manigeo.layerwise.project_manifolds", remember)
+    monkeypatch.setattr("manigeo.layerwise.capacity_tables.project_manifolds", remember)
     capacity_table(small(path, layers=["a/*", "input"], kinds=["permuted", "test"], project=4))
     assert len(seeds) == 2 * 2 * 5
     assert len(set(seeds)) == 2

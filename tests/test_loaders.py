@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, IterableDataset, SubsetRandomSampler, T
 
 from manigeo import open_activations
 from manigeo.errors import InputError
-from manigeo_extract.data import Permutation, load_data, permute_labels
+from manigeo_extract.data.datasets import Permutation, load_data, permute_labels
 from tests.command_line import done, run
 
 N = 24

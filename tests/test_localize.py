@@ -10,8 +10,8 @@ from hypothesis.extra import numpy as hnp
 from scipy.stats import kstest, spearmanr
 
 from manigeo.capacity.mean_field import manifold_capacity
-from manigeo.localize import Evidence, agreement, locate, profile
-from manigeo.verdicts import _reason
+from manigeo.localization.profile import Evidence, agreement, locate, profile
+from manigeo.localization.statement import _reason
 
 curves = hnp.arrays(float, st.integers(2, 8), elements=st.floats(-10, 10))
 

@@ -10,9 +10,9 @@ from torch import nn
 
 from manigeo import open_activations
 from manigeo.errors import InputError, UsageError
-from manigeo_extract.checkpoints import load_checkpoint
+from manigeo_extract.files.checkpoints import load_checkpoint
+from manigeo_extract.files.networks import trained_network, untrained_network
 from manigeo_extract.models import MODELS, build_model
-from manigeo_extract.networks import trained_network, untrained_network
 from tests.command_line import done, run
 from tests.model_files import Trap, below, exported, lightning, saved, torchscript, trapped_export
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from manigeo.errors import InputError
-from manigeo.pipeline import INTERRUPTED, STALE, TO_DO, UP_TO_DATE, Ledger, Step
+from manigeo.execution.pipeline import INTERRUPTED, STALE, TO_DO, UP_TO_DATE, Ledger, Step
 from tests.command_line import done, run
 from tests.effects import assert_memorized, shifted
 

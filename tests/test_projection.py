@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from manigeo.projection import project_manifolds
+from manigeo.capacity.projection import project_manifolds
 
 
 def clouds(N: int = 400) -> list[np.ndarray]:
@@ -26,7 +26,7 @@ def test_inner_products_are_kept_on_average():
 def test_the_directions_are_the_same_for_any_manifolds_and_however_many_at_a_time(monkeypatch):
     manifolds = clouds()
     together = project_manifolds(manifolds, 20, seed=3)
-    monkeypatch.setattr("manigeo.projection._ROWS_AT_ONCE", 4)
+    monkeypatch.setattr("manigeo.capacity.projection._ROWS_AT_ONCE", 4)
     for X, Y in zip(manifolds, together, strict=True):
         # float32 products of other shapes round differently
         np.testing.assert_allclose(project_manifolds([X], 20, seed=3)[0], Y, rtol=1e-5, atol=1e-5)

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from manigeo.errors import InputError, UsageError
-from manigeo_extract.layers import Layer, list_layers
-from manigeo_extract.readouts import READOUTS, read_out, with_readout
-from manigeo_extract.recording import record_layers
+from manigeo_extract.recording.hooks import record_layers
+from manigeo_extract.recording.layers import Layer, list_layers
+from manigeo_extract.recording.readouts import READOUTS, read_out, with_readout
 from tests.networks import Calls
 
 quick = settings(max_examples=40, deadline=None)

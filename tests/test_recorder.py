@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from manigeo.errors import InputError, UsageError
-from manigeo_extract.checkpoints import load_checkpoint
-from manigeo_extract.recorder import Recorder
+from manigeo_extract.files.checkpoints import load_checkpoint
+from manigeo_extract.training.recorder import Recorder
 
 ACCURACIES = (0.1, 0.3, 0.7, 0.7, 0.2)  # on validation, epochs 0 to 4
 

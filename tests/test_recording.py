@@ -7,9 +7,9 @@ from torch.nn import functional as F
 
 from manigeo.errors import InputError, UsageError
 from manigeo_extract.batches import Batch
-from manigeo_extract.layers import Layer, list_layers, select_layers
 from manigeo_extract.models import mlp, resnet18
-from manigeo_extract.recording import record_layers
+from manigeo_extract.recording.hooks import record_layers
+from manigeo_extract.recording.layers import Layer, list_layers, select_layers
 from tests.networks import Calls, n_hooks
 
 

@@ -29,8 +29,8 @@ from manigeo.report.figures import draw_pictures
 from manigeo.report.gate import read_gate
 from manigeo.report.sources import ResultsFile, RunFolder
 from manigeo.report.tables import MOST_ROWS, metric_tables
-from manigeo.report.words import flag_words, measured
 from manigeo.results import as_table, read_results, write_results
+from manigeo.text.words import flag_words, measured
 from tests.command_line import done, run
 from tests.test_imports import modules_after
 
@@ -353,7 +353,7 @@ def gate_of(permuted):
 
 
 def test_the_gate_is_that_of_training():
-    from manigeo_extract.evaluation import MEMORIZATION_GATE
+    from manigeo_extract.training.evaluation import MEMORIZATION_GATE
 
     assert gate_of((0.0, 0.5, MEMORIZATION_GATE)).passed
     assert not gate_of((0.0, 1.0, MEMORIZATION_GATE - 1e-9)).passed
@@ -406,7 +406,7 @@ def test_without_localization_the_page_says_how_to_run_it(tmp_path):
 
 
 def test_the_answer_is_that_of_localize(tmp_path):
-    from manigeo.verdicts import describe_localization, localization_table
+    from manigeo.localization.statement import describe_localization, localization_table
 
     rng = np.random.default_rng(0)
     rows = [

@@ -14,14 +14,22 @@ from torch import Tensor, nn
 
 from manigeo.errors import ManigeoError, UsageError
 from manigeo.manifolds import kind_examples
-from manigeo_extract.checkpoints import save_checkpoint
-from manigeo_extract.data import Permutation, load_data, permute_labels
-from manigeo_extract.editing import Redraw
-from manigeo_extract.groups import Group, group_layers
+from manigeo_extract.data.datasets import Permutation, load_data, permute_labels
+from manigeo_extract.files.checkpoints import save_checkpoint
+from manigeo_extract.interventions.editing import Redraw
+from manigeo_extract.interventions.groups import Group, group_layers
+from manigeo_extract.interventions.resetting import (
+    FRESH,
+    Candidate,
+    ResetPlan,
+    Retraining,
+    chosen,
+    final_layer_reset,
+    reset_copy,
+)
+from manigeo_extract.interventions.scoring import Examiner
 from manigeo_extract.models import build_model
-from manigeo_extract.resetting import FRESH, Candidate, ResetPlan, Retraining, chosen, final_layer_reset, reset_copy
-from manigeo_extract.runs import Run, run_snapshots
-from manigeo_extract.scoring import Examiner
+from manigeo_extract.training.runs import Run, run_snapshots
 from tests.effects import assert_effect, share_error, shifted
 
 pytestmark = [pytest.mark.training, pytest.mark.usefixtures("one_thread")]

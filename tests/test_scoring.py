@@ -7,9 +7,9 @@ from scipy.spatial.distance import cosine, jensenshannon
 from torch import nn
 
 from manigeo.errors import UsageError
-from manigeo_extract.evaluation import evaluate
-from manigeo_extract.prefixes import Prefixes
-from manigeo_extract.scoring import Answers, Examiner
+from manigeo_extract.interventions.prefixes import Prefixes
+from manigeo_extract.interventions.scoring import Answers, Examiner
+from manigeo_extract.training.evaluation import evaluate
 from tests.test_evaluation import CLASSES, Inputs, network, table
 
 
@@ -105,7 +105,7 @@ def chain() -> nn.Sequential:
 
 
 def test_what_comes_before_a_change_is_computed_once_and_the_answers_are_the_same_numbers(examiner):
-    from manigeo_extract.groups import group_layers
+    from manigeo_extract.interventions.groups import group_layers
 
     net = chain()
     groups = group_layers(net, torch.zeros(2, 2, 3))
@@ -122,8 +122,8 @@ def test_what_comes_before_a_change_is_computed_once_and_the_answers_are_the_sam
 
 
 def test_inputs_that_would_take_too_much_memory_are_not_kept(examiner, monkeypatch):
-    monkeypatch.setattr("manigeo_extract.prefixes.IN_MEMORY", 10)
-    from manigeo_extract.groups import group_layers
+    monkeypatch.setattr("manigeo_extract.interventions.prefixes.IN_MEMORY", 10)
+    from manigeo_extract.interventions.groups import group_layers
 
     net = chain()
     prefixes = Prefixes(net, examiner)

@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 
 from manigeo import create_activations, open_activations, plan_separability, read_results, separability_table
-from manigeo.choices import with_choices, without_choices
 from manigeo.errors import InputError, UsageError
-from manigeo.measures import Clusters, HardMargins, Means, Neighbours, Probe
-from manigeo.points import LabelledPoints
+from manigeo.layerwise.best import with_choices, without_choices
+from manigeo.layerwise.points import LabelledPoints
+from manigeo.layerwise.separability import Clusters, HardMargins, Means, Neighbours, Probe
+from manigeo.layerwise.separability_tables import SeparabilityPlan, finished_measures, separability_parts
 from manigeo.separability.neighbours import neighbour_purity
 from manigeo.separability.probe import LinearClassifier, LinearProbe
-from manigeo.separations import SeparabilityPlan, finished_measures, separability_parts
 from tests.command_line import done, run
 from tests.test_activations import stored
 
@@ -122,7 +122,7 @@ def test_a_number_depends_neither_on_workers_nor_on_other_layers_kinds_or_measur
 def test_layers_that_stay_in_the_file_are_measured_alike(path, monkeypatch):
     plan = quick(path, layers=["wide"], kinds=["permuted", "restored"])
     in_memory = separability_table(plan)
-    monkeypatch.setattr("manigeo.points._HELD_BYTES", 1)
+    monkeypatch.setattr("manigeo.layerwise.points._HELD_BYTES", 1)
     monkeypatch.setattr("manigeo.activations.reading.HELD_BYTES", 1)
     streamed = separability_table(plan)
     assert aggregate(streamed, "probe_accuracy")["flag"].tolist() == ["standardised_over_all"] * 2

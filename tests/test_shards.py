@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from manigeo import open_activations
 from manigeo.activations import ActivationWriter, inspect_activations
+from manigeo.activations.merging import merge_activations
 from manigeo.errors import InputError, UsageError
-from manigeo.merging import merge_activations
-from manigeo_extract.data import Permutation, load_data, permute_labels
-from manigeo_extract.extraction import extract_activations, plan_extraction
+from manigeo_extract.data.datasets import Permutation, load_data, permute_labels
 from manigeo_extract.models import build_model
-from manigeo_extract.shards import parse_shard, shard_range
+from manigeo_extract.recording.extraction import extract_activations, plan_extraction
+from manigeo_extract.recording.shards import parse_shard, shard_range
 from tests.command_line import done, run
 from tests.killing import content
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from manigeo_extract.sketching import CountSketch
+from manigeo_extract.recording.sketching import CountSketch
 
 
 def sketched(x: torch.Tensor, n_sums: int, seed: int, layer: str = "conv1") -> torch.Tensor:
@@ -75,7 +75,7 @@ def test_a_row_does_not_depend_on_the_others(monkeypatch):
     X = torch.randn(9, 3000, generator=torch.Generator().manual_seed(0))
     alone = torch.cat([sketched(row[None], 70, seed=0) for row in X])
     for numbers in (1, 7000, 1 << 20):
-        monkeypatch.setattr("manigeo_extract.sketching._CPU_NUMBERS", numbers)
+        monkeypatch.setattr("manigeo_extract.recording.sketching._CPU_NUMBERS", numbers)
         assert torch.equal(sketched(X, 70, seed=0), alone)
 
 

@@ -9,8 +9,8 @@ from sklearn.datasets import load_digits
 from manigeo import manifold_capacity
 from manigeo.capacity import cavity as cavities
 from manigeo.capacity.pooled import moments
+from manigeo.capacity.projection import project_manifolds
 from manigeo.capacity.span import ALL_POINTS, pooled_points
-from manigeo.projection import project_manifolds
 
 MEASURES = ("capacity", "radius", "dimension", "dimension_prx")
 

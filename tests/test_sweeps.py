@@ -13,7 +13,7 @@ import pytest
 
 from manigeo.cli.cells import carry_out, cell_steps
 from manigeo.errors import InputError, UsageError
-from manigeo.sweeps import EXAMPLES, example_names, sweep_cells, sweep_text
+from manigeo.execution.grids import EXAMPLES, example_names, sweep_cells, sweep_text
 from tests.command_line import done, run
 
 SMALL = """
@@ -191,7 +191,7 @@ def test_a_killed_sweep_goes_on_to_the_same_results(here):
 
 def test_workers_that_are_killed_cost_nothing_but_time(here):
     pytest.importorskip("distributed", reason="needs manigeo[dask]")
-    from manigeo.workers import open_workers
+    from manigeo.execution.workers import open_workers
 
     source = written(SMALL)
     done("sweep", source, "--out", "serial")

@@ -5,10 +5,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from manigeo.errors import UsageError
-from manigeo_extract.layers import list_layers, select_layers
 from manigeo_extract.models import MODELS, build_model, complete_args
-from manigeo_extract.recording import record_layers
-from manigeo_extract.tracing import with_functions
+from manigeo_extract.recording.hooks import record_layers
+from manigeo_extract.recording.layers import list_layers, select_layers
+from manigeo_extract.recording.tracing import with_functions
 from tests.networks import Calls, n_hooks
 
 

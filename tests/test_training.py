@@ -15,12 +15,13 @@ import torch
 from torch import nn
 
 from manigeo.errors import InputError, ManigeoError, UsageError
-from manigeo_extract import evaluation, training
-from manigeo_extract.checkpoints import load_checkpoint, plain
-from manigeo_extract.data import DataSet, Permutation, load_data, permute_labels
-from manigeo_extract.layca import layer_rates
-from manigeo_extract.training import TrainingPlan, augmented, evaluate, memorized, train
-from manigeo_extract.trajectory import run_checkpoints, weight_table
+from manigeo_extract.data.datasets import DataSet, Permutation, load_data, permute_labels
+from manigeo_extract.files.checkpoints import load_checkpoint, plain
+from manigeo_extract.training import evaluation
+from manigeo_extract.training import trainer as training
+from manigeo_extract.training.layca import layer_rates
+from manigeo_extract.training.trainer import TrainingPlan, augmented, evaluate, memorized, train
+from manigeo_extract.weights.trajectory import run_checkpoints, weight_table
 from tests.effects import assert_effect, share_error, shifted
 
 pytestmark = [pytest.mark.training, pytest.mark.usefixtures("one_thread")]

@@ -7,9 +7,9 @@ from torch import nn
 from manigeo.errors import InputError
 from manigeo.plots import plot_weights
 from manigeo.weights import MEASURES, weight_change
-from manigeo_extract.checkpoints import save_checkpoint
-from manigeo_extract.recorder import Recorder
-from manigeo_extract.trajectory import WeightMonitor, run_checkpoints, weight_table
+from manigeo_extract.files.checkpoints import save_checkpoint
+from manigeo_extract.training.recorder import Recorder
+from manigeo_extract.weights.trajectory import WeightMonitor, run_checkpoints, weight_table
 from tests.command_line import done, run
 
 

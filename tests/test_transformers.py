@@ -17,10 +17,10 @@ from manigeo import open_activations
 from manigeo.errors import InputError, UsageError
 from manigeo.manifolds import KINDS
 from manigeo_extract.batches import Batch, called
-from manigeo_extract.data import DataSet, Permutation, load_data, permute_labels
-from manigeo_extract.layers import hooked, list_layers, select_layers
+from manigeo_extract.data.datasets import DataSet, Permutation, load_data, permute_labels
 from manigeo_extract.models import MODELS, build_model, complete_args
-from manigeo_extract.recording import record_layers
+from manigeo_extract.recording.hooks import record_layers
+from manigeo_extract.recording.layers import hooked, list_layers, select_layers
 from tests.command_line import done, run
 from tests.networks import Calls
 

@@ -17,10 +17,10 @@ from manigeo.activations import open_activations
 from manigeo.errors import InputError, UsageError
 from manigeo.manifolds import KINDS, UNSEEN, kind_examples
 from manigeo.results import read_results
-from manigeo_extract.checkpoints import load_checkpoint
-from manigeo_extract.data import CONVENTIONS, DataSet, Permutation, describe, load_data, permute_labels
+from manigeo_extract.data.datasets import CONVENTIONS, DataSet, Permutation, describe, load_data, permute_labels
+from manigeo_extract.data.unseen import choose_unseen
+from manigeo_extract.files.checkpoints import load_checkpoint
 from manigeo_extract.models import build_model
-from manigeo_extract.unseen import choose_unseen
 from tests.command_line import done, run
 from tests.reference import shared
 

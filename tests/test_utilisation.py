@@ -13,11 +13,11 @@ from torch import nn
 
 from manigeo.errors import UsageError
 from manigeo.manifolds import KINDS
-from manigeo_extract.groups import group_layers
-from manigeo_extract.layers import list_layers
-from manigeo_extract.runs import Run
-from manigeo_extract.scoring import Examiner
-from manigeo_extract.utilisation import ProbePlan, features, fit_probe, prefix_curve
+from manigeo_extract.interventions.groups import group_layers
+from manigeo_extract.interventions.scoring import Examiner
+from manigeo_extract.interventions.utilisation import ProbePlan, features, fit_probe, prefix_curve
+from manigeo_extract.recording.layers import list_layers
+from manigeo_extract.training.runs import Run
 from tests.networks import Calls, n_hooks
 from tests.test_resetting import assert_beyond, fingerprint, planted
 

@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 
 from manigeo.capacity.unstructured import unstructured_capacity
-from manigeo.collecting import accuracy_in_tables, gate_accuracy, memorized_accuracy, result_files, run_tables
 from manigeo.errors import InputError
-from manigeo.evidence import METHODS, paired_layers
+from manigeo.localization.evidence import METHODS, paired_layers
+from manigeo.localization.statement import describe_localization, localization_table
 from manigeo.plots import plot_localization
 from manigeo.results import as_table, read_results, with_settings, write_results
-from manigeo.verdicts import describe_localization, localization_table
+from manigeo.runs import accuracy_in_tables, gate_accuracy, memorized_accuracy, result_files, run_tables
 from tests.command_line import done, run
 from tests.effects import assert_effect, share_error
 from tests.trained import planted_run

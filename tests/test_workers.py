@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
-import manigeo.workers
+import manigeo.execution.workers
 from manigeo.errors import ManigeoError, UsageError
-from manigeo.workers import DaskWorkers, Processes, open_workers
+from manigeo.execution.workers import DaskWorkers, Processes, open_workers
 
 pytestmark = pytest.mark.installed
 
@@ -99,14 +99,14 @@ def test_what_a_killed_worker_was_at_is_done_by_another(cluster, tmp_path):
 
 def test_a_task_that_kills_every_worker_is_tried_again_and_given_up(monkeypatch, tmp_path):
     pytest.importorskip("distributed", reason="needs manigeo[dask]")
-    monkeypatch.setattr(manigeo.workers, "_MOST_DEATHS", 1)
+    monkeypatch.setattr(manigeo.execution.workers, "_MOST_DEATHS", 1)
     with open_workers(1, "local") as few, pytest.raises(ManigeoError, match="workers died of one task"):
         list(few.as_completed(die, [(str(tmp_path / "deaths"),)]))
     assert len((tmp_path / "deaths").read_text()) > 2  # the scheduler gives up after two
 
 
 def test_workers_of_another_version_are_refused(cluster, monkeypatch):
-    monkeypatch.setattr(manigeo.workers, "__version__", "99.0")
+    monkeypatch.setattr(manigeo.execution.workers, "__version__", "99.0")
     with pytest.raises(UsageError, match=r"this is manigeo 99\.0, and on the cluster there are workers with"):
         DaskWorkers(cluster.client)
     with pytest.raises(UsageError, match=r"this is manigeo 99\.0"):  # one that has joined since
@@ -115,7 +115,7 @@ def test_workers_of_another_version_are_refused(cluster, monkeypatch):
 
 def test_a_cluster_that_is_not_there_is_said_to_be_so(monkeypatch):
     pytest.importorskip("distributed", reason="needs manigeo[dask]")
-    monkeypatch.setattr(manigeo.workers, "_CONNECT_SECONDS", 1)
+    monkeypatch.setattr(manigeo.execution.workers, "_CONNECT_SECONDS", 1)
     for address in ("tcp://127.0.0.1:1", "no-such-thing"):
         with pytest.raises(UsageError, match=f"no Dask scheduler answers at {address}"), open_workers(1, address):
             pass

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from manigeo_extract.data import DataSet, Permutation, load_data, permute_labels
+from manigeo_extract.data.datasets import DataSet, Permutation, load_data, permute_labels
 from manigeo_extract.models import mlp
-from manigeo_extract.recorder import Recorder
+from manigeo_extract.training.recorder import Recorder
 from tests.effects import shifted
 
 

@@ -24,9 +24,9 @@ from manigeo.activations.layout import (
     row_bytes,
 )
 from manigeo.activations.streaming import StoredManifolds
-from manigeo.commits import CommittedFile, has_commit, partial_of
 from manigeo.errors import InputError, UsageError, one_line
 from manigeo.manifolds import ALL_KINDS, kind_examples, sample_rows
+from manigeo.storage.commits import CommittedFile, has_commit, partial_of
 
 _READ_BYTES = 32 << 20  # at a time
 HELD_BYTES = 256 << 20  # manifolds above this stay in the file

@@ -29,9 +29,9 @@ from manigeo.activations.layout import (
     layer_datasets,
     readable,
 )
-from manigeo.commits import CommittedFile, has_commit, partial_of
 from manigeo.errors import InputError, ManigeoError, UsageError
-from manigeo.files import check_target
+from manigeo.storage.commits import CommittedFile, has_commit, partial_of
+from manigeo.storage.files import check_target
 
 # A permuted class has its rows all over the file, and a chunk is read whole: small ones waste less.
 _CHUNK_BYTES = 256 << 10

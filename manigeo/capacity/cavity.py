@@ -45,7 +45,7 @@ from scipy.optimize import brentq
 from manigeo.capacity.centers import mean_absolute_cosine
 from manigeo.capacity.pivoting import nonnegative_least_squares
 from manigeo.capacity.span import PooledPoints
-from manigeo.capacity.streams import stream
+from manigeo.randomness import stream
 
 _DRAWS = 40  # of fields a manifold and round, and more where few manifolds share the noise of their sum
 _ALL_DRAWS = 4000

@@ -17,10 +17,10 @@ import numpy as np
 from jaxtyping import Float
 
 from manigeo.capacity.anchors import solve_cone
-from manigeo.capacity.streams import Seed, generator
 from manigeo.errors import InputWarning
 from manigeo.inputs import Points, as_array, finite_points, in_range, joined, largest_entry
 from manigeo.manifolds import global_mean, gram_coordinates, span_coordinates
+from manigeo.randomness import Seed, generator
 
 # A centre this small against its points is the rounding of their mean in float32; radii would be a million and more.
 CENTER_RTOL = 1e-6

@@ -34,7 +34,6 @@ from manigeo.capacity.glue import (
     measure_draw,
     per_class,
 )
-from manigeo.capacity.streams import Seed, seed_sequence, stream
 from manigeo.inputs import Manifolds, in_range, joined, take_manifolds
 from manigeo.manifolds import (
     class_means,
@@ -42,6 +41,7 @@ from manigeo.manifolds import (
     gram_coordinates,
     principal_directions,
 )
+from manigeo.randomness import Seed, seed_sequence, stream
 
 LABELS = ("random", "one_vs_rest")
 POINTS = ("all", "centers", "axes")

@@ -19,7 +19,6 @@ from manigeo.capacity.centers import center_correlation, low_rank_centers
 from manigeo.capacity.geometry import CENTER_RTOL, FrameGeometry, check_sampling, cone_geometry
 from manigeo.capacity.pooled import Moments, around_centers, is_flat, moments
 from manigeo.capacity.span import PooledPoints, pooled_points
-from manigeo.capacity.streams import Seed, seed_sequence, stream
 from manigeo.capacity.uncertainty import (
     MEASURES,
     aggregates,
@@ -29,6 +28,7 @@ from manigeo.capacity.uncertainty import (
 )
 from manigeo.inputs import Manifolds, joined, take_manifolds
 from manigeo.manifolds import RANK_RTOL, Clouds
+from manigeo.randomness import Seed, seed_sequence, stream
 
 # Points this near their centre are at it: the rounding of a mean in float64.
 _POINT_RTOL = 1e-15

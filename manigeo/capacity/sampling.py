@@ -14,9 +14,9 @@ from jaxtyping import Float
 from scipy.stats import norm, t
 
 from manigeo.capacity.mean_field import manifold_capacity
-from manigeo.capacity.streams import Seed, generator, seed_sequence, stream
 from manigeo.capacity.unstructured import unstructured_capacity
 from manigeo.inputs import Manifolds, joined, take_manifolds, whole_number
+from manigeo.randomness import Seed, generator, seed_sequence, stream
 
 _SWEPT = ("capacity", "radius", "dimension")
 

@@ -33,9 +33,9 @@ from threadpoolctl import threadpool_limits
 
 from manigeo.capacity.dichotomies import random_dichotomy
 from manigeo.capacity.separation import Separation, linear_separation, whitened
-from manigeo.capacity.streams import Seed, seed_sequence, stream
 from manigeo.inputs import Manifolds, joined, take_manifolds
 from manigeo.manifolds import global_mean, principal_directions, span_coordinates
+from manigeo.randomness import Seed, seed_sequence, stream
 
 # A point this close to the mean, in roundings of the data's type and against the data's size, is at the mean.
 _ZERO_ULPS = 4

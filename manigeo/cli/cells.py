@@ -14,9 +14,9 @@ from threadpoolctl import threadpool_limits
 from manigeo.cli import options
 from manigeo.cli.steps import errors_to, run_command
 from manigeo.errors import InputError, ManigeoError, UsageError, one_line
-from manigeo.files import lock_file
-from manigeo.pipeline import INTERRUPTED, UP_TO_DATE, Ledger, Step
-from manigeo.sweeps import Cell
+from manigeo.execution.grids import Cell
+from manigeo.execution.pipeline import INTERRUPTED, UP_TO_DATE, Ledger, Step
+from manigeo.storage.files import lock_file
 
 _NOT_OF_A_SWEEP = ("out", "resume", "force", "dry-run", "config", "help")
 _LOCK_SECONDS = 10.0
@@ -28,8 +28,8 @@ def cell_steps(source: str, run: Path, cell: Cell) -> tuple[Step, ...]:
 
     Raises :class:`~manigeo.errors.InputError` for options that a command does not have, or not with that value.
     """
-    from manigeo.cli.analysis import analyze_command
-    from manigeo.cli.training import train_command
+    from manigeo.cli.analyze import analyze_command
+    from manigeo.cli.train import train_command
 
     train = ["train", "--out", str(run), *_words(source, train_command, cell.train)]
     _check(source, cell, train_command, train[1:])
@@ -67,7 +67,7 @@ def cell_state(run: Path, steps: Sequence[Step]) -> str:
 
 def carry_out(run: Path, steps: Sequence[Step], force: bool) -> dict[str, Any]:
     """The task of a worker: the steps of a cell that are not up to date. A failure is what it returns, too."""
-    import manigeo_extract.training  # noqa: F401  before threads are limited, since it brings libraries that have some
+    import manigeo_extract.training.trainer  # noqa: F401  before threads are limited, since it brings libraries that have some
 
     began = time.monotonic()
     error = ""

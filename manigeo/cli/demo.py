@@ -76,7 +76,7 @@ def _run(*words: object) -> None:
 def _check_gate(metrics: Path) -> None:
     import pandas as pd
 
-    from manigeo_extract.training import MEMORIZATION_GATE
+    from manigeo_extract.training.trainer import MEMORIZATION_GATE
 
     table = pd.read_csv(metrics)
     reached = float(table[table["kind"] == "permuted"].sort_values("epoch")["accuracy"].iloc[-1])

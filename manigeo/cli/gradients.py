@@ -12,7 +12,7 @@ from manigeo.cli.runs import open_groups, open_run, run_argument, run_options
 if TYPE_CHECKING:
     import pandas as pd
 
-    from manigeo_extract.gradient_tables import Survey
+    from manigeo_extract.gradients.tables import Survey
 
 KINDS = ("unpermuted", "permuted", "restored", "test")
 
@@ -67,8 +67,8 @@ def gradients_command(
     """
     from manigeo.results import as_json as to_json
     from manigeo.results import check_results_path
-    from manigeo_extract.gradient_tables import Sweep, plan_survey
-    from manigeo_extract.groups import select_groups
+    from manigeo_extract.gradients.tables import Sweep, plan_survey
+    from manigeo_extract.interventions.groups import select_groups
 
     check_results_path(out, force)
     opened = open_run(run, request, seed)
@@ -103,7 +103,7 @@ def _compute(survey: "Survey", out: Path) -> "pd.DataFrame":
     import pandas as pd
 
     from manigeo.results import write_results
-    from manigeo_extract.gradient_tables import survey_tables
+    from manigeo_extract.gradients.tables import survey_tables
 
     parts: list[pd.DataFrame] = []
     try:

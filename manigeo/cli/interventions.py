@@ -16,17 +16,17 @@ from manigeo.cli import options
 from manigeo.cli.runs import open_examiner, open_groups, open_run, run_argument, run_options
 from manigeo.cli.tables import collected, earlier_table
 from manigeo.errors import InputError
-from manigeo.workers import open_workers
+from manigeo.execution.workers import open_workers
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from manigeo.cli.studies import Rows
     from manigeo.results import Part
-    from manigeo_extract.editing import Redraw
-    from manigeo_extract.groups import Group
-    from manigeo_extract.interventions import Intervention, Laboratory
-    from manigeo_extract.runs import Run
+    from manigeo_extract.interventions.editing import Redraw
+    from manigeo_extract.interventions.exchanges import Intervention, Laboratory
+    from manigeo_extract.interventions.groups import Group
+    from manigeo_extract.training.runs import Run
 
 policy_option = click.option(
     "--batch-norm",
@@ -88,11 +88,11 @@ def rewind_command(
     """
     import pandas as pd
 
-    from manigeo.cli.exchanges import rewind_report
+    from manigeo.localization.rewinds import rewind_summary
     from manigeo.results import write_results
-    from manigeo.rewinds import rewind_summary
-    from manigeo_extract.groups import select_groups
-    from manigeo_extract.interventions import Intervention, sweep_layers
+    from manigeo.text.interventions import rewind_report
+    from manigeo_extract.interventions.exchanges import Intervention, sweep_layers
+    from manigeo_extract.interventions.groups import select_groups
 
     earlier = earlier_table(out, resume, force or dry_run)
     bench = Bench(uuid4().hex, "rewind", run, batch_norm, seed, pickle.dumps(request))
@@ -168,10 +168,10 @@ def reinit_command(
 ) -> None:  # fmt: skip
     """Set each layer of the trained network of RUN to its initial values, to those of every checkpoint, to a fresh draw and
     to zero, and score the four kinds: which layers are critical, and which robust?"""
-    from manigeo.cli.exchanges import reinit_report
     from manigeo.cli.studies import studies, study_report
-    from manigeo_extract.groups import select_groups
-    from manigeo_extract.interventions import FRESH, ZERO, Intervention, sweep_layers
+    from manigeo.text.interventions import reinit_report
+    from manigeo_extract.interventions.exchanges import FRESH, ZERO, Intervention, sweep_layers
+    from manigeo_extract.interventions.groups import select_groups
 
     earlier = earlier_table(out, resume, force or dry_run)
     bench = Bench(uuid4().hex, "reinit", run, batch_norm, seed, pickle.dumps(request), threshold, draws)
@@ -215,7 +215,7 @@ class Bench:
 @functools.lru_cache(maxsize=1)
 def open_laboratory(bench: Bench) -> "Laboratory":
     """The network and its examples: opened once by each process, for all interventions."""
-    from manigeo_extract.interventions import Laboratory
+    from manigeo_extract.interventions.exchanges import Laboratory
 
     request = pickle.loads(bench.request)
     run = open_run(bench.directory, request, bench.seed)
@@ -233,8 +233,8 @@ def intervened(bench: Bench, at: "Intervention | None") -> "pd.DataFrame":
 
 def _redraw(run: "Run", initial: Any) -> "Redraw":
     """How layers are drawn again: by themselves, or with the whole network, where it is known how that is built."""
-    from manigeo_extract.checkpoints import load_checkpoint
-    from manigeo_extract.editing import Redraw
+    from manigeo_extract.files.checkpoints import load_checkpoint
+    from manigeo_extract.interventions.editing import Redraw
     from manigeo_extract.models import build_model
 
     checkpoint = load_checkpoint(initial.path)

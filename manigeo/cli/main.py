@@ -10,24 +10,24 @@ import click
 
 from manigeo import __version__
 from manigeo.errors import ManigeoError
-from manigeo.files import failure_of_files
+from manigeo.storage.files import failure_of_files
 
 # name -> (module under manigeo.cli, attribute, one line of help): the module is imported when its command runs
 COMMANDS = {
-    "train": ("training", "train_command", "Train a network on partly permuted labels."),
-    "layers": ("extraction", "layers_command", "List the layers of a model, with shapes and sizes."),
-    "extract": ("extraction", "extract_command", "Write the activations of a model's layers to acts.h5."),
-    "merge": ("merging", "merge_command", "Join the shards of an extraction to one file."),
-    "info": ("geometry", "info_command", "Say what is in an activation file."),
-    "capacity": ("geometry", "capacity_command", "Mean-field capacity, radius and dimension of every layer and kind."),
+    "train": ("train", "train_command", "Train a network on partly permuted labels."),
+    "layers": ("extract", "layers_command", "List the layers of a model, with shapes and sizes."),
+    "extract": ("extract", "extract_command", "Write the activations of a model's layers to acts.h5."),
+    "merge": ("merge", "merge_command", "Join the shards of an extraction to one file."),
+    "info": ("capacity", "info_command", "Say what is in an activation file."),
+    "capacity": ("capacity", "capacity_command", "Mean-field capacity, radius and dimension of every layer and kind."),
     "separability": (
         "separability",
         "separability_command",
         "Probes, neighbours, clusters, margins of every layer, and the best.",
     ),
-    "weights": ("movement", "weights_command", "How far the layers of a run have moved: rotation, distances."),
+    "weights": ("weights", "weights_command", "How far the layers of a run have moved: rotation, distances."),
     "correlate": (
-        "movement",
+        "weights",
         "correlate_command",
         "Movement of layers against the generalization gap, over many runs.",
     ),
@@ -35,18 +35,18 @@ COMMANDS = {
     "reinit": ("interventions", "reinit_command", "Re-initialise, re-randomise, zero each layer: critical or robust?"),
     "gradients": ("gradients", "gradients_command", "Label-dependent and label-independent parts of the gradient."),
     "sweep": (
-        "sweeping",
+        "sweep",
         "sweep_command",
         "Train and analyze every cell of a grid; resumable, on one machine or many.",
     ),
-    "analyze": ("analysis", "analyze_command", "Everything of a run, from its checkpoints to its report; resumable."),
+    "analyze": ("analyze", "analyze_command", "Everything of a run, from its checkpoints to its report; resumable."),
     "localize": (
-        "localization",
+        "localize",
         "localize_command",
         "Where is it memorized? Every method's answer, and whether they agree.",
     ),
-    "plot": ("pictures", "plot_command", "Draw figures from results: geometry, estimators, sweeps, weights."),
-    "report": ("reporting", "report_command", "One HTML page of a run: answer, gate, figures, tables, provenance."),
+    "plot": ("plot", "plot_command", "Draw figures from results: geometry, estimators, sweeps, weights."),
+    "report": ("report", "report_command", "One HTML page of a run: answer, gate, figures, tables, provenance."),
     "demo": ("demo", "demo_command", "Train, extract, analyse and draw, from nothing, in a few minutes."),
 }
 

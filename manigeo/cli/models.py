@@ -10,9 +10,9 @@ from manigeo.cli import options
 from manigeo.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from manigeo_extract.checkpoints import Checkpoint
-    from manigeo_extract.data import DataSet
-    from manigeo_extract.networks import Network
+    from manigeo_extract.data.datasets import DataSet
+    from manigeo_extract.files.checkpoints import Checkpoint
+    from manigeo_extract.files.networks import Network
 
 # How weights are read from a file.
 file_options = options.several(
@@ -35,7 +35,7 @@ model_options = options.several(
 
 def open_checkpoint(path: Path | None, request: dict[str, Any]) -> "Checkpoint":
     """What the file says of network, data and labels; with ``--weights init`` a file is not needed."""
-    from manigeo_extract.checkpoints import Checkpoint, load_checkpoint
+    from manigeo_extract.files.checkpoints import Checkpoint, load_checkpoint
 
     if path is None and request["weights"] != "init":
         raise UsageError("give --model FILE, or --weights init with --arch and --data for an untrained network")
@@ -52,7 +52,7 @@ def open_network(checkpoint: "Checkpoint", data: "DataSet", request: dict[str, A
 
     ``seed`` is for weights of which the checkpoint does not know the seed.
     """
-    from manigeo_extract.networks import trained_network, untrained_network
+    from manigeo_extract.files.networks import trained_network, untrained_network
 
     seed = seed if checkpoint.seed is None else checkpoint.seed
     arch, args = _architecture(checkpoint, data, request)

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from manigeo.cli import options
-from manigeo.cli.extraction import labels_option, open_examples
+from manigeo.cli.extract import labels_option, open_examples
 from manigeo.cli.models import open_network
 
 if TYPE_CHECKING:
-    from manigeo_extract.groups import Group
-    from manigeo_extract.runs import Run
-    from manigeo_extract.scoring import Examiner
+    from manigeo_extract.interventions.groups import Group
+    from manigeo_extract.interventions.scoring import Examiner
+    from manigeo_extract.training.runs import Run
 
 run_argument = click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
 
@@ -38,9 +38,9 @@ def open_run(directory: Path, request: dict[str, Any], seed: int) -> "Run":
 
     Architecture and data are those that the checkpoint carries, and over them those of the command.
     """
-    from manigeo_extract.checkpoints import load_checkpoint
     from manigeo_extract.devices import check_device
-    from manigeo_extract.runs import Run, find_snapshot, place_of, run_snapshots
+    from manigeo_extract.files.checkpoints import load_checkpoint
+    from manigeo_extract.training.runs import Run, find_snapshot, place_of, run_snapshots
 
     device = check_device(request["device"])
     snapshots = run_snapshots(directory)
@@ -53,13 +53,13 @@ def open_run(directory: Path, request: dict[str, Any], seed: int) -> "Run":
 
 def open_examiner(run: "Run", request: dict[str, Any], seed: int) -> "Examiner":
     """The examples of every kind, as many as were asked for."""
-    from manigeo_extract.scoring import Examiner
+    from manigeo_extract.interventions.scoring import Examiner
 
     return Examiner(run.data, run.examples, request["device"], request["batch_size"], most=request["most"], seed=seed)
 
 
 def open_groups(run: "Run", request: dict[str, Any]) -> "list[Group]":
     """All layers of the network, by execution; see ``select_groups`` for the wanted ones."""
-    from manigeo_extract.groups import group_layers
+    from manigeo_extract.interventions.groups import group_layers
 
     return group_layers(run.model, run.data.inputs([0, 1]), request["group_by"])

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 import click
 
 from manigeo.cli import options
-from manigeo.cli.separability_text import KINDS, separability_report
 from manigeo.cli.tables import collected, earlier_table
 from manigeo.errors import UsageError
+from manigeo.text.separability import KINDS, separability_report
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from manigeo.measures import Measure
+    from manigeo.execution.workers import Workers
+    from manigeo.layerwise.separability import Measure
+    from manigeo.layerwise.separability_tables import SeparabilityPlan
     from manigeo.results import Part
-    from manigeo.separations import SeparabilityPlan
-    from manigeo.workers import Workers
 
 MEASURES = ("probe", "neighbours", "clusters", "means", "margins")
 
@@ -65,12 +65,12 @@ def separability_command(
 
     Several ACTS, e.g. of the checkpoints of a run, go to one table.
     """
-    from manigeo.choices import with_choices
-    from manigeo.measures import Clusters, HardMargins, Means, Neighbours, Probe
+    from manigeo.execution.workers import open_workers
+    from manigeo.layerwise.best import with_choices
+    from manigeo.layerwise.separability import Clusters, HardMargins, Means, Neighbours, Probe
+    from manigeo.layerwise.separability_tables import plan_separability
     from manigeo.results import as_json as to_json
     from manigeo.results import write_results
-    from manigeo.separations import plan_separability
-    from manigeo.workers import open_workers
 
     every: list[Measure] = [
         Probe(folds), Neighbours(tuple(sorted(set(neighbours)))), Clusters(cluster_seeds), Means(folds), HardMargins(pairs)
@@ -95,7 +95,7 @@ def separability_command(
 # fmt: on
 def _earlier(out: Path, resume: bool, force: bool) -> "pd.DataFrame | None":
     """What was measured, without what follows from it."""
-    from manigeo.choices import without_choices
+    from manigeo.layerwise.best import without_choices
 
     table = earlier_table(out, resume, force)
     return None if table is None else without_choices(table)
@@ -108,7 +108,7 @@ def _remaining(
 
     Raises :class:`~manigeo.errors.UsageError` for files that hold the same, and where what is there is of others.
     """
-    from manigeo.separations import finished_measures, separability_parts
+    from manigeo.layerwise.separability_tables import finished_measures, separability_parts
 
     known = [plan.fingerprint for plan in plans]
     if len(set(known)) < len(known):

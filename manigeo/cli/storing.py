@@ -9,7 +9,7 @@ from manigeo.cli import options
 from manigeo.errors import ManigeoError
 
 if TYPE_CHECKING:
-    from manigeo_extract.extraction import ExtractionPlan
+    from manigeo_extract.recording.extraction import ExtractionPlan
 
 storing_options = options.several(
     click.option("--project", type=click.IntRange(min=1), metavar="D",
@@ -27,7 +27,7 @@ running_options = options.several(
 
 def asked_shard(text: str | None) -> tuple[int, int] | None:
     """Number and count, or None for the whole."""
-    from manigeo_extract.shards import parse_shard
+    from manigeo_extract.recording.shards import parse_shard
 
     shard = parse_shard(text)
     if shard and text is None:
@@ -46,9 +46,9 @@ def write_activations(
     network: Any, data: Any, plan: "ExtractionPlan", out: Path, provenance: dict[str, Any], device: str, **settings: Any
 ) -> None:
     """Extract, with progress on stderr; where that fails halfway, say how to go on."""
-    from manigeo.commits import has_commit, partial_of
+    from manigeo.storage.commits import has_commit, partial_of
     from manigeo_extract.devices import local_device
-    from manigeo_extract.extraction import extract_activations
+    from manigeo_extract.recording.extraction import extract_activations
 
     try:
         extract_activations(

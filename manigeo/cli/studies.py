@@ -10,10 +10,10 @@ from manigeo.manifolds import KINDS
 from manigeo.results import as_table, with_settings
 
 if TYPE_CHECKING:
-    from manigeo_extract.editing import Redraw
-    from manigeo_extract.groups import Group
-    from manigeo_extract.runs import Run
-    from manigeo_extract.scoring import Examiner
+    from manigeo_extract.interventions.editing import Redraw
+    from manigeo_extract.interventions.groups import Group
+    from manigeo_extract.interventions.scoring import Examiner
+    from manigeo_extract.training.runs import Run
 
 Rows = Iterator[dict[str, Any]]
 
@@ -27,10 +27,10 @@ def studies(
     seed: int,
 ) -> dict[str, Callable[[], Rows]]:
     """The studies that were asked for, by name; each yields rows when it is called."""
-    from manigeo_extract.criticality import CriticalityPlan, criticality_rows
-    from manigeo_extract.interventions import FRESH
-    from manigeo_extract.resetting import ResetPlan, final_layer_reset
-    from manigeo_extract.utilisation import ProbePlan, prefix_curve
+    from manigeo_extract.interventions.criticality import CriticalityPlan, criticality_rows
+    from manigeo_extract.interventions.exchanges import FRESH
+    from manigeo_extract.interventions.resetting import ResetPlan, final_layer_reset
+    from manigeo_extract.interventions.utilisation import ProbePlan, prefix_curve
 
     found: dict[str, Callable[[], Rows]] = {}
     if request["final_reset"]:

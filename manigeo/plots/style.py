@@ -15,8 +15,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 
-from manigeo.files import check_target, whole_file
 from manigeo.manifolds import KINDS
+from manigeo.storage.files import check_target, whole_file
 
 # One colour and one marker a kind in every figure, told apart without colour as well.
 COLOR = dict(zip(KINDS, sns.color_palette("colorblind", 4), strict=True))
@@ -114,7 +114,7 @@ def name_depths(figure: Figure, ax: Axes, rows: pd.DataFrame) -> None:
 def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: int = 150, force: bool = False) -> None:
     """Save as PNG, PDF or SVG, by suffix; the same figure gives the same bytes.
 
-    Raises :class:`~manigeo.errors.UsageError` as :func:`~manigeo.files.check_target` does.
+    Raises :class:`~manigeo.errors.UsageError` as :func:`~manigeo.storage.files.check_target` does.
     """
     path = check_target(path, force=force, suffixes=tuple(_UNDATED), what="figures")
     with rc_context({"svg.hashsalt": "manigeo"}), whole_file(path) as partial:

@@ -5,9 +5,9 @@ from typing import Any
 
 import pandas as pd
 
-from manigeo.report.words import NOTHING, flags_words, number
+from manigeo.localization.statement import describe_localization
 from manigeo.results import with_settings
-from manigeo.verdicts import describe_localization
+from manigeo.text.words import NOTHING, flags_words, number
 
 
 @dataclass(frozen=True)

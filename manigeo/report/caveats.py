@@ -7,7 +7,7 @@ import pandas as pd
 
 from manigeo.capacity.unstructured import unstructured_capacity
 from manigeo.report.tables import settings_of
-from manigeo.report.words import analysis_words, flags_words, listed, metric_words, number
+from manigeo.text.words import analysis_words, flags_words, listed, metric_words, number
 
 FEW_CLASSES = 30
 _RULES = {

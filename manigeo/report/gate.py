@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from manigeo.collecting import gate_accuracy
+from manigeo.localization.statement import GATE
 from manigeo.manifolds import KINDS
 from manigeo.report.sources import RunFolder
-from manigeo.verdicts import GATE
+from manigeo.runs import gate_accuracy
 
 
 @dataclass(frozen=True)

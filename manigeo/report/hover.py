@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from manigeo.report.svg import ANNOTATION, CELLS
-from manigeo.report.words import measured, metric_words, number
+from manigeo.text.words import measured, metric_words, number
 
 Row = dict[str, Any]
 # what an axis shows -> the column with its numbers

@@ -15,7 +15,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from manigeo import __version__
-from manigeo.files import check_target, whole_file
 from manigeo.report.answer import read_answer
 from manigeo.report.caveats import caveats, flags_in_words
 from manigeo.report.downloads import embed_tables
@@ -23,7 +22,8 @@ from manigeo.report.figures import draw_pictures
 from manigeo.report.gate import read_gate
 from manigeo.report.sources import Recording, Sources
 from manigeo.report.tables import metric_tables, settings_of
-from manigeo.report.words import NOTHING, analysis_words, listed
+from manigeo.storage.files import check_target, whole_file
+from manigeo.text.words import NOTHING, analysis_words, listed
 
 ANSWERING = "localization"  # the figure that stands with the answer
 Pairs = list[tuple[str, str]]
@@ -58,7 +58,7 @@ def render_page(sources: Sources, title: str = "") -> str:
 
 
 def write_page(page: str, path: str | os.PathLike[str], force: bool = False) -> None:
-    """The file appears when it is whole; raises as :func:`~manigeo.files.check_target` does."""
+    """The file appears when it is whole; raises as :func:`~manigeo.storage.files.check_target` does."""
     with whole_file(check_target(path, force=force, suffixes=(".html", ".htm"), what="reports")) as partial:
         Path(partial).write_bytes(page.encode("utf-8", "replace"))
 

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from manigeo.manifolds import ALL_KINDS
-from manigeo.report.words import NOTHING, analysis_words, flags_words, measured, metric_words, number
+from manigeo.text.words import NOTHING, analysis_words, flags_words, measured, metric_words, number
 
 MOST_ROWS = 250  # of one measure; of all of them together:
 MOST_IN_ALL = 6000

@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy.stats import rankdata
 
-from manigeo.capacity.streams import Seed, generator
 from manigeo.inputs import Points, as_array, largest_entry, whole_number
+from manigeo.randomness import Seed, generator
 
 _TAILS = (0.025, 0.975)
 

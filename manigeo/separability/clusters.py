@@ -18,8 +18,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import normalized_mutual_info_score
 from sklearn.metrics.cluster import contingency_matrix
 
-from manigeo.capacity.streams import Seed, generator
 from manigeo.inputs import Labels, Points, take_points, whole_number
+from manigeo.randomness import Seed, generator
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import SVC
 
 from manigeo.capacity.separation import linear_separation
-from manigeo.capacity.streams import Seed, generator
 from manigeo.inputs import Labels, Points, Sample, take_points, whole_number
+from manigeo.randomness import Seed, generator
 
 # Steps of the solver, sequential minimal optimisation: separable classes of real layers take some hundreds to 25,000.
 _STEPS = 50_000

@@ -6,8 +6,8 @@ No direction is weighed, so this is what a layer shows without any fitting (Fish
 import numpy as np
 from jaxtyping import Float
 
-from manigeo.capacity.streams import Seed, generator
 from manigeo.inputs import Labels, Points, take_points, warn_of
+from manigeo.randomness import Seed, generator
 from manigeo.separability.scores import stratified_folds
 
 

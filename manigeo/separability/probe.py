@@ -22,8 +22,8 @@ from scipy.linalg import solve_triangular
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from manigeo.capacity.streams import Seed, generator
 from manigeo.inputs import Labels, Points, Sample, as_array, take_points, whole_number
+from manigeo.randomness import Seed, generator
 from manigeo.separability.coordinates import CONSTANT_ULPS, gram_factor
 from manigeo.separability.scores import stratified_folds
 

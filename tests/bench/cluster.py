@@ -8,8 +8,8 @@ import statistics
 import sys
 import time
 
-from manigeo.layerwise import CapacityPlan, capacity_table, plan_capacity
-from manigeo.workers import Processes, Workers, open_workers
+from manigeo.execution.workers import Processes, Workers, open_workers
+from manigeo.layerwise.capacity_tables import CapacityPlan, capacity_table, plan_capacity
 
 TASKS = 2000
 NODES, CORES = 100, 8

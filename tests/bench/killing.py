@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 
 from manigeo.cli.cells import carry_out, cell_steps
-from manigeo.sweeps import sweep_cells, sweep_results
-from manigeo.workers import Processes, open_workers
+from manigeo.execution.grids import sweep_cells, sweep_results
+from manigeo.execution.workers import Processes, open_workers
 
 GRID = """
 [train]

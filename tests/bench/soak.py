@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from manigeo.sweeps import sweep_cells
-from manigeo.workers import Processes, open_workers
+from manigeo.execution.grids import sweep_cells
+from manigeo.execution.workers import Processes, open_workers
 from tests.bench.killing import GRID, carried_out
 
 

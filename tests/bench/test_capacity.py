@@ -9,7 +9,7 @@ import pytest
 
 from manigeo.capacity import centers as authors
 from manigeo.capacity.mean_field import manifold_capacity
-from manigeo.projection import project_manifolds
+from manigeo.capacity.projection import project_manifolds
 from tests.reference import shared
 
 

@@ -7,14 +7,14 @@ Both rows of a group score the same networks on the same examples; the grid also
 import numpy as np
 import pytest
 
-from manigeo_extract.checkpoints import save_checkpoint
-from manigeo_extract.data import Permutation, load_data, permute_labels
-from manigeo_extract.evaluation import evaluate, held
-from manigeo_extract.groups import group_layers
-from manigeo_extract.interventions import Intervention, Laboratory
+from manigeo_extract.data.datasets import Permutation, load_data, permute_labels
+from manigeo_extract.files.checkpoints import save_checkpoint
+from manigeo_extract.interventions.exchanges import Intervention, Laboratory
+from manigeo_extract.interventions.groups import group_layers
+from manigeo_extract.interventions.scoring import Examiner
 from manigeo_extract.models import build_model
-from manigeo_extract.runs import Run, run_snapshots
-from manigeo_extract.scoring import Examiner
+from manigeo_extract.training.evaluation import evaluate, held
+from manigeo_extract.training.runs import Run, run_snapshots
 
 NETWORKS = {"chain": ("mlp", {}), "no chain": ("mlp", {}), "residual": ("resnet18", {"width": 8})}
 

@@ -1,0 +1,364 @@
+"""Data sets, and the permuted labels that make a network memorize (Stephenson et al. 2021; Zhang et al. 2017).
+
+A data set is one pool of examples, train before validation before test before those of unseen classes; its row numbers are
+those of the example table.
+"""
+
+import inspect
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Int64, Shaped
+
+from manigeo.errors import UsageError
+from manigeo.manifolds import ALL_KINDS, KINDS, UNSEEN, kind_examples
+from manigeo_extract.batches import NamedTensors
+from manigeo_extract.data import lazy, loaders, texts
+from manigeo_extract.data.parts import (
+    Part,
+    Source,
+    fingerprint,
+    gather,
+    generator,
+    share_of,
+    standardisation,
+    stratified,
+)
+from manigeo_extract.data.unseen import choose_unseen, hold_classes_out
+from manigeo_extract.resolve import near_names
+
+SOURCES: Mapping[str, Callable[..., Source]] = {
+    "glyphs": loaders.read_glyphs,
+    "digits": loaders.read_digits,
+    "idx": loaders.read_idx,
+    "cifar10": loaders.read_cifar10,
+    "cifar100": loaders.read_cifar100,
+    "npz": loaders.read_npz,
+    "folder": lazy.read_folder,
+    "hf": texts.read_hf,
+}
+COMMON: Mapping[str, Any] = {"validation": 0.1, "seed": 0, "per_class": None, "holdout_classes": None}
+WITHOUT_PLACE = ("glyphs", "digits")
+NOT_NUMBERS = ("holdout_classes",)
+SPLITS = ("train", "validation", "test", UNSEEN)
+
+
+# ---------------------------------------------------------------------------------------------------------- data sets
+@dataclass(frozen=True, eq=False)
+class DataSet:
+    """Examples of all splits under common row numbers; inputs are prepared when they are asked for.
+
+    ``index`` is the position in the source file (for a folder, in the list of its images by name), ``args`` the values
+    that were in force: ``load_data(spec, args)`` gives the same data set again. The last ``n_unseen`` of ``class_names``
+    were held out; their examples come in the order train, validation, test of the source.
+    """
+
+    spec: str
+    args: dict[str, Any]
+    index: Int64[np.ndarray, " n"]
+    split: Shaped[np.ndarray, " n"]
+    labels: Int64[np.ndarray, " n"]
+    class_names: tuple[str, ...]
+    input_shape: tuple[int, ...]
+    preprocessing: dict[str, Any]
+    fingerprint: str
+    parts: tuple[Part, ...] = field(repr=False)
+    n_unseen: int = 0
+
+    @property
+    def n_classes(self) -> int:
+        """Classes to train on, those a network has outputs for; labels of unseen ones begin here."""
+        return len(self.class_names) - self.n_unseen
+
+    def rows(self, split: str) -> Int64[np.ndarray, " rows"]:
+        """Row numbers of ``train``, ``validation``, ``test`` or ``unseen``."""
+        if split not in SPLITS:
+            raise ValueError(f"split must be one of {SPLITS}, got {split!r}")
+        return np.flatnonzero(self.split == split)
+
+    def inputs(self, rows: Any) -> Any:
+        r"""Inputs of these rows (anything that indexes), standardised per channel c by the training examples.
+
+        .. math:: x = (\mathrm{raw} / \mathrm{scale} - \mathrm{mean}_c) / \mathrm{std}_c
+
+        A float32 tensor of shape (rows, \*input_shape). A user's factory prepares its inputs itself: mean 0, std 1.
+        Where an example consists of several tensors (token ids and their mask) a mapping of names to tensors.
+        """
+        raw = gather(self.parts, np.arange(len(self.labels))[rows])
+        if raw.dtype.names:
+            return NamedTensors({name: _as_tensor(raw[name]) for name in raw.dtype.names})
+        constants = (np.reshape(self.preprocessing[name], (-1, *(1,) * (raw.ndim - 2))) for name in ("mean", "std"))
+        mean, std = (constant.astype(np.float32) for constant in constants)
+        return torch.from_numpy((raw / np.float32(self.preprocessing["scale"]) - mean) / std)
+
+
+def _as_tensor(field: np.ndarray) -> torch.Tensor:
+    """Whole numbers are int64, for they index embeddings."""
+    return torch.from_numpy(field.astype(np.int64 if field.dtype.kind in "iu" else np.float32))
+
+
+def load_data(spec: str, args: Mapping[str, Any] | None = None) -> DataSet:
+    """The data set that ``spec`` names.
+
+    ===========================  ==========================================  ======================================
+    spec                         what is read                                own args (defaults)
+    ===========================  ==========================================  ======================================
+    glyphs                       rendered characters, no file needed         classes 100, size 20; of each class train
+                                                                             80, validation 20, test 30
+    digits                       scikit-learn's 8 x 8 digits                 test .2
+    idx:DIR                      MNIST-like idx files, plain or .gz
+    cifar10:DIR, cifar100:DIR    the python batches
+    npz:PATH                     x_train y_train x_test y_test, perhaps
+                                 x_val y_val label_names
+    folder:PATH                  train/<class>/*, test/<class>/*, or         size (default: no resizing),
+                                 <class>/*                                   test .2 (where there is none)
+    hf:PATH                      texts, and the tokenizer's files, see       tokenizer, text, label, length
+                                 :func:`manigeo_extract.data.texts.read_hf`       128, test .2
+    package.module:factory or    what the user's function returns, see       those of the function
+    file.py:factory              :func:`manigeo_extract.data.lazy.read_factory`
+    ===========================  ==========================================  ======================================
+
+    Args of every source: ``validation`` = .1, the share of each training class that is set apart where a source brings
+    no validation split (at least one example, 0 for none); ``per_class``, the most training examples to use of a class;
+    ``holdout_classes``, names or labels of classes whose examples all go to the split ``unseen``, or how many to draw: the
+    seen classes are numbered from 0 on in their order, the unseen ones after them; ``seed`` = 0.
+
+    Raises ``UsageError`` for an unknown source, arg or class, ``InputError`` for files that are missing or damaged.
+
+    >>> data = load_data("digits", {"per_class": 20})
+    >>> len(data.rows("train")), tuple(data.inputs([0, 1]).shape)
+    (200, (2, 1, 8, 8))
+    """
+    options = _options(spec, dict(args or {}))
+    source = _with_unseen(spec, _read(spec, options), options)
+    parts = _splits(spec, source, options, asked="validation" in (args or {}))
+    pool = (*parts.values(), *source.unseen)
+    labels = np.concatenate([part.labels for part in pool])
+    split = np.repeat([*parts, *[UNSEEN] * len(source.unseen)], [len(part) for part in pool])
+    return DataSet(
+        spec=spec,
+        args={name: value for name, value in options.items() if value is not None or name in (args or {})},
+        index=np.concatenate([part.index for part in pool]),
+        split=split,
+        labels=labels,
+        class_names=source.class_names,
+        input_shape=_input_shape(parts["train"]),
+        preprocessing=standardisation(parts["train"], source.standardise),
+        fingerprint=fingerprint(pool, labels, split),
+        parts=pool,
+        n_unseen=len(options["holdout_classes"] or ()),
+    )
+
+
+def _input_shape(part: Part) -> tuple[int, ...]:
+    """Of an example of several tensors, the shape of the first."""
+    dtype = part.inputs.dtype
+    return dtype[0].shape if dtype.names else tuple(part.inputs.shape[1:])
+
+
+def runs_code(spec: str) -> bool:
+    """Whether loading ``spec`` runs a function it names: then only a user may name it, never a file from elsewhere.
+
+    >>> runs_code("npz:images.npz"), runs_code("shutil:rmtree")
+    (False, True)
+    """
+    return spec.partition(":")[0] not in SOURCES
+
+
+def describe(data: DataSet, examples: pd.DataFrame) -> str:
+    """What is in a data set and its example table, for reading: sizes, permuted labels, the classes of each kind."""
+    shape = " x ".join(map(str, data.input_shape))
+    shown = [split for split in SPLITS if split != UNSEEN or data.n_unseen]
+    counts = ", ".join(f"{split} {len(data.rows(split))}" for split in shown)
+    classes = f"{data.n_classes} classes" + f" and {data.n_unseen} unseen" * bool(data.n_unseen)
+    members = int(examples["permuted"].sum())
+    changed = int((examples["true_label"] != examples["train_label"]).sum())
+    return "\n".join(
+        [
+            f"{data.spec}: {len(data.labels)} examples ({counts}), {classes}, inputs {shape}",
+            f"permuted: {members} of {len(data.rows('train'))} training examples, {changed} of them got another label",
+            f"examples per class, smallest to largest: {', '.join(_class_sizes(data, examples))}",
+        ]
+    )
+
+
+def _class_sizes(data: DataSet, examples: pd.DataFrame) -> Iterator[str]:
+    for kind in ALL_KINDS if data.n_unseen else KINDS:
+        first, size = (data.n_classes, data.n_unseen) if kind == UNSEEN else (0, data.n_classes)
+        counts = np.bincount(kind_examples(examples, kind)[1] - first, minlength=size)
+        yield f"{kind} {counts.min()} to {counts.max()}"
+
+
+# ---------------------------------------------------------------------------------------------------- permuted labels
+def _permutation(labels: np.ndarray, n_classes: int, rng: np.random.Generator) -> np.ndarray:
+    return rng.permutation(labels)
+
+
+def _uniform(labels: np.ndarray, n_classes: int, rng: np.random.Generator) -> np.ndarray:
+    return rng.integers(n_classes, size=len(labels))
+
+
+def _derangement(labels: np.ndarray, n_classes: int, rng: np.random.Generator) -> np.ndarray:
+    if n_classes < 2:
+        raise UsageError("a derangement needs two classes or more, got 1; use the convention 'permutation'")
+    return (labels + rng.integers(1, n_classes, size=len(labels))) % n_classes  # C - 1 steps, none of them whole turns
+
+
+CONVENTIONS: Mapping[str, Callable[[np.ndarray, int, np.random.Generator], np.ndarray]] = {
+    "permutation": _permutation,
+    "uniform": _uniform,
+    "derangement": _derangement,
+}
+
+
+@dataclass(frozen=True)
+class Permutation:
+    """Which share of the training labels is replaced, and how.
+
+    ``permutation``: labels change places within the drawn set S, so class counts are kept. ``uniform``: drawn over all
+    C classes, so about 1/C of S keep their label. ``derangement``: drawn over the other classes, never the true one.
+
+    Limiting cases: fraction 0 leaves all labels, fraction 1 draws S = the training set.
+    """
+
+    fraction: float | int = 0.0
+    convention: str = "permutation"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.fraction <= 1:
+            raise UsageError(f"expected the permuted fraction from 0 to 1, got {self.fraction}")
+        if self.convention not in CONVENTIONS:
+            near = near_names(self.convention, CONVENTIONS)
+            raise UsageError(f"unknown permutation convention {self.convention!r}{near}")
+        if self.seed < 0:
+            raise UsageError(f"expected the permutation seed from 0 on, got {self.seed}")
+
+
+def permute_labels(data: DataSet, permutation: Permutation) -> pd.DataFrame:
+    r"""The example table: one row per example of ``data``, with the labels to train on.
+
+    .. math:: |S| = \mathrm{round}(\epsilon\, n_\mathrm{train}), \quad S \subset \mathrm{train}
+
+    Columns ``index``, ``split``, ``true_label``, ``train_label``, ``permuted`` (member of S, even where the label came
+    out unchanged). With one seed, S is the same for all conventions, and a smaller fraction's S lies within a larger's.
+    """
+    train = data.rows("train")
+    size = round(permutation.fraction * len(train))
+    S = generator(permutation.seed, "members").permutation(train)[:size]
+    permuted, labels = np.zeros(len(data.labels), dtype=bool), data.labels.copy()
+    permuted[S] = True
+    rng = generator(permutation.seed, "labels")
+    labels[S] = CONVENTIONS[permutation.convention](data.labels[S], data.n_classes, rng)
+    return pd.DataFrame(
+        {
+            "index": data.index,
+            "split": data.split,
+            "true_label": data.labels,
+            "train_label": labels,
+            "permuted": permuted,
+        }
+    )
+
+
+# ------------------------------------------------------------------------------------------------ spec, args -> parts
+def _options(spec: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The args in force: common defaults, then the source's own, then what was given."""
+    parameters = _parameters(spec)
+    own = {name: p.default for name, p in parameters.items() if isinstance(p.default, str | int | float)}
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        for name in given:
+            if name not in (*COMMON, *parameters):
+                near = near_names(name, sorted({*COMMON, *parameters}))
+                raise UsageError(f"{spec} has no arg {name!r}{near}")
+    options = {**COMMON, **own, **given}
+    numbers = {**COMMON, **({} if runs_code(spec) else own | {name: None for name in parameters if name not in own})}
+    numbers = {name: d for name, d in numbers.items() if not isinstance(d, str) and name not in NOT_NUMBERS}
+    return options | {name: _number(spec, name, options.get(name), numbers[name]) for name in numbers}
+
+
+def _parameters(spec: str) -> dict[str, inspect.Parameter]:
+    name, _, place = spec.partition(":")
+    if name not in SOURCES:
+        return dict(_factory_parameters(spec))
+    if bool(place) == (name in WITHOUT_PLACE):
+        wanted = f"{name!r} alone" if name in WITHOUT_PLACE else f"where to read, '{name}:PATH'"
+        raise UsageError(f"expected {wanted}, got {spec!r}")
+    found = inspect.signature(SOURCES[name]).parameters
+    return {key: p for key, p in found.items() if p.kind is p.KEYWORD_ONLY}
+
+
+def _factory_parameters(spec: str) -> Mapping[str, inspect.Parameter]:
+    place, _, name = spec.rpartition(":")
+    words = [*name.split("."), *([] if place.endswith(".py") else place.split("."))]
+    if not place or not all(word.isidentifier() for word in words):
+        near = near_names(spec.partition(":")[0], [*SOURCES, "package.module:factory", "file.py:factory"])
+        raise UsageError(f"unknown data set {spec!r}{near}")
+    return lazy.factory_parameters(spec)
+
+
+def _number(spec: str, name: str, value: Any, default: Any) -> int | float | None:
+    if value is None and default is None:
+        return None
+    wanted = "a number" if isinstance(default, float) else "a whole number"
+    known = isinstance(value, Integral) or (isinstance(value, Real) and isinstance(default, float))
+    if not known or isinstance(value, bool) or not math.isfinite(value) or value < 0:
+        raise UsageError(f"{spec}: expected {name} as {wanted} from 0 on, got {value!r}")
+    return float(value) if isinstance(default, float) else int(value)
+
+
+def _read(spec: str, options: Mapping[str, Any]) -> Source:
+    name, _, place = spec.partition(":")
+    parameters = _parameters(spec)
+    any_name = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    own = {key: value for key, value in options.items() if key in parameters or (any_name and key not in COMMON)}
+    if name not in SOURCES:
+        return lazy.read_factory(spec, own)
+    return SOURCES[name](*([Path(place).expanduser()] if place else []), **own)
+
+
+def _with_unseen(spec: str, source: Source, options: dict[str, Any]) -> Source:
+    """The source with its held-out classes apart; the options then say which these are."""
+    if options["holdout_classes"] is None:
+        return source
+    unseen = choose_unseen(spec, options["holdout_classes"], source.class_names, options["seed"])
+    options["holdout_classes"] = [source.class_names[label] for label in unseen]
+    return hold_classes_out(source, unseen)
+
+
+def _splits(spec: str, source: Source, options: dict[str, Any], *, asked: bool) -> dict[str, Part]:
+    """Train, validation and test, after setting validation apart and thinning train out."""
+    train, validation = source.parts["train"], source.parts.get("validation")
+    if "validation" in _parameters(spec):
+        pass  # the source has made it, or none was wanted
+    elif validation is None:
+        train, validation = _set_apart(spec, train, options)
+    elif asked:
+        raise UsageError(f"{spec} brings its own validation split; leave the arg 'validation' out")
+    else:
+        del options["validation"]
+    train = _thinned(spec, train, options)
+    return {"train": train} | ({"validation": validation} if validation else {}) | {"test": source.parts["test"]}
+
+
+def _set_apart(spec: str, train: Part, options: Mapping[str, Any]) -> tuple[Part, Part]:
+    if options["validation"] >= 1:
+        raise UsageError(f"{spec}: expected validation as a fraction below 1, got {options['validation']}")
+    apart = stratified(train.labels, share_of(options["validation"]), generator(options["seed"], "hold out validation"))
+    return train.take(~apart), train.take(apart)
+
+
+def _thinned(spec: str, train: Part, options: Mapping[str, Any]) -> Part:
+    most = options["per_class"]
+    if most is None:
+        return train
+    if most < 1:
+        raise UsageError(f"{spec}: expected per_class of at least 1, got {most}")
+    return train.take(stratified(train.labels, lambda members: most, generator(options["seed"], "per_class")))

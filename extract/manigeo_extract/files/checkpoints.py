@@ -1,0 +1,228 @@
+"""The one door for model files: a checkpoint is a dict of tensors and plain values, written whole and read safely.
+
+A checkpoint holds what is needed to build its network again (``arch``, ``arch_args``), the data it was trained on
+(``data``, ``data_args``, ``data_fingerprint``, ``permutation``), ``epoch``, ``metrics`` and the ``state_dict``. Of
+other programs' files the weights are found (:mod:`manigeo_extract.files.foreign`). Nothing in a file is executed, unless it
+is trusted in so many words (:mod:`manigeo_extract.files.formats`).
+"""
+
+import dataclasses
+import io
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from manigeo import __version__
+from manigeo.errors import InputError, UsageError
+from manigeo.storage.files import whole_file
+from manigeo_extract.files.foreign import Fit, find_weights, fit_state
+from manigeo_extract.files.formats import REMEDY, read_model_file
+from manigeo_extract.recording.layers import unwrap
+
+FORMAT = "manigeo-checkpoint"
+FORMAT_VERSION = 1
+NOT_STORED = ("sha256", "path", "state_key", "module", "notes")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint file holds; of a foreign file only the weights, ``path`` and ``sha256`` are known.
+
+    ``permutation`` has the keys fraction, convention and seed; ``metrics`` is ``{kind: {"accuracy", "loss"}}``.
+    ``state_key`` is where in the file the weights stood (None: they are all of it), ``module`` the network where a
+    trusted file holds one, and ``notes`` say what was done to find them.
+    """
+
+    state_dict: dict[str, Any]
+    sha256: str
+    path: str
+    epoch: int | None = None
+    arch: str | None = None
+    arch_args: dict[str, Any] = dataclasses.field(default_factory=dict)
+    data: str | None = None
+    data_args: dict[str, Any] = dataclasses.field(default_factory=dict)
+    data_fingerprint: str | None = None
+    permutation: dict[str, Any] | None = None
+    metrics: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    seed: int | None = None
+    manigeo_version: str | None = None
+    state_key: str | None = None
+    module: torch.nn.Module | None = None
+    notes: tuple[str, ...] = ()
+
+
+def save_checkpoint(path: str | os.PathLike[str], model: torch.nn.Module, **settings: Any) -> None:
+    """Write a checkpoint of ``model``, atomically: the file appears when it is whole.
+
+    ``settings`` are those of :func:`checkpoint_bytes`.
+    """
+    write_whole(path, checkpoint_bytes(model, **settings))
+
+
+def checkpoint_bytes(
+    model: torch.nn.Module,
+    *,
+    epoch: int | None = None,
+    arch: str | None = None,
+    arch_args: Mapping[str, Any] | None = None,
+    data: str | None = None,
+    data_args: Mapping[str, Any] | None = None,
+    data_fingerprint: str | None = None,
+    permutation: Any = None,
+    metrics: Mapping[str, Mapping[str, Any]] | None = None,
+    seed: int | None = None,
+) -> bytes:
+    """The content of a checkpoint file.
+
+    DataParallel and ``torch.compile`` wrappers are taken off. ``permutation`` is a dataclass or a mapping with
+    fraction, convention and seed. NumPy scalars, tuples and paths become plain values (:func:`plain`).
+    """
+    return to_bytes(
+        {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "state_dict": state_copy(model),
+            "epoch": epoch if epoch is None else int(epoch),
+            "arch": arch,
+            "arch_args": plain(arch_args or {}),
+            "data": data,
+            "data_args": plain(data_args or {}),
+            "data_fingerprint": data_fingerprint,
+            "permutation": plain(permutation),
+            "metrics": plain(metrics or {}),
+            "seed": plain(seed),
+            "manigeo_version": __version__,
+        }
+    )
+
+
+def load_checkpoint(
+    path: str | os.PathLike[str], *, state_key: str | None = None, ema: bool = False, trust: bool = False
+) -> Checkpoint:
+    """Read a checkpoint written here, or the weights in another program's file.
+
+    A foreign file is a dict of tensors (``torch.save``, safetensors), by itself or under ``state_key``, else under
+    ``state_dict``, ``model_state_dict``, ``model``, ``net`` or ``module``, or under the keys of averaged weights with
+    ``ema``. Prefixes of DataParallel and ``torch.compile`` are removed from its names. Pickled networks and ``.pt2``
+    are read with ``trust`` alone, since reading them executes what is in them.
+
+    Raises :class:`~manigeo.errors.InputError` when the file is missing, damaged, or holds anything else, and
+    :class:`~manigeo.errors.UsageError` for a ``state_key`` together with ``ema``.
+    """
+    content, sha256 = read_model_file(path, trust=trust)
+    own = isinstance(content, Mapping) and str(content.get("format", "")).startswith("manigeo-")
+    fields = _own_fields(content, path) if own else {}
+    if not own or state_key is not None or ema:
+        fields |= _found(content, path, state_key=state_key, ema=ema)
+    return Checkpoint(**fields, sha256=sha256, path=str(path))
+
+
+def restore_model(checkpoint: Checkpoint, model: torch.nn.Module, *, strict: bool = True) -> Fit:
+    """Load the checkpoint into ``model``, and say how it fitted.
+
+    Where that makes the names agree, a prefix is taken off (Lightning's ``model.``). Unless ``strict`` the tensors that
+    have no counterpart, or one of another shape, are left out.
+
+    Raises :class:`~manigeo.errors.InputError`, and leaves the model as it was, unless names and shapes all agree, or,
+    if not ``strict``, when none does.
+    """
+    bare = unwrap(model)
+    fit = fit_state(checkpoint.state_dict, bare.state_dict())
+    if not fit.complete and (strict or not fit.state_dict):
+        raise InputError(f"{checkpoint.path}: does not fit the model: {fit.mismatch()}; {_advice(fit)}")
+    bare.load_state_dict(fit.state_dict, strict=fit.complete)
+    return fit
+
+
+def _advice(fit: Fit) -> str:
+    if fit.missing or fit.reshaped:
+        return "is this the architecture it was saved from?"
+    below = f" below {fit.prefixes[0]!r}" if fit.prefixes else ""
+    return f"all that the model has is there{below}: --no-strict leaves the rest out"
+
+
+def read_safely(path: str | os.PathLike[str]) -> tuple[Any, str]:
+    """What ``torch.save`` wrote into a file, on the CPU, and the file's sha256; nothing in it is executed.
+
+    Raises :class:`~manigeo.errors.InputError` when the file is missing, damaged, or would have to be executed.
+    """
+    return read_model_file(path, trust=False)
+
+
+def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file that is there whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as partial:
+        partial.write_bytes(content)
+
+
+def to_bytes(content: Mapping[str, Any]) -> bytes:
+    """What ``torch.save`` would write to a file."""
+    buffer = io.BytesIO()
+    torch.save(dict(content), buffer)
+    return buffer.getvalue()
+
+
+def state_copy(model: torch.nn.Module) -> dict[str, Any]:
+    """A state dict on the CPU that further training does not change."""
+    return {name: _copied(value) for name, value in unwrap(model).state_dict().items()}
+
+
+def plain(value: Any) -> Any:
+    """The same value in None, bool, int, float, str, list and dict alone, which any safe reader accepts.
+
+    Raises :class:`~manigeo.errors.UsageError` for anything that has no such form.
+
+    >>> plain({"lr": np.float64(0.1), "shape": (1, 20, 20), "file": Path("a.npz")})
+    {'lr': 0.1, 'shape': [1, 20, 20], 'file': 'a.npz'}
+    """
+    if type(value) in (bool, int, float, str, type(None)):
+        return value
+    if isinstance(value, (np.generic, np.ndarray, torch.Tensor)):
+        return value.tolist()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return plain(dataclasses.asdict(value))
+    if isinstance(value, Mapping):
+        return {plain(key): plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        return [plain(item) for item in value]
+    raise UsageError(f"cannot store a {type(value).__name__} in a checkpoint; use numbers, strings, lists or dicts")
+
+
+def _copied(value: Any) -> Any:
+    return value.detach().to("cpu", copy=True) if isinstance(value, torch.Tensor) else plain(value)
+
+
+def _own_fields(content: Mapping[str, Any], path: str | os.PathLike[str]) -> dict[str, Any]:
+    found, version = content["format"], content.get("format_version")
+    if found != FORMAT:
+        raise InputError(f"{path}: is a {found} file, not a checkpoint; take one of the run's checkpoints folder")
+    if version != FORMAT_VERSION:
+        raise InputError(
+            f"{path}: has format version {version}, expected {FORMAT_VERSION}; use the manigeo that wrote it"
+        )
+    names = {field.name for field in dataclasses.fields(Checkpoint)} - set(NOT_STORED)
+    missing = sorted(names - set(content))
+    if missing:
+        raise InputError(f"{path}: is incomplete, without {', '.join(missing)}; write it again")
+    return {name: content[name] for name in names} | {"state_key": "state_dict"}
+
+
+def _found(content: Any, path: str | os.PathLike[str], *, state_key: str | None, ema: bool) -> dict[str, Any]:
+    if not isinstance(content, Mapping | torch.nn.Module):
+        raise InputError(f"{path}: holds a {type(content).__name__}, not a state dict; {REMEDY}")
+    try:
+        weights = find_weights(content, state_key=state_key, ema=ema)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return {
+        "state_dict": weights.state_dict, "module": weights.module, "state_key": weights.key, "notes": weights.notes
+    }  # fmt: skip

@@ -1,0 +1,75 @@
+"""A network and where its weights are from: a checkpoint, or, as the control of every claim about training, its seed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from manigeo.errors import InputError
+from manigeo_extract.files.checkpoints import Checkpoint, plain, restore_model
+from manigeo_extract.files.foreign import Fit
+from manigeo_extract.models import build_model
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network with its weights, and what a file of its activations has to say about them.
+
+    ``weights`` is "checkpoint" or "init"; ``init_seed`` is the seed of all weights that are not those of the
+    checkpoint; ``arch`` is None where the file itself held the network; ``notes`` are for the user to read.
+    """
+
+    module: nn.Module
+    weights: str
+    arch: str | None = None
+    arch_args: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    init_seed: int | None = None
+    fit: Fit | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """The same as plain values. A network that the file itself held bears the name of its class."""
+        kind = type(self.module)
+        return {
+            "arch": self.arch or f"{kind.__module__}.{kind.__qualname__}",
+            "arch_args": plain(self.arch_args),
+            "weights": self.weights,
+            "init_seed": self.init_seed,
+            "prefixes": [] if self.fit is None else list(self.fit.prefixes),
+            "not_loaded": [] if self.fit is None else [*self.fit.missing, *self.fit.reshaped],
+            "left_out": [] if self.fit is None else list(self.fit.unexpected),
+        }
+
+
+def trained_network(
+    checkpoint: Checkpoint, arch: str | None, arch_args: Mapping[str, Any], *, strict: bool = True, seed: int = 0
+) -> Network:
+    """The network with the weights of the checkpoint; without ``arch`` the network that a trusted file holds.
+
+    Unless ``strict``, tensors that the checkpoint does not have keep what ``seed`` gave them.
+
+    Raises :class:`~manigeo.errors.InputError` when the weights do not fit, and when there is no network.
+    """
+    if arch is None:
+        if checkpoint.module is None:
+            raise InputError(f"{checkpoint.path} does not say its architecture: give --arch (and --arch-arg)")
+        return Network(checkpoint.module, "checkpoint", notes=checkpoint.notes)
+    module = build_model(arch, arch_args, seed=seed)
+    fit = restore_model(checkpoint, module, strict=strict)
+    drawn = seed if fit.missing or fit.reshaped else None
+    return Network(module, "checkpoint", arch, arch_args, drawn, fit, (*checkpoint.notes, *fit.notes))
+
+
+def untrained_network(arch: str, arch_args: Mapping[str, Any], *, seed: int) -> Network:
+    """The network before training: with the seed of a run of ``manigeo train``, its initial checkpoint bit for bit.
+
+    >>> network = untrained_network("mlp", {"input_shape": (1, 2, 2), "n_classes": 3}, seed=7)
+    >>> network.weights, network.init_seed
+    ('init', 7)
+    """
+    return Network(build_model(arch, arch_args, seed=seed), "init", arch, arch_args, seed)

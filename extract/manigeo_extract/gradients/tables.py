@@ -1,0 +1,328 @@
+r"""The parts of the gradient over a run: of every kind at every checkpoint, and against the number of examples.
+
+Kinds are compared at one number of examples n, the most that each has, because the norm of a mean gradient depends on it:
+with mean :math:`\mu` and covariance :math:`\Sigma` over examples,
+
+.. math:: \langle |g_n|^2 \rangle = |\mu|^2 + \mathrm{tr}\,\Sigma / n.
+
+The standard error of a norm is that of batch means: the spread of the norms of K disjoint chunks of n / K examples, over
+:math:`\sqrt K`. Both where the mean rules and where the noise does, the variance of a norm goes as 1 / n, so this is right
+in either limit; between them chunks are noisier than the whole, and it is up to 1.4 times too large (seen where n / K was
+10 to 50, and 1.1 at 250). The spread of a cosine does not go so where noise rules: no error is given.
+"""
+
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from tqdm import tqdm
+
+from manigeo.errors import UsageError
+from manigeo.manifolds import KINDS, kind_examples
+from manigeo.randomness import stream
+from manigeo.results import as_table
+from manigeo_extract.files.checkpoints import load_checkpoint
+from manigeo_extract.gradients.decomposition import (
+    PARTS,
+    Gradients,
+    Split,
+    cosines,
+    inner_products,
+    norms,
+    residuals,
+    splitting,
+)
+from manigeo_extract.interventions.editing import replaced
+from manigeo_extract.interventions.groups import Group
+from manigeo_extract.training.evaluation import HasInputs, held
+from manigeo_extract.training.runs import Run, Snapshot, place_of
+
+Row = dict[str, Any]
+ALL = "(all)"
+CHUNKS = 8
+_IMAGES = (("unpermuted",), ("permuted", "restored"), ("test",))  # kinds that share their images
+_PAIRS = {
+    "parts_cosine": ("label_dependent", "label_independent"),
+    "parts_centred_cosine": ("label_dependent_centred", "label_independent_centred"),
+}
+
+
+# ------------------------------------------------------------------------------------------------------- what is looked at
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Images, by row of the example table, under the labels of each of ``kinds``; ``key`` names their random order."""
+
+    key: int
+    kinds: tuple[str, ...]
+    rows: Int[np.ndarray, " n"]
+    labels: Int[np.ndarray, "kinds n"]
+
+    def drawn(self, n: int, seed: int, *key: int) -> "Sample":
+        """``n`` of the images in random order; under one key fewer are the beginning of more."""
+        order = stream(seed, self.key, *key).permutation(len(self.rows))[:n]
+        return Sample(self.key, self.kinds, self.rows[order], self.labels[:, order])
+
+
+def kind_samples(examples: pd.DataFrame, kinds: Sequence[str] = ()) -> list[Sample]:
+    """The images of these kinds, those that share them together; without any, of all kinds that have examples.
+
+    Raises :class:`~manigeo.errors.UsageError` for a kind without examples.
+    """
+    found = {kind: kind_examples(examples, kind) for kind in KINDS}
+    present = [kind for kind, (rows, _) in found.items() if len(rows)]
+    wanted = set(kinds or present)
+    if absent := [kind for kind in KINDS if kind in wanted and kind not in present]:
+        raise UsageError(f"there are no {', '.join(absent)} examples; there are {', '.join(present) or 'none'}")
+    together = [tuple(kind for kind in shared if kind in wanted) for shared in _IMAGES]
+    return [
+        Sample(key, of, found[of[0]][0], np.stack([found[kind][1] for kind in of]))
+        for key, of in enumerate(together)
+        if of
+    ]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Gradients over n = ``sizes`` examples at one snapshot, each a mean over ``repetitions`` draws."""
+
+    snapshot: Snapshot
+    sizes: tuple[int, ...]
+    repetitions: int = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """What is measured: the parts of the gradient in ``groups`` of the parameters of a run's network, over ``n`` examples
+    of every kind of ``samples`` at each of ``snapshots``, and in a ``sweep``."""
+
+    run: Run
+    groups: tuple[Group, ...]
+    samples: tuple[Sample, ...]
+    n: int
+    snapshots: tuple[Snapshot, ...]
+    sweep: Sweep | None = None
+    batch_size: int = 256
+    seed: int = 0
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        return tuple(kind for sample in self.samples for kind in sample.kinds)
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Where the disjoint chunks end."""
+        k = min(CHUNKS, self.n)
+        return tuple(self.n * i // k for i in range(1, k + 1))
+
+    @property
+    def n_batches(self) -> int:
+        compared = _n_batches(self.chunks, self.batch_size) * len(self.snapshots)
+        sweep = self.sweep
+        swept = 0 if sweep is None else _n_batches(sweep.sizes, self.batch_size) * sweep.repetitions
+        return (compared + swept) * len(self.samples)
+
+
+def plan_survey(
+    run: Run,
+    groups: Sequence[Group],
+    snapshots: Sequence[Snapshot],
+    kinds: Sequence[str] = (),
+    sweep: Sweep | None = None,
+    most: int | None = None,
+    batch_size: int = 256,
+    seed: int = 0,
+) -> Survey:
+    """A survey of as many examples as every kind has, ``most`` at most.
+
+    Raises :class:`~manigeo.errors.UsageError` for a kind without examples, and for a sweep over one size, or over more
+    examples than there are.
+    """
+    samples = kind_samples(run.examples, kinds)
+    short = min(samples, key=lambda sample: len(sample.rows))
+    n = min(len(short.rows), most or len(short.rows))
+    if sweep is not None and len(sweep.sizes) < 2:
+        raise UsageError(f"a slope takes two sizes or more, got {sweep.sizes}; add one, as in 200,2000")
+    if sweep is not None and len(short.rows) < sweep.sizes[-1]:
+        raise UsageError(
+            f"size {sweep.sizes[-1]} is more than there are: {len(short.rows)} {short.kinds[0]} examples; give smaller "
+            "sizes, or only kinds that have more"
+        )
+    return Survey(run, tuple(groups), tuple(samples), n, tuple(snapshots), sweep, batch_size, seed)
+
+
+# ---------------------------------------------------------------------------------------------------------------- tables
+def survey_tables(survey: Survey, *, progress: bool = False) -> Iterator[pd.DataFrame]:
+    """A results table for each snapshot and one for the sweep, as they are finished.
+
+    Of every layer, and of ``(all)`` as one: ``<part>_norm`` of each of
+    :data:`~manigeo_extract.gradients.decomposition.PARTS`;
+    ``parts_cosine`` and ``parts_centred_cosine`` between the two parts; ``parts_residual``, how far these are from summing
+    to the gradient; ``<part>_cosine`` between two kinds, of which the other is ``with`` in the settings. Of the sweep:
+    ``<part>_norm_sweep`` for each size n, and ``<part>_slope`` of log norm against log n. Their errors are over draws from
+    the same examples: they know nothing of other data, and are too small where a draw takes most of what there is.
+
+    Between tables and afterwards the network is what it was, buffers and flags included, also after Ctrl-C.
+    """
+    tasks = [(snapshot, _compared) for snapshot in survey.snapshots]
+    tasks += [(survey.sweep.snapshot, _swept)] if survey.sweep else []
+    chosen = np.unique(np.concatenate([sample.rows for sample in survey.samples]))
+    source = held(survey.run.data, chosen, next(survey.run.model.parameters()).device)
+    with tqdm(total=survey.n_batches, desc="gradients", unit="batch", disable=None if progress else True) as bar:
+        for snapshot, rows in tasks:
+            with _splitting(survey, snapshot) as (place, split):
+                look = _Look(split, source, chosen, survey.batch_size, bar)
+                table = as_table([place | row for row in rows(survey, look)])
+            yield table  # outside of the block: who takes the table may be interrupted
+
+
+@contextmanager
+def _splitting(survey: Survey, snapshot: Snapshot) -> Iterator[tuple[Row, Split]]:
+    """The network as it was at a snapshot, and the columns of the table that say so."""
+    model = survey.run.model
+    place = place_of(load_checkpoint(snapshot.path)) | {"checkpoint": snapshot.name}
+    with replaced(model, snapshot.state(model)), splitting(model, survey.groups) as split:
+        yield place, split
+
+
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """Samples through the network, batch by batch."""
+
+    split: Split
+    source: HasInputs
+    chosen: Int[np.ndarray, " n"]  # rows of the table that the source has, in its order
+    batch_size: int
+    bar: Any
+
+    def pieces(self, sample: Sample, ends: Sequence[int]) -> Iterator[Gradients]:
+        """The gradients of the examples up to the first of ``ends``, from there to the second ..."""
+        at, labels = np.searchsorted(self.chosen, sample.rows), torch.from_numpy(sample.labels)
+        for batches in _batches(ends, self.batch_size):
+            first, *others = (self._of(at[batch], labels[:, batch]) for batch in batches)
+            yield reduce(Gradients.add_, others, first)
+
+    def _of(self, at: Int[np.ndarray, " batch"], labels: Int[torch.Tensor, "kinds batch"]) -> Gradients:
+        found = self.split(self.source.inputs(at), labels)
+        self.bar.update()
+        return found
+
+
+def _batches(ends: Sequence[int], size: int) -> list[list[slice]]:
+    """Those of each piece: a batch lies in one.
+
+    >>> _batches((3, 5), 2)
+    [[slice(0, 2, None), slice(2, 3, None)], [slice(3, 5, None)]]
+    """
+    pieces = itertools.pairwise((0, *ends))
+    return [[slice(i, min(i + size, stop)) for i in range(start, stop, size)] for start, stop in pieces]
+
+
+def _n_batches(ends: Sequence[int], size: int) -> int:
+    return sum(map(len, _batches(ends, size)))
+
+
+# ----------------------------------------------------------------------------------------------------- kinds beside kinds
+def _compared(survey: Survey, look: _Look) -> Iterator[Row]:
+    totals, errors = [], []
+    for sample in survey.samples:
+        total, of_chunks = _totalled(look.pieces(sample.drawn(survey.n, survey.seed), survey.chunks))
+        totals.append(total)
+        errors.append(_error(of_chunks))
+    gram, error = inner_products(totals), np.concatenate(errors, axis=1)
+    settings = {"analysis": "gradients", "mode": "eval", "chunks": len(survey.chunks), "seed": survey.seed}
+    for a, kind in enumerate(survey.kinds):
+        common = {"kind": kind, "n": survey.n, "settings": json.dumps(settings)}
+        for i, part in enumerate(PARTS):
+            yield from _layer_rows(survey, common, f"{part}_norm", norms(gram[:, a, a], part), error[:, a, i])
+        for metric, (one, other) in _PAIRS.items():
+            yield from _layer_rows(survey, common, metric, cosines(gram, (a, one), (a, other)))
+        yield from _layer_rows(survey, common, "parts_residual", residuals(gram[:, a, a]))
+        for b, against in enumerate(survey.kinds[:a]):
+            both = common | {"settings": json.dumps(settings | {"with": against})}
+            for part in PARTS:
+                yield from _layer_rows(survey, both, f"{part}_cosine", cosines(gram, (a, part), (b, part)))
+
+
+Norms = Float[np.ndarray, "draws layers kinds parts"]
+
+
+def _totalled(pieces: Iterator[Gradients]) -> tuple[Gradients, Norms]:
+    """The gradients over all pieces, and the norms in each."""
+    total = next(pieces)
+    found = [_all_norms(total)]
+    for piece in pieces:
+        found.append(_all_norms(piece))
+        total = total.add_(piece)
+    return total, np.stack(found)
+
+
+def _all_norms(gradients: Gradients) -> Float[np.ndarray, "layers kinds parts"]:
+    gram = np.einsum("nkkij->nkij", inner_products([gradients]))
+    return np.stack([norms(gram, part) for part in PARTS], axis=-1)
+
+
+def _error(values: Float[np.ndarray, "draws ..."]) -> Float[np.ndarray, "..."]:
+    """The standard error of a mean over draws; of one draw unknown."""
+    if len(values) < 2:
+        return np.full(values.shape[1:], np.nan)
+    return np.asarray(values.std(axis=0, ddof=1) / np.sqrt(len(values)))
+
+
+def _layer_rows(
+    survey: Survey,
+    common: Row,
+    metric: str,
+    values: Float[np.ndarray, " layers"],
+    errors: Float[np.ndarray, " layers"] | None = None,
+) -> Iterator[Row]:
+    """One metric of every layer."""
+    layers = [*(group.name for group in survey.groups), ALL]
+    for depth, (layer, value) in enumerate(zip(layers, values, strict=True)):
+        row = common | {"metric": metric, "layer": layer, "depth": depth, "value": float(value)}
+        error = {} if errors is None else {"stderr": float(errors[depth])}
+        yield row | error | ({} if np.isfinite(value) else {"flag": "zero_norm"})
+
+
+# ------------------------------------------------------------------------------------------------- the number of examples
+def _swept(survey: Survey, look: _Look) -> Iterator[Row]:
+    sweep = survey.sweep
+    assert sweep is not None
+    settings = {"analysis": "gradient_sweep", "mode": "eval", "repetitions": sweep.repetitions, "seed": survey.seed}
+    for sample in survey.samples:
+        draws = (sample.drawn(sweep.sizes[-1], survey.seed, r) for r in range(sweep.repetitions))
+        found = np.stack([np.stack(list(_growing(look.pieces(draw, sweep.sizes)))) for draw in draws])
+        for (a, kind), (i, part) in itertools.product(enumerate(sample.kinds), enumerate(PARTS)):
+            of_part = found[..., a, i]  # (draws, sizes, layers)
+            for j, size in enumerate(sweep.sizes):
+                common = {"kind": kind, "n": size, "settings": json.dumps(settings | {"examples": size})}
+                # draws of all there is are one draw
+                mean, error = of_part[:, j].mean(axis=0), _error(of_part[: 1 if size == len(sample.rows) else None, j])
+                yield from _layer_rows(survey, common, f"{part}_norm_sweep", mean, error)
+            slopes = _slopes(sweep.sizes, of_part)
+            common = {"kind": kind, "n": sweep.repetitions, "settings": json.dumps(settings | {"sizes": sweep.sizes})}
+            yield from _layer_rows(survey, common, f"{part}_slope", slopes.mean(axis=0), _error(slopes))
+
+
+def _growing(pieces: Iterator[Gradients]) -> Iterator[Float[np.ndarray, "layers kinds parts"]]:
+    """The norms over the first piece, over the first two ..."""
+    for total in itertools.accumulate(pieces, Gradients.add_):
+        yield _all_norms(total)
+
+
+def _slopes(sizes: Sequence[int], found: Float[np.ndarray, "draws sizes layers"]) -> Float[np.ndarray, "draws layers"]:
+    """Of log norm against log n, by least squares; NaN where a norm is 0.
+
+    >>> _slopes((10, 1000), np.array([[[3.0], [0.3]]])).round(9)
+    array([[-0.5]])
+    """
+    x = np.log(sizes) - np.log(sizes).mean()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.einsum("s,dsl->dl", x / (x @ x), np.log(found))

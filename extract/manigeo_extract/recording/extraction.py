@@ -1,0 +1,249 @@
+"""From a network and its examples to ``acts.h5``: which examples, which layers, how many bytes, and the writing of them."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Int64
+from tqdm import tqdm
+
+from manigeo.activations import Shard, StoredLayer, create_activations, identity_of
+from manigeo.errors import InputError, UsageError, one_line
+from manigeo.manifolds import ALL_KINDS, kind_examples
+from manigeo.storage.files import check_target
+from manigeo_extract.data.datasets import DataSet, Permutation, permute_labels
+from manigeo_extract.devices import InPieces, check_device
+from manigeo_extract.machine import this_machine
+from manigeo_extract.recording.hooks import record_layers
+from manigeo_extract.recording.layers import Layer, list_layers, select_layers, taking_inputs
+from manigeo_extract.recording.shards import shard_range
+from manigeo_extract.recording.sketching import describe_sketch, sketches
+
+
+@dataclass(frozen=True)
+class ExtractionPlan:
+    """What an extraction will write: rows of the example table, grouped by true class, and layers.
+
+    Layers of more than ``project`` features are projected to so many; ``seed`` is that of the examples' choice and of the
+    projections.
+    """
+
+    rows: Int64[np.ndarray, " n"]
+    examples: pd.DataFrame
+    layers: tuple[Layer, ...]
+    project: int | None = None
+    dtype: str = "float32"
+    seed: int = 0
+
+    @property
+    def n_bytes(self) -> int:
+        """Size before compression."""
+        return sum(self.layer_bytes(layer) for layer in self.layers)
+
+    def layer_bytes(self, layer: Layer) -> int:
+        """What of it one layer has."""
+        return np.dtype(self.dtype).itemsize * len(self.rows) * self.stored(layer).n_features
+
+    def stored(self, layer: Layer) -> StoredLayer:
+        """The layer as the file has it."""
+        projection = describe_sketch(layer, self.project, self.seed)
+        return StoredLayer(
+            name=layer.name,
+            order=layer.order,
+            module_class=layer.module_class,
+            call_index=layer.call_index,
+            feature_shape=layer.feature_shape if projection is None else (projection["n_sums"],),
+            readout=layer.readout,
+            projection=projection,
+            aliases=layer.aliases,
+        )
+
+
+def plan_extraction(
+    model: torch.nn.Module,
+    data: DataSet,
+    examples: pd.DataFrame,
+    *,
+    layers: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    per_class: int = 50,
+    project: int | None = None,
+    dtype: str = "float32",
+    seed: int = 0,
+) -> ExtractionPlan:
+    """Choose layers by glob, and examples: up to ``per_class`` of every class of every kind.
+
+    Permuted and restored group the same images by different labels, so both draw, and the file holds the union.
+    """
+    rows = _choose_rows(examples, per_class, seed)
+    batch = data.inputs(rows[:2])
+    with taking_inputs(batch, data.spec):
+        found = list_layers(model, batch)
+    selected = select_layers(found, layers, exclude)
+    chosen = examples.iloc[rows].reset_index(drop=True)
+    return ExtractionPlan(rows, chosen, tuple(selected), project, dtype, seed)
+
+
+def _choose_rows(examples: pd.DataFrame, per_class: int, seed: int) -> np.ndarray:
+    if per_class < 2:
+        raise UsageError(f"a manifold needs 2 examples per class or more, got --per-class {per_class}")
+    chosen = np.unique(np.concatenate(list(_kind_rows(examples, per_class, seed))))
+    true_label = examples["true_label"].to_numpy()[chosen]
+    return chosen[np.argsort(true_label, kind="stable")]
+
+
+def _kind_rows(examples: pd.DataFrame, per_class: int, seed: int) -> Iterator[np.ndarray]:
+    for kind in ALL_KINDS:
+        rows, labels = kind_examples(examples, kind)
+        for label in np.unique(labels):
+            rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(ALL_KINDS.index(kind), int(label))))
+            yield rng.permutation(rows[labels == label])[:per_class]
+
+
+def read_labels(path: str | os.PathLike[str], data: DataSet) -> pd.DataFrame:
+    """The example table of a network whose labels were permuted elsewhere, from a CSV file.
+
+    Its columns ``index`` (position in the source file) and ``train_label`` say what training examples were trained on;
+    examples that it leaves out have their true label. A column ``permuted`` marks members of S, else they are those whose
+    label differs; rows whose ``split`` is not ``train`` are passed over. The ``labels.csv`` of a run is such a file.
+
+    Raises :class:`~manigeo.errors.InputError` for a file that is not of these data.
+    """
+    given = _read_label_rows(Path(path))
+    table = permute_labels(data, Permutation())
+    train = table.index[table["split"] == "train"]
+    rows = pd.Series(train, index=table.loc[train, "index"]).reindex(given["index"])
+    unknown = given["index"][rows.isna().to_numpy()]
+    outside = given["train_label"][~given["train_label"].between(0, data.n_classes - 1)]
+    if len(unknown) or len(outside):
+        what = f"example {unknown.iloc[0]}" if len(unknown) else f"label {outside.iloc[0]}"
+        raise InputError(
+            f"{path}: {what} is not among the {len(train)} training examples and {data.n_classes} classes of {data.spec}"
+        )
+    table.loc[rows, "train_label"] = given["train_label"].to_numpy()
+    changed = table["train_label"] != table["true_label"]
+    table.loc[rows, "permuted"] = given["permuted"].to_numpy() if "permuted" in given else changed.loc[rows].to_numpy()
+    return table
+
+
+def _read_label_rows(path: Path) -> pd.DataFrame:
+    try:
+        given = pd.read_csv(path).astype({"index": "int64", "train_label": "int64"})
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+        raise InputError(f"{path} is not a table with the columns index and train_label: {one_line(error)}") from error
+    if "split" in given:
+        given = given[given["split"] == "train"]
+    if given["index"].duplicated().any() or ("permuted" in given and given["permuted"].dtype != bool):
+        raise InputError(f"{path}: every index stands once, and permuted is True or False")
+    return given.reset_index(drop=True)
+
+
+def extract_activations(
+    model: torch.nn.Module,
+    data: DataSet,
+    plan: ExtractionPlan,
+    path: str | os.PathLike[str],
+    provenance: Mapping[str, Any],
+    *,
+    batch_size: int = 256,
+    device: str = "cpu",
+    tf32: bool = False,
+    shard: tuple[int, int] | None = None,
+    force: bool = False,
+    resume: bool = False,
+    progress: bool = False,
+    tell: Callable[[str], None] = lambda said: None,
+) -> None:
+    """Run the planned examples through the network, in eval mode and full float32 precision, and stream to ``path``.
+
+    Activations differ by about 1e-6 with the batch size, which the provenance therefore holds. Shard ``(number, of)`` takes
+    its classes out of the batches of the whole, and ``resume`` goes on at the batch that an interrupted extraction was at:
+    either way every row is computed among the same others, and is the same. ``tell`` hears, once, when memory runs out and
+    batches go through the network in pieces.
+
+    Raises :class:`~manigeo.errors.UsageError` where ``path`` exists (unless ``force``), or does not fit on its disk.
+    """
+    own = range(len(plan.rows)) if shard is None else shard_range(plan.examples["true_label"].to_numpy(), *shard)
+    _check_space(check_target(path, force=force), plan.n_bytes * len(own) // len(plan.rows))
+    model = model.to(check_device(device))
+    stored = [plan.stored(layer) for layer in plan.layers]
+    provenance = {**provenance, "batch_size": batch_size, "dtype": plan.dtype, **_numerics(device, tf32)}
+    examples = plan.examples.iloc[own.start : own.stop].reset_index(drop=True)
+    part = None
+    if shard is not None:
+        whole = identity_of(plan.examples, data.class_names, stored, provenance)
+        part = Shard(*shard, own.start, len(plan.rows), whole)
+    with (
+        _precision(tf32),
+        create_activations(
+            path, examples, data.class_names, stored, provenance, dtype=plan.dtype, batch_size=batch_size, shard=part,
+            force=force, resume=resume,
+        ) as writer,
+        record_layers(model, plan.layers, sketches(plan.layers, plan.project, plan.seed)) as record,
+    ):  # fmt: skip
+        forward = InPieces(record, tell)
+        with _one_ahead(writer.append) as append:
+            for batch, kept in _batches(range(own.start + writer.n_done, own.stop), batch_size, progress):
+                recorded = forward(data.inputs(plan.rows[batch.start : batch.stop]))
+                append({name: values.numpy()[kept] for name, values in recorded.items()})
+        if forward.smallest is not None:
+            writer.remark("smallest_batch", forward.smallest)
+
+
+def _batches(rows: range, batch_size: int, progress: bool) -> Iterator[tuple[range, slice]]:
+    """The batches of the whole that hold some of ``rows``, and which of a batch's rows these are."""
+    starts = range(rows.start // batch_size * batch_size, rows.stop, batch_size)
+    for start in tqdm(starts, desc="extract", unit="batch", disable=None if progress else True):
+        batch = range(start, start + batch_size)
+        yield batch, slice(max(rows.start - start, 0), rows.stop - start)
+
+
+@contextmanager
+def _one_ahead(work: Callable[[Any], None]) -> Iterator[Callable[[Any], None]]:
+    """``work`` in a thread of its own, one call at a time: while one batch is compressed the next is computed."""
+    running: list[Future[None]] = []
+
+    def start(item: Any) -> None:
+        while running:
+            running.pop().result()
+        running.append(pool.submit(work, item))
+
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        yield start
+        while running:
+            running.pop().result()
+
+
+def _check_space(path: Path, n_bytes: int) -> None:
+    free = shutil.disk_usage(path.parent).free
+    if n_bytes > free:
+        raise UsageError(
+            f"{path} may need {n_bytes / 1e9:.1f} GB before compression, {free / 1e9:.1f} GB are free: "
+            "take fewer layers (--layers) or examples (--per-class), or less of them (--project, --dtype float16)"
+        )
+
+
+def _numerics(device: str, tf32: bool) -> dict[str, Any]:
+    return {
+        "torch": str(torch.__version__), "device": torch.device(device).type, "tf32": tf32, "machine": this_machine(),
+    }  # fmt: skip
+
+
+@contextmanager
+def _precision(tf32: bool) -> Iterator[None]:
+    """TF32 off inside the block, unless asked for: it rounds products to ten bits, which shows in small singular values."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = tf32
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before

@@ -1,0 +1,128 @@
+"""How well a network does on the four kinds of examples, and whether it has memorized (Stephenson et al. 2021)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from manigeo.errors import UsageError
+from manigeo.localization.statement import GATE as MEMORIZATION_GATE
+from manigeo.manifolds import kind_examples
+from manigeo_extract.recording.layers import evaluating
+
+GROUPS = (("unpermuted",), ("permuted", "restored"), ("test",), ("validation",))  # kinds of a group share their images
+
+IN_MEMORY = 2**30  # bytes up to which all inputs are prepared once and held on the device
+
+Scores = dict[str, dict[str, float | int]]  # {kind: {"accuracy", "loss", "n"}}
+
+
+@runtime_checkable
+class HasInputs(Protocol):
+    """Anything that gives the inputs of some rows of the example table, as a float tensor."""
+
+    def inputs(self, rows: Any) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class _Held:
+    """Inputs prepared once, on the device."""
+
+    X: Tensor
+
+    def inputs(self, rows: Any) -> Tensor:
+        return self.X[torch.as_tensor(rows, device=self.X.device)]
+
+
+@dataclass(frozen=True)
+class _Some:
+    """Inputs of some rows, numbered anew, prepared when they are asked for."""
+
+    data: HasInputs
+    chosen: Int[np.ndarray, " n"]
+
+    def inputs(self, rows: Any) -> Any:
+        return self.data.inputs(self.chosen[rows])
+
+
+def held(data: HasInputs, rows: Int[np.ndarray, " n"], device: str | torch.device) -> HasInputs:
+    """The inputs of these rows, from 0 on: prepared once and on the device, if they are images and fit a gibibyte."""
+    one = data.inputs(rows[:1])
+    if not isinstance(one, Tensor) or one.nbytes * len(rows) > IN_MEMORY:
+        return _Some(data, rows)
+    chunks = np.array_split(rows, -(-len(rows) // 1024))
+    return _Held(torch.cat([data.inputs(chunk) for chunk in chunks]).to(device))
+
+
+def evaluate(
+    model: torch.nn.Module,
+    data: HasInputs,
+    examples: pd.DataFrame,
+    device: str | torch.device = "cpu",
+    batch_size: int = 256,
+) -> Scores:
+    r"""Accuracy, mean cross-entropy and number of examples of every kind that has any, and of validation.
+
+    .. math::
+        \mathrm{loss} = -\langle \log p_y(x) \rangle, \quad \mathrm{accuracy} = \langle [\arg\max_k p_k(x) = y] \rangle
+
+    In eval mode, without augmentation; permuted and restored share one forward pass. Training flags are put back. Unseen
+    classes are not scored: the network has no outputs for them.
+
+    Raises :class:`~manigeo.errors.UsageError` when the model has fewer outputs than there are classes.
+    """
+    scores: Scores = {}
+    with evaluating(model), torch.inference_mode():
+        for kinds in GROUPS:
+            rows, labels = _rows_and_labels(examples, kinds)
+            if len(rows):
+                scores |= dict(zip(kinds, _scores(model, data, rows, labels, device, batch_size), strict=True))
+    return scores
+
+
+def memorized(metrics: Mapping[str, Mapping[str, Any]], gate: float = MEMORIZATION_GATE) -> bool:
+    """Whether the permuted labels were learned; never, where there are none.
+
+    >>> memorized({"permuted": {"accuracy": 0.99}}), memorized({"test": {"accuracy": 0.99}})
+    (True, False)
+    """
+    return "permuted" in metrics and metrics["permuted"]["accuracy"] >= gate
+
+
+def _rows_and_labels(examples: pd.DataFrame, kinds: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    if kinds == ("validation",):
+        rows = np.flatnonzero(examples["split"].to_numpy() == "validation")
+        return rows, examples["true_label"].to_numpy()[None, rows]
+    found = [kind_examples(examples, kind) for kind in kinds]
+    return found[0][0], np.stack([labels for _, labels in found])
+
+
+def _scores(
+    model: torch.nn.Module,
+    data: HasInputs,
+    rows: Int[np.ndarray, " n"],
+    labels: Int[np.ndarray, "kinds n"],
+    device: str | torch.device,
+    batch_size: int,
+) -> list[dict[str, float | int]]:
+    y = torch.as_tensor(labels, device=device)
+    sums = []
+    for start in range(0, len(rows), batch_size):
+        batch = slice(start, start + batch_size)
+        logits = model(data.inputs(rows[batch]).to(device))
+        if labels.max() >= logits.shape[1]:
+            raise UsageError(f"the model has {logits.shape[1]} outputs, the labels go up to {labels.max()} (from 0 on)")
+        sums.append(_loss_and_hits(logits.float(), y[:, batch]))
+    totals = torch.stack(sums).cpu().double().sum(dim=0).tolist()
+    return [{"accuracy": hits / len(rows), "loss": loss / len(rows), "n": len(rows)} for loss, hits in totals]
+
+
+def _loss_and_hits(logits: Float[Tensor, "batch classes"], y: Int[Tensor, "kinds batch"]) -> Float[Tensor, "kinds 2"]:
+    loss = -logits.log_softmax(dim=1).gather(1, y.T).sum(dim=0)
+    hits = (logits.argmax(dim=1) == y).sum(dim=1)
+    return torch.stack([loss, hits.to(loss.dtype)], dim=1)

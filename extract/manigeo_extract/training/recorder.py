@@ -1,0 +1,203 @@
+"""A run's folder: checkpoints of chosen epochs, the table of metrics, and what the run was.
+
+::
+
+    run.json  labels.csv  metrics.csv  resume.pt
+    checkpoints/  epoch-0000.pt  epoch-0010.pt  best.pt  last.pt
+
+It is written by :func:`manigeo_extract.training.trainer.train`, or by a :class:`Recorder` in a training loop of one's own.
+"""
+
+import json
+import os
+import platform
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from manigeo import __version__
+from manigeo.errors import InputError, UsageError
+from manigeo_extract.files.checkpoints import checkpoint_bytes, plain, write_whole
+from manigeo_extract.machine import this_machine
+
+COLUMNS = ("epoch", "kind", "accuracy", "loss", "n")
+Metrics = Mapping[str, Mapping[str, Any]]  # {kind: {"accuracy", "loss", "n"}}
+
+
+class Recorder:
+    """Writes checkpoints and metrics of a run from inside any training loop.
+
+    Call :meth:`step` before training with epoch 0, and after every epoch. What is known of the network and its data
+    goes into every checkpoint, so that it can be opened without saying it again; all of it may be left out. ``epochs``
+    are those whose checkpoints are kept besides the initial, the best and the last one: numbers, a range, or ``"all"``.
+    ``best_by`` names the kind whose accuracy decides on ``best.pt``. ``notes`` are stored in ``run.json``, beside
+    versions and what of the machine decides on the last bits (:mod:`manigeo_extract.machine`).
+
+    A folder that holds a run already is refused, unless it shall be continued (``resume``: a step at epoch e then
+    replaces what was recorded from e on) or its files replaced (``overwrite``).
+
+    >>> import tempfile
+    >>> recorder = Recorder(tempfile.mkdtemp(), epochs=(1, 5, 10))
+    >>> model = torch.nn.Linear(2, 2)
+    >>> recorder.step(model, 0)
+    >>> for epoch in range(1, 11):
+    ...     recorder.step(model, epoch, {"validation": {"accuracy": 0.5, "loss": 0.7, "n": 20}})
+    >>> sorted(path.stem for path in recorder.checkpoints.glob("*.pt"))
+    ['best', 'epoch-0000', 'epoch-0001', 'epoch-0005', 'epoch-0010', 'last']
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        arch: str | None = None,
+        arch_args: Mapping[str, Any] | None = None,
+        data: str | None = None,
+        data_args: Mapping[str, Any] | None = None,
+        data_fingerprint: str | None = None,
+        permutation: Any = None,
+        seed: int | None = None,
+        epochs: Collection[int] | str = (),
+        best_by: str = "validation",
+        notes: Mapping[str, Any] | None = None,
+        resume: bool = False,
+        overwrite: bool = False,
+    ) -> None:
+        if isinstance(epochs, str) and epochs != "all":
+            raise UsageError(f'epochs must be numbers or "all", got {epochs!r}')
+        self.directory = Path(directory)
+        self.epochs = epochs
+        self.best_by = best_by
+        self.settings: dict[str, Any] = plain(
+            {
+                "arch": arch,
+                "arch_args": arch_args or {},
+                "data": data,
+                "data_args": data_args or {},
+                "data_fingerprint": data_fingerprint,
+                "permutation": permutation,
+                "seed": seed,
+            }
+        )
+        self._prepare(resume, overwrite)
+        self.table = _read_metrics(self.metrics_path) if resume else _empty_table()
+        begun = self.run_path.exists() and self.metrics_path.exists()
+        if not (resume and begun):  # a first try that recorded nothing may have been another run
+            write_whole(self.run_path, _as_json({**_about(), **self.settings, **plain(notes or {})}))
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.directory / "checkpoints"
+
+    @property
+    def metrics_path(self) -> Path:
+        return self.directory / "metrics.csv"
+
+    @property
+    def run_path(self) -> Path:
+        return self.directory / "run.json"
+
+    @property
+    def resume_path(self) -> Path:
+        return self.directory / "resume.pt"
+
+    @property
+    def best(self) -> tuple[int, float] | None:
+        """Epoch and accuracy of the best checkpoint; of equals the first, and None before any was scored."""
+        scores = self.table[self.table["kind"] == self.best_by].dropna(subset="accuracy")
+        if scores.empty:
+            return None
+        row = scores.loc[scores["accuracy"].idxmax()]
+        return int(row["epoch"]), float(row["accuracy"])
+
+    def step(self, model: torch.nn.Module, epoch: int, metrics: Metrics | None = None) -> None:
+        """Write the checkpoints that are due after ``epoch`` (0: before training) and its rows of ``metrics.csv``."""
+        self.rewind(epoch - 1)
+        rows = [{"epoch": epoch, "kind": kind, **plain(values)} for kind, values in (metrics or {}).items()]
+        self.table = _appended(self.table, rows)
+        content = checkpoint_bytes(model, epoch=epoch, metrics=metrics, **self.settings)
+        for name in self._due(epoch):
+            write_whole(self.checkpoints / f"{name}.pt", content)
+        write_whole(self.metrics_path, self.table.to_csv(index=False).encode())
+
+    def rewind(self, epoch: int) -> None:
+        """Forget the metrics of all epochs after ``epoch``."""
+        self.table = self.table[self.table["epoch"] <= epoch].reset_index(drop=True)
+
+    def _due(self, epoch: int) -> list[str]:
+        chosen = epoch == 0 or self.epochs == "all" or epoch in self.epochs
+        names = [f"epoch-{epoch:04d}"] if chosen else []
+        best = self.best
+        if best is not None and best[0] == epoch:
+            names.append("best")
+        return [*names, "last"]
+
+    def _prepare(self, resume: bool, overwrite: bool) -> None:
+        if overwrite and not resume:
+            self._remove_run()
+        elif not resume and (self.run_path.exists() or self.metrics_path.exists()):
+            raise UsageError(f"{self.directory} holds a run already; resume it, overwrite it, or choose another folder")
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+
+    def _remove_run(self) -> None:
+        own = [self.run_path, self.metrics_path, self.resume_path, self.directory / "labels.csv"]
+        for path in [*own, *self.checkpoints.glob("*.pt")]:
+            path.unlink(missing_ok=True)
+
+
+def _about() -> dict[str, Any]:
+    versions = {"manigeo": __version__, "torch": torch.__version__, "python": platform.python_version()}
+    return {
+        "format": "manigeo-run",
+        "format_version": 1,
+        "versions": {name: str(number) for name, number in versions.items()},
+        "machine": this_machine(),
+    }
+
+
+def flat_settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings, as those of ``run.json``, under names with dots.
+
+    >>> flat_settings({"seed": 0, "plan": {"lr": 0.1}})
+    {'seed': 0, 'plan.lr': 0.1}
+    """
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= flat_settings(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
+
+
+def _as_json(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=2) + "\n").encode()
+
+
+def _empty_table() -> pd.DataFrame:
+    return _typed(pd.DataFrame(columns=list(COLUMNS)))
+
+
+def _typed(table: pd.DataFrame) -> pd.DataFrame:
+    types = {"epoch": "int64", "kind": "object", "accuracy": "float64", "loss": "float64", "n": "Int64"}
+    return table.reindex(columns=list(COLUMNS)).astype(types)
+
+
+def _appended(table: pd.DataFrame, rows: list[dict[str, Any]]) -> pd.DataFrame:
+    return pd.concat([table, _typed(pd.DataFrame(rows))], ignore_index=True) if rows else table
+
+
+def _read_metrics(path: Path) -> pd.DataFrame:
+    if not path.exists():
+        return _empty_table()
+    try:
+        return _typed(pd.read_csv(path, converters={"accuracy": _float, "loss": _float}))
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"{path}: not a table with the columns {', '.join(COLUMNS)}; restore it or train anew"
+        ) from error
+
+
+def _float(text: str) -> float:
+    """To the last digit, which older versions of pandas lose."""
+    return float(text or "nan")

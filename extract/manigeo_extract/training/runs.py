@@ -1,0 +1,121 @@
+"""A run as interventions see it: the trained network, its data with the labels of training, and its other checkpoints."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from torch import Tensor, nn
+
+from manigeo.errors import InputError, UsageError
+from manigeo_extract.files.checkpoints import Checkpoint, load_checkpoint
+from manigeo_extract.files.foreign import fit_state
+from manigeo_extract.recording.layers import unwrap
+from manigeo_extract.resolve import near_names
+from manigeo_extract.training.evaluation import HasInputs
+
+PathLike = str | os.PathLike[str]
+INITIAL = 0  # the epoch before training
+Name = str | int
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One checkpoint of a run: ``name`` is that of its file. Its tensors are read when they are asked for."""
+
+    name: str
+    epoch: int | None
+    path: Path
+
+    def state(self, model: nn.Module) -> dict[str, Tensor]:
+        """All its tensors, under the names of ``model``.
+
+        Raises :class:`~manigeo.errors.InputError` for a checkpoint of another network, with what does not fit.
+        """
+        checkpoint = load_checkpoint(self.path)
+        fit = fit_state(checkpoint.state_dict, unwrap(model).state_dict())
+        if not fit.complete:
+            raise InputError(
+                f"{self.path} is not of the network that was trained: {fit.mismatch()}; give checkpoints of one training"
+            )
+        return dict(fit.state_dict)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained ``model``, the data it was trained on, and the snapshots of its training, by epoch.
+
+    ``arch`` is how the network is built, if that is known: a name and its arguments. ``examples`` is the example table,
+    with the labels of training; ``place`` holds the columns of the results table that say which network it is: the run,
+    the checkpoint, its epoch and fingerprint.
+    """
+
+    directory: Path
+    arch: tuple[str | None, Mapping[str, Any]]
+    model: nn.Module
+    data: HasInputs
+    examples: pd.DataFrame
+    place: Mapping[str, Any]
+    snapshots: tuple[Snapshot, ...]
+
+    def snapshot(self, name: Name) -> Snapshot:
+        """The snapshot of this name or epoch; "init" is epoch 0."""
+        return find_snapshot(self.snapshots, name, self.directory)
+
+    def select(self, names: Sequence[Name]) -> list[Snapshot]:
+        """The snapshots of these names or epochs, by epoch, each once; for "all" one of every epoch of the run."""
+        if "all" in names:
+            return list({snapshot.epoch: snapshot for snapshot in reversed(self.snapshots)}.values())[::-1]
+        chosen = {self.snapshot(name).path for name in names}
+        return [snapshot for snapshot in self.snapshots if snapshot.path in chosen]
+
+
+def place_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The columns of the results table that say of which network a number is."""
+    path = Path(checkpoint.path).resolve()
+    in_run = path.parent.name == "checkpoints"
+    return {
+        "run": (path.parent.parent if in_run else path.parent).name,
+        "checkpoint": path.stem,
+        "epoch": checkpoint.epoch,
+        "fingerprint": checkpoint.sha256,
+    }
+
+
+def run_snapshots(directory: PathLike) -> tuple[Snapshot, ...]:
+    """The checkpoint files in a run's folder, by epoch: those of chosen epochs, the best and the last.
+
+    Raises :class:`~manigeo.errors.InputError` where there are none.
+    """
+    folder = Path(directory)
+    folder = folder / "checkpoints" if (folder / "checkpoints").is_dir() else folder
+    named = [folder / f"{name}.pt" for name in ("best", "last") if (folder / f"{name}.pt").is_file()]
+    found = [Snapshot(p.stem, load_checkpoint(p).epoch, p) for p in [*sorted(folder.glob("epoch-*.pt")), *named]]
+    if not found:
+        raise InputError(
+            f"{directory} holds no checkpoints: give a folder of manigeo train or of a recorder, or checkpoint files"
+        )
+    return tuple(sorted(found, key=lambda s: -1 if s.epoch is None else s.epoch))
+
+
+def find_snapshot(snapshots: Sequence[Snapshot], name: Name, directory: PathLike) -> Snapshot:
+    """The snapshot of this name or epoch; "init" is epoch 0.
+
+    Raises :class:`~manigeo.errors.InputError` where the initial one was not recorded, and
+    :class:`~manigeo.errors.UsageError` for a name that is not there, with near ones.
+    """
+    wanted = str(INITIAL) if name == "init" else str(name)
+    for snapshot in snapshots:
+        if wanted in (snapshot.name, str(snapshot.epoch)):
+            return snapshot
+    if wanted == str(INITIAL):
+        raise InputError(
+            f"{directory} has no checkpoint of epoch 0, before training: manigeo train keeps one; in your own loop call "
+            "recorder.step(model, 0) before training"
+        )
+    known = dict.fromkeys(text for s in snapshots for text in (s.name, str(s.epoch)))
+    raise UsageError(f"{directory} has no checkpoint {str(name)!r}{near_names(str(name), known)}")

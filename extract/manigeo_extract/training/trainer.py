@@ -1,0 +1,418 @@
+"""Training on partly permuted labels until they are memorized, and scoring the four kinds (Stephenson et al. 2021).
+
+A run interrupted anywhere continues as if it had not been: all randomness of an epoch is drawn from (seed, epoch), and
+the state after every epoch is on disk. On the CPU that holds bit for bit; on a GPU as far as its kernels repeat
+themselves.
+"""
+
+import hashlib
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from manigeo.errors import InputError, ManigeoError, UsageError
+from manigeo_extract.data.datasets import DataSet
+from manigeo_extract.devices import check_device
+from manigeo_extract.files.checkpoints import (
+    Checkpoint,
+    plain,
+    read_safely,
+    restore_model,
+    state_copy,
+    to_bytes,
+    write_whole,
+)
+from manigeo_extract.recording.layers import evaluating, taking_inputs
+from manigeo_extract.resolve import near_names
+from manigeo_extract.training.evaluation import MEMORIZATION_GATE, HasInputs, Scores, evaluate, held, memorized
+from manigeo_extract.training.finetuning import Start
+from manigeo_extract.training.layca import Layca
+from manigeo_extract.training.recorder import Recorder, flat_settings
+
+__all__ = ["MEMORIZATION_GATE", "Recorder", "TrainingPlan", "augmented", "evaluate", "memorized", "train"]
+
+RESUME_FORMAT = "manigeo-resume"
+
+Progress = Callable[[int, float, Scores], None]
+
+
+# ---------------------------------------------------------------------------------------------------------- the plan
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": lambda weights, plan: torch.optim.SGD(
+        weights, lr=plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay
+    ),
+    "adam": lambda weights, plan: torch.optim.Adam(weights, lr=plan.lr, weight_decay=plan.weight_decay),
+}
+# a schedule multiplies the rates of the optimiser and, with Layca, the angles of the layers
+SCHEDULES: dict[str, Callable[..., float]] = {
+    "constant": lambda plan, done: 1.0,
+    "cosine": lambda plan, done: (1 + math.cos(math.pi * done / plan.epochs)) / 2,
+    "step": lambda plan, done: plan.gamma ** sum(m <= done for m in plan.milestones),
+}
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    r"""How to train. ``optimizer`` is "sgd" or "adam" (which has no use for ``momentum``).
+
+    With :math:`e` epochs done of :math:`E`, ``schedule`` multiplies the learning rate by 1 ("constant"),
+    :math:`(1 + \cos \pi e / E)/2` ("cosine"), or ``gamma`` to the number of ``milestones`` up to :math:`e` ("step").
+    ``layca`` lets every layer turn by an angle of this tangent a step, in the direction of the optimizer; with
+    ``layca_balance`` a above 0 the last layers turn more than the first, below 0 less
+    (:mod:`manigeo_extract.training.layca`); the schedule multiplies it likewise.
+    ``augment`` crops at random from images padded by 4 pixels and mirrors half of them; it keeps a network from
+    memorizing, and is off by default. Checkpoints are kept of the initial, best and last epoch and of
+    ``checkpoint_epochs`` (numbers, or "all").
+
+    Raises :class:`~manigeo.errors.UsageError` for a value out of its range.
+    """
+
+    epochs: int = 40
+    batch_size: int = 64
+    optimizer: str = "sgd"
+    lr: float = 0.02
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    schedule: str = "cosine"
+    milestones: tuple[int, ...] = ()
+    gamma: float = 0.1
+    augment: bool = False
+    seed: int = 0
+    checkpoint_epochs: tuple[int, ...] | str = ()
+    layca: float | None = None
+    layca_balance: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_name("optimizer", self.optimizer, OPTIMIZERS)
+        _check_name("schedule", self.schedule, SCHEDULES)
+        _check_range("epochs", self.epochs, self.epochs >= 1, "1 or more")
+        _check_range("batch_size", self.batch_size, self.batch_size >= 1, "1 or more")
+        _check_range("lr", self.lr, 0 < self.lr < math.inf, "above 0")
+        _check_range("momentum", self.momentum, 0 <= self.momentum < 1, "from 0 to below 1")
+        _check_range("weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "0 or more")
+        _check_range("layca", self.layca, self.layca is None or 0 < self.layca < math.inf, "above 0")
+        _check_range("layca_balance", self.layca_balance, -1 <= self.layca_balance <= 1, "from -1 to 1")
+        _check_range("gamma", self.gamma, 0 < self.gamma <= 1, "above 0, up to 1")
+        _check_range("seed", self.seed, self.seed >= 0, "0 or more")
+        has_steps = bool(self.milestones) == (self.schedule == "step")
+        _check_range("milestones", self.milestones, has_steps, 'given with schedule="step", and only there')
+        chosen = self.checkpoint_epochs
+        valid = chosen == "all" if isinstance(chosen, str) else all(0 <= e <= self.epochs for e in chosen)
+        _check_range("checkpoint_epochs", chosen, valid, f'"all" or numbers from 0 to {self.epochs}')
+
+    def factor(self, epoch: int) -> float:
+        """What the schedule multiplies rates by in ``epoch`` (from 1 on)."""
+        return SCHEDULES[self.schedule](self, epoch - 1)
+
+    def learning_rate(self, epoch: int) -> float:
+        """Learning rate in ``epoch`` (from 1 on)."""
+        return self.lr * self.factor(epoch)
+
+    def build_optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer:
+        inner = OPTIMIZERS[self.optimizer](model.parameters(), self)
+        if self.layca is None:
+            return inner
+        return Layca(model.named_parameters(), inner, rho=self.layca, a=self.layca_balance)
+
+    def set_rates(self, optimizer: torch.optim.Optimizer, epoch: int) -> None:
+        """The learning rates of ``epoch``."""
+        if isinstance(optimizer, Layca):
+            optimizer.set_factor(self.factor(epoch))
+        for group in (optimizer.inner if isinstance(optimizer, Layca) else optimizer).param_groups:
+            group["lr"] = self.learning_rate(epoch)
+
+
+def _check_name(field: str, name: str, known: Mapping[str, Any]) -> None:
+    if name not in known:
+        raise UsageError(f"no {field} {name!r}{near_names(name, known)}")
+
+
+def _check_range(field: str, value: object, valid: bool, expected: str) -> None:
+    if not valid:
+        raise UsageError(f"{field} must be {expected}, got {value!r}")
+
+
+# ------------------------------------------------------------------------------------------------------------ training
+def train(
+    model: torch.nn.Module,
+    data: DataSet,
+    examples: pd.DataFrame,
+    plan: TrainingPlan,
+    directory: str | os.PathLike[str],
+    *,
+    arch: str | None = None,
+    arch_args: Mapping[str, Any] | None = None,
+    permutation: Any = None,
+    start: Start | None = None,
+    device: str | torch.device = "cpu",
+    progress: Progress | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> Scores:
+    """Train ``model`` on ``train_label`` of the example table; returns the scores of the last epoch.
+
+    Writes the folder that :mod:`manigeo_extract.training.recorder` describes. ``arch``, ``arch_args`` and ``permutation``
+    say what the model and the labels are; they go into the checkpoints. ``start`` says where weights that are to be
+    fine-tuned are from (:mod:`manigeo_extract.training.finetuning`); it goes into ``run.json``. ``progress`` is called
+    with epoch, training loss and scores when an epoch is on disk; without it a bar is shown, on a terminal only. With ``resume``
+    a run continues after its last whole epoch, and one that has none starts.
+
+    Raises, before anything is written, :class:`~manigeo.errors.UsageError` when the folder holds another run, or one
+    with other settings, when the device is not there, and when the network does not give an output for each class;
+    :class:`~manigeo.errors.InputError` when it does not take the inputs. Raises
+    :class:`~manigeo.errors.ManigeoError` when the loss is no longer finite; what was written until then stays.
+    """
+    rows = np.flatnonzero(examples["split"].to_numpy() == "train")
+    _check_range("examples", len(rows), len(rows) > 0, "a table with training examples")
+    device = check_device(device)
+    model.to(device)
+    _check_network(model, data, rows, plan, device)
+    optimizer = plan.build_optimizer(model)
+    recorder = Recorder(
+        directory,
+        arch=arch,
+        arch_args=arch_args,
+        data=data.spec,
+        data_args=data.args,
+        data_fingerprint=data.fingerprint,
+        permutation=permutation,
+        seed=plan.seed,
+        epochs=plan.checkpoint_epochs,
+        notes={"plan": plan} | ({} if start is None else {"started_from": start.origin}),
+        resume=resume,
+        overwrite=overwrite,
+    )
+    settings = {**recorder.settings, "plan": plain(plan), "labels": hashlib.sha256(_as_csv(examples)).hexdigest()}
+    settings |= {} if start is None else {"started_from": plain(start.identity)}
+    done, scores = _resumed(recorder, settings, model, optimizer) if resume else (-1, {})
+    if done < 0:
+        write_whole(recorder.directory / "labels.csv", _as_csv(examples))
+    source = held(data, np.arange(len(examples)), device)
+    labels = torch.as_tensor(examples["train_label"].to_numpy()[rows], device=device)
+    with _reported(progress, plan, done) as report:
+        for epoch in range(done + 1, plan.epochs + 1):  # epoch 0 scores and records the initial network
+            loss = _train_epoch(model, optimizer, source, rows, labels, plan, epoch) if epoch else 0.0
+            scores = evaluate(model, source, examples, device)
+            _check_finite(epoch, loss, scores, plan)
+            recorder.step(model, epoch, scores)
+            write_whole(recorder.resume_path, _state(settings, model, optimizer, epoch, scores))
+            report(epoch, loss, scores)
+    return scores
+
+
+def seconds_of_training(
+    model: torch.nn.Module,
+    data: DataSet,
+    examples: pd.DataFrame,
+    plan: TrainingPlan,
+    device: str | torch.device = "cpu",
+) -> float:
+    """About how long :func:`train` will take, from two steps, and from the scoring of two batches, by a copy of ``model``.
+
+    Raises what :func:`train` would raise of a network that does not go with the data.
+    """
+    device = check_device(device)
+    rows = np.flatnonzero(examples["split"].to_numpy() == "train")
+    copy = deepcopy(model).to(device)
+    _check_network(copy, data, rows, plan, device)
+    some, optimizer = rows[: 2 * plan.batch_size], plan.build_optimizer(copy)
+    labels = torch.as_tensor(examples["train_label"].to_numpy()[some], device=device)
+    source = held(data, some, device)
+    scored = examples.iloc[some].reset_index(drop=True)
+
+    def step() -> None:
+        _train_epoch(copy, optimizer, source, np.arange(len(some)), labels, plan, 1)
+
+    def score() -> None:
+        evaluate(copy, source, scored, device)
+
+    an_example = [_seconds(work) / len(some) for work in (step, score)]
+    return plan.epochs * float(np.dot(an_example, [len(rows), len(examples)]))
+
+
+def _seconds(work: Callable[[], None]) -> float:
+    """Of the quickest of a few times; the first, which also looks for kernels and fills caches, is not counted."""
+    work()
+    took: list[float] = []
+    while len(took) < 5 and sum(took) < 0.5:
+        began = time.monotonic()
+        work()
+        took.append(time.monotonic() - began)
+    return min(took)
+
+
+def _check_network(
+    model: torch.nn.Module, data: DataSet, rows: Int[np.ndarray, " n"], plan: TrainingPlan, device: torch.device
+) -> None:
+    """What can be seen beforehand of a network that cannot be trained on these data, by a look at two examples."""
+    shape = " x ".join(map(str, data.input_shape))
+    if plan.augment and len(data.input_shape) != 3:
+        raise UsageError(
+            f"augment expects images of channels x height x width, the inputs of {data.spec} are {shape}; "
+            "leave augment off"
+        )
+    if not any(weights.requires_grad for weights in model.parameters()):
+        raise UsageError("the network has no parameters to train; expected one or more that require gradients")
+    batch = data.inputs(rows[:2]).to(device)
+    with taking_inputs(batch, data.spec), evaluating(model), torch.inference_mode():
+        logits = model(batch)
+    _check_logits(logits, len(batch), data.n_classes)
+
+
+def _check_logits(logits: object, n: int, n_classes: int) -> None:
+    shape = tuple(logits.shape) if isinstance(logits, Tensor) else None
+    if shape is None or len(shape) != 2 or shape[0] != n or shape[1] < n_classes:
+        found = f"a {type(logits).__name__}" if shape is None else f"a tensor of shape {shape}"
+        raise UsageError(
+            f"the network must return a tensor (examples, outputs) with {n_classes} outputs or more, one for each "
+            f"class, got {found} for {n} examples"
+        )
+
+
+def augmented(
+    images: Float[Tensor, "n channels height width"],
+    generator: torch.Generator,
+    pad: int = 4,
+) -> Float[Tensor, "n channels height width"]:
+    """Each image shifted by up to ``pad`` pixels either way (the margin is 0, the mean colour), and mirrored or not."""
+    n, _, height, width = images.shape
+    top, left = torch.randint(2 * pad + 1, (2, n, 1), generator=generator)
+    mirrored = torch.rand((n, 1), generator=generator) < 0.5
+    y, x = top + torch.arange(height), left + torch.arange(width)
+    x = torch.where(mirrored, x.flip(1), x)
+    n_, y_, x_ = (i.to(images.device) for i in (torch.arange(n)[:, None, None], y[:, :, None], x[:, None, :]))
+    return F.pad(images, (pad,) * 4)[n_, :, y_, x_].permute(0, 3, 1, 2)  # indexing puts the channels last
+
+
+def _train_epoch(
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    source: HasInputs,
+    rows: Int[np.ndarray, " n"],
+    labels: Int[Tensor, " n"],
+    plan: TrainingPlan,
+    epoch: int,
+) -> float:
+    """One pass over the training examples in random order; the mean loss on the way."""
+    model.train()
+    plan.set_rates(optimizer, epoch)
+    n_batches = math.ceil(len(rows) / plan.batch_size)
+    total = torch.zeros((), device=labels.device)
+    with _seeded(plan.seed, epoch, labels.device) as generator:
+        order = torch.randperm(len(rows), generator=generator)
+        # equal batches: a last one of a single example would be too small for batch norm
+        for batch in order.tensor_split(n_batches):
+            images = source.inputs(rows[batch.numpy()]).to(labels.device)
+            images = augmented(images, generator) if plan.augment else images
+            loss = F.cross_entropy(model(images), labels[batch.to(labels.device)])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.detach() * len(batch)
+    return float(total) / len(rows)
+
+
+@contextmanager
+def _seeded(seed: int, epoch: int, device: torch.device) -> Iterator[torch.Generator]:
+    """A generator, and torch's global one for dropout, that know (seed, epoch) and nothing of what came before."""
+    order, layers = np.random.SeedSequence((seed, epoch)).generate_state(2, np.uint64)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(int(layers))
+        yield torch.Generator().manual_seed(int(order))
+
+
+def _check_finite(epoch: int, loss: float, scores: Scores, plan: TrainingPlan) -> None:
+    if not all(map(math.isfinite, [loss, *(kind["loss"] for kind in scores.values())])):
+        raise ManigeoError(
+            f"the loss is not finite after epoch {epoch} of {plan.epochs}; what was recorded before is kept; "
+            f"try a learning rate below {plan.lr:g}"
+        )
+
+
+# ------------------------------------------------------------------------------------------------------------ resuming
+def _state(
+    settings: Mapping[str, Any],
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    epoch: int,
+    scores: Scores,
+) -> bytes:
+    """What the next epoch depends on. The learning rate and the random numbers follow from the epoch."""
+    return to_bytes(
+        {
+            "format": RESUME_FORMAT,
+            "format_version": 1,
+            "settings": dict(settings),
+            "epoch": epoch,
+            "model_state": state_copy(model),
+            "optimizer_state": optimizer.state_dict(),
+            "scores": scores,
+        }
+    )
+
+
+def _resumed(
+    recorder: Recorder,
+    settings: Mapping[str, Any],
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+) -> tuple[int, Scores]:
+    """The last whole epoch (-1: none) and its scores, with model and optimizer as they were then."""
+    path = recorder.resume_path
+    if not path.exists():
+        return -1, {}
+    state, sha256 = read_safely(path)
+    if not isinstance(state, dict) or state.get("format") != RESUME_FORMAT:
+        raise InputError(f"{path}: is not the state of a run; restore it, or train into another folder")
+    _check_same(path, state["settings"], settings)
+    restore_model(Checkpoint(state["model_state"], sha256, str(path)), model)
+    optimizer.load_state_dict(state["optimizer_state"])
+    if state["epoch"] not in set(recorder.table["epoch"]):
+        raise InputError(
+            f"{recorder.metrics_path}: lacks epoch {state['epoch']}; restore it, or train into another folder"
+        )
+    return state["epoch"], state["scores"]
+
+
+def _check_same(path: os.PathLike[str], before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    before, now = flat_settings(before), flat_settings(now)
+    names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    if names:
+        changes = ", ".join(f"{name} (was {before.get(name)!r}, is {now.get(name)!r})" for name in names)
+        raise UsageError(f"{path}: a run with other settings: {changes}; give the same, or train into another folder")
+
+
+def _as_csv(examples: pd.DataFrame) -> bytes:
+    return examples.to_csv(index=False).encode()
+
+
+@contextmanager
+def _reported(progress: Progress | None, plan: TrainingPlan, done: int) -> Iterator[Progress]:
+    """The caller's own report of progress, or one line on a terminal."""
+    if progress is not None:
+        yield progress
+        return
+    with tqdm(total=plan.epochs, initial=max(done, 0), unit="epoch", disable=None, file=sys.stderr) as bar:
+
+        def report(epoch: int, loss: float, scores: Scores) -> None:
+            shown = {
+                kind: f"{values['accuracy']:.3f}" for kind, values in scores.items() if kind in ("permuted", "test")
+            }
+            bar.set_postfix(loss=f"{loss:.4f}", **shown)
+            bar.update(min(epoch, 1))
+
+        yield report

@@ -1,0 +1,150 @@
+"""From the checkpoints of a run to how far each layer has moved since the first of them (:mod:`manigeo.weights`)."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from manigeo.errors import InputError
+from manigeo.results import as_table
+from manigeo.weights import MEASURES, WeightChange, is_kernel, pooled_change, weight_change
+from manigeo_extract.files.checkpoints import load_checkpoint
+from manigeo_extract.recording.layers import unwrap
+from manigeo_extract.training.runs import place_of, run_snapshots
+
+PathLike = str | os.PathLike[str]
+
+
+def run_checkpoints(run: PathLike) -> list[Path]:
+    """The checkpoint files in a run's folder, by epoch, each epoch once: the initial, all that were kept, best and last.
+
+    Raises :class:`~manigeo.errors.InputError` where there are none.
+    """
+    by_epoch = {snapshot.epoch: snapshot.path for snapshot in reversed(run_snapshots(run))}  # of equals the first
+    return list(reversed(by_epoch.values()))
+
+
+def weight_table(paths: Sequence[PathLike], *, progress: bool = False) -> pd.DataFrame:
+    """How far every kernel has moved from the first of ``paths`` to each of them, as a results table.
+
+    Rows of a layer are the :data:`~manigeo.weights.MEASURES`, ``weights`` (how many there are), and ``step_angle``, the
+    angle in radians from the checkpoint before (not of the first). The layers ``(all)`` and ``(last k)`` are those
+    layers as one vector.
+
+    Raises :class:`~manigeo.errors.InputError` for one checkpoint alone, and for checkpoints of different networks.
+    """
+    if len(paths) < 2:
+        raise InputError(
+            f"one checkpoint has not moved: give {paths[0] if paths else 'a run'} and a later one, or a run"
+        )
+    rows: list[dict[str, Any]] = []
+    start = previous = _read(paths[0])
+    for path in tqdm(paths, desc="weights", unit="checkpoint", disable=None if progress else True):
+        now = start if path == paths[0] else _read(path)
+        _check_same(start, now)
+        rows += _rows(start, previous, now)
+        previous = now
+    return as_table(rows)
+
+
+class WeightMonitor:
+    """How far every kernel of a network moves while it is trained, without checkpoints: in a loop of one's own,
+
+    >>> model = torch.nn.Linear(3, 2)
+    >>> monitor = WeightMonitor(model)
+    >>> with torch.no_grad():  # training
+    ...     _ = model.weight.neg_()
+    >>> monitor.record(1)
+    >>> table = monitor.table
+    >>> table[(table["metric"] == "rotation") & (table["layer"] == "(all)")]["value"].tolist()
+    [0.0, 2.0]
+
+    The weights at the start, recorded as epoch 0, and those of the last record stay in memory. ``epoch`` is any number
+    that rises, such as 2.5; ``table`` is that of :func:`weight_table`, for ``manigeo plot``.
+    """
+
+    def __init__(self, model: torch.nn.Module, run: str = "") -> None:
+        self._model, self._run = unwrap(model), run
+        self._start = self._previous = self._now(0)
+        self._rows = list(_rows(self._start, self._start, self._start))
+
+    def record(self, epoch: float) -> None:
+        """Measure the weights as they are."""
+        now = self._now(epoch)
+        self._rows += _rows(self._start, self._previous, now)
+        self._previous = now
+
+    @property
+    def table(self) -> pd.DataFrame:
+        return as_table(self._rows)
+
+    def _now(self, epoch: float) -> "_State":
+        kernels = {name: w.copy() for name, w in _kernels(self._model.state_dict(), "the network").items()}
+        return _State({"run": self._run, "epoch": epoch}, "start", kernels)
+
+
+class _State(NamedTuple):
+    """Kernels, the columns of the table that say of when they are, and the name of where they come from."""
+
+    place: Mapping[str, Any]
+    source: str
+    kernels: Mapping[str, np.ndarray]
+
+
+def _read(path: PathLike) -> _State:
+    checkpoint = load_checkpoint(path)
+    return _State(place_of(checkpoint), str(path), _kernels(checkpoint.state_dict, str(path)))
+
+
+def _kernels(state: Mapping[str, Any], source: str) -> dict[str, np.ndarray]:
+    tensors = {
+        name: value
+        for name, value in state.items()
+        if isinstance(value, torch.Tensor) and value.is_floating_point() and is_kernel(name, tuple(value.shape))
+    }
+    if not tensors:
+        raise InputError(f"{source} has no weights of layers among {list(state)[:5]} ...")
+    return {name: _as_array(value) for name, value in tensors.items()}
+
+
+def _as_array(tensor: torch.Tensor) -> np.ndarray:
+    """NumPy has no bfloat16, and nothing of other devices."""
+    tensor = tensor.detach().cpu()
+    return (tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()).numpy()
+
+
+def _check_same(start: _State, now: _State) -> None:
+    shapes, others = ({name: w.shape for name, w in state.kernels.items()} for state in (start, now))
+    different = [name for name in dict.fromkeys([*shapes, *others]) if shapes.get(name) != others.get(name)]
+    if different:
+        listed = ", ".join(f"{name} ({shapes.get(name)}, {others.get(name)})" for name in different[:5])
+        raise InputError(
+            f"{start.source} and {now.source} are not of one network: {listed}"
+            + (f" and {len(different) - 5} more" if len(different) > 5 else "")
+        )
+
+
+def _rows(start: _State, previous: _State, now: _State) -> Iterator[dict[str, Any]]:
+    settings = json.dumps({"analysis": "weights", "start": Path(start.source).name})
+    since, step = _changes(start, now), _changes(previous, now)
+    for depth, (layer, change) in enumerate(since.items()):
+        measures = {name: getattr(change, name) for name in MEASURES} | {"weights": change.n}
+        if now is not start:
+            measures["step_angle"] = step[layer].angle
+        place = {**now.place, "layer": layer, "depth": depth, "settings": settings, "flag": change.flag}
+        for metric, value in measures.items():
+            yield place | {"metric": metric, "value": value}
+
+
+def _changes(start: _State, end: _State) -> dict[str, WeightChange]:
+    """Of every layer, and of the last ones together."""
+    layers = {name.removesuffix(".weight"): weight_change(w, end.kernels[name]) for name, w in start.kernels.items()}
+    each = list(layers.values())
+    last = {f"(last {k})": pooled_change(each[-k:]) for k in range(2, len(each))}
+    return layers | last | {"(all)": pooled_change(each)}

@@ -1,0 +1,43 @@
+"""``manigeo localize``: from the results of a run, or of several seeds, to where it is memorized."""
+
+from pathlib import Path
+
+import click
+
+from manigeo.cli import options
+
+
+@click.command("localize")
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+@click.option(
+    "--resamples", default=1000, show_default=True, type=click.IntRange(min=100), help="Of runs and manifolds."
+)
+@options.results_option("localize.csv")
+@options.seed_option
+@options.json_option
+@options.force_option
+@options.config_option
+def localize_command(
+    runs: tuple[Path, ...], resamples: int, out: Path, seed: int, as_json: bool, force: bool
+) -> None:  # fmt: skip
+    """Where is it memorized? RUNS are folders of manigeo train (several seeds of one network, if there are), whose results
+    are found in and beside them; or results tables of one run.
+
+    Every method that the tables have numbers for says where, with intervals; and whether the methods agree.
+    """
+    from manigeo.localization.statement import describe_localization, localization_table
+    from manigeo.results import as_json as to_json
+    from manigeo.results import check_results_path, read_results, write_results
+    from manigeo.runs import accuracy_in_tables, gate_accuracy, memorized_accuracy, run_tables
+
+    check_results_path(out, force)
+    folders, files = [path for path in runs if path.is_dir()], [path for path in runs if not path.is_dir()]
+    tables = {str(folder): run_tables(folder) for folder in folders}
+    gates = {str(folder): gate_accuracy(memorized_accuracy(folder), tables[str(folder)]) for folder in folders}
+    if files:
+        table = read_results(files)
+        tables["tables"], gates["tables"] = table, accuracy_in_tables(table)
+    found = localization_table(tables, gates, n_resamples=resamples, seed=seed)
+    write_results(found, out, force)
+    click.echo(to_json(found) if as_json else describe_localization(found))
+    click.echo(f"wrote {out}; next: manigeo plot {out}", err=as_json)

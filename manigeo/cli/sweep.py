@@ -1,0 +1,141 @@
+"""``manigeo sweep``: many runs and their analyses, each cell of a grid in a folder of its own."""
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from manigeo.cli import options
+from manigeo.errors import ManigeoError
+from manigeo.execution.grids import Cell, cells_table, sweep_cells, sweep_results, sweep_text
+from manigeo.execution.pipeline import UP_TO_DATE, Step
+from manigeo.execution.workers import open_workers
+from manigeo.storage.files import whole_file
+
+Notes = dict[str, dict[str, Any]]  # what became of each cell
+
+_SAVE_SECONDS = 30.0
+_MEASURED = 6  # networks that are timed for the plan
+
+
+@click.command("sweep")
+@click.argument("source", metavar="SWEEP")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder.  [default: the name of SWEEP]")
+@click.option("--show", is_flag=True, help="Print SWEEP, a file or one that comes with manigeo, and do nothing.")
+@options.jobs_option()
+@options.cluster_option
+@options.dry_run_option
+@click.option("--force", is_flag=True, help="Do all of it again.")
+@options.config_option
+def sweep_command(
+    source: str, out: Path | None, show: bool, jobs: int, cluster: str | None, dry_run: bool, force: bool
+) -> None:
+    """Train and analyze every cell of the grid in SWEEP, a TOML file or the name of a sweep that comes with manigeo.
+
+    What is done is not done again, what was interrupted goes on, and where a cell fails the others are done. OUT/cells
+    holds a run for each, OUT/cells.csv a line, OUT/results.csv all numbers.
+    """
+    from manigeo.cli.cells import carry_out, cell_state, cell_steps
+
+    if show:
+        click.echo(sweep_text(source), nl=False)
+        return
+    cells = sweep_cells(source)
+    folder = out or Path(Path(source).stem)
+    runs = {cell.name: folder / "cells" / cell.name for cell in cells}
+    steps = {cell.name: cell_steps(source, runs[cell.name], cell) for cell in cells}
+    states = {name: "to do" if force else cell_state(run, steps[name]) for name, run in runs.items()}
+    todo = [name for name in runs if states[name] != UP_TO_DATE]
+    click.echo(_described(source, folder, states, [steps[name] for name in todo]))
+    if dry_run:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    notes: Notes = {name: {"state": "done" if state == UP_TO_DATE else "not done"} for name, state in states.items()}
+    try:
+        with open_workers(jobs, cluster) as workers:
+            finished = workers.as_completed(carry_out, [(runs[name], steps[name], force) for name in todo])
+            _note(finished, todo, notes, lambda: _write_cells(folder, cells, notes))
+    except KeyboardInterrupt:
+        click.echo("the same command goes on where it was interrupted", err=True)
+        raise
+    finally:
+        _write_cells(folder, cells, notes)
+    _finish(folder, cells, notes)
+
+
+def _described(source: str, folder: Path, states: Mapping[str, str], todo: Sequence[Sequence[Step]]) -> str:
+    """The cells and what is to do of each; then what that takes."""
+    counts = {state: list(states.values()).count(state) for state in dict.fromkeys(states.values())}
+    counted = ", ".join(f"{n} {state}" for state, n in counts.items())
+    lines = [f"{source}: {len(states)} cells ({counted}) -> {folder}"]
+    lines += [f"  {state:12} {name}" for name, state in states.items()]
+    return "\n".join([*lines, *([_described_size(todo)] if todo else [])])
+
+
+def _described_size(todo: Sequence[Sequence[Step]]) -> str:
+    """Parameters, disk and time of training, from a few of the networks, spread over the cells."""
+    from manigeo.cli.train import duration
+
+    some = todo[:: math.ceil(len(todo) / _MEASURED)]
+    sizes = [size for steps in some if (size := _measured(steps[0])) is not None]
+    if not sizes:
+        return "its size is not known: none of the networks that were tried can be trained"
+    parameters, seconds, n_bytes = (list(column) for column in zip(*sizes, strict=True))
+    n, several = len(todo), "" if len(set(parameters)) == 1 else f"{min(parameters):,} to "
+    return (
+        f"{several}{max(parameters):,} parameters; training takes about {duration(n * sum(seconds) / len(sizes))} on one "
+        f"core, and {n * sum(n_bytes) / len(sizes) / 1e6:,.0f} MB of checkpoints (measured on {len(sizes)} of {n} cells); "
+        "analyses come on top"
+    )
+
+
+def _measured(training: Step) -> tuple[int, float, int] | None:
+    """None of what will fail, and be noted as that, when it is carried out."""
+    from manigeo.cli.train import measured_training
+
+    try:
+        return measured_training(training.words[1:])
+    except ManigeoError:
+        return None
+
+
+def _note(
+    finished: Iterator[tuple[int, dict[str, Any]]], todo: Sequence[str], notes: Notes, save: Callable[[], None]
+) -> None:
+    """What became of each cell, saved now and then."""
+    from tqdm import tqdm
+
+    saved = time.monotonic()
+    with tqdm(total=len(todo), desc="sweep", unit="cell", disable=None) as bar:
+        for number, said in finished:
+            name = todo[number]
+            notes[name] = {"state": "failed" if said["error"] else "done"} | said
+            bar.update()
+            if said["error"]:
+                bar.write(f"{name} failed: {said['error']}", file=sys.stderr)
+            if time.monotonic() - saved > _SAVE_SECONDS:
+                save()
+                saved = time.monotonic()
+
+
+def _write_cells(folder: Path, cells: Sequence[Cell], notes: Notes) -> None:
+    with whole_file(folder / "cells.csv") as partial:
+        cells_table(folder / "cells", cells, notes).to_csv(partial, index=False)
+
+
+def _finish(folder: Path, cells: Sequence[Cell], notes: Notes) -> None:
+    from manigeo.results import write_results
+
+    write_results(sweep_results(folder / "cells", cells), folder / "results.csv", force=True)
+    failed = [name for name, note in notes.items() if note["state"] == "failed"]
+    n = len(cells)
+    click.echo(f"{n - len(failed)} of {n} cells are done: {folder / 'cells.csv'}, {folder / 'results.csv'}")
+    if failed:
+        raise ManigeoError(
+            f"{len(failed)} of {n} cells failed ({', '.join(failed[:3])}{', ...' * (len(failed) > 3)}): why is in "
+            f"{folder / 'cells.csv'} and in log.txt of each; the same command tries them again"
+        )

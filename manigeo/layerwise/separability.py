@@ -1,0 +1,297 @@
+"""What is measured of the separability of one layer and kind: from points with labels to rows of the results table.
+
+A measure is its settings, and says what it computes with them, as the analyses of :mod:`manigeo.layerwise.geometry` do for
+capacity. Beside each number stand what labels without relation to the points would give (``_chance``), what separate
+classes reach (``_ceiling``), and the same of either half of the examples (``_half1``, ``_half2``): a layer chosen on one is
+scored on the other.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+
+from manigeo.layerwise.points import LabelledPoints
+from manigeo.separability.clusters import cluster_agreement
+from manigeo.separability.margins import Margins, one_versus_rest, pairs_of_classes
+from manigeo.separability.means import fisher_ratio, nearest_mean_scores
+from manigeo.separability.neighbours import neighbour_purity
+from manigeo.separability.probe import LinearProbe
+from manigeo.separability.scores import class_averages, standard_error, wilson_interval
+
+Row = dict[str, Any]
+
+
+@runtime_checkable
+class Measure(Protocol):
+    """``name`` and the fields are the settings of its rows; ``metrics`` are what a kind that cannot be measured has as NaN,
+    and of these ``profiles`` are those that have a row a class, so that the best layer can be asked for."""
+
+    name: ClassVar[str]
+
+    @property
+    def metrics(self) -> tuple[str, ...]: ...
+
+    @property
+    def profiles(self) -> tuple[str, ...]: ...
+
+    def describe(self) -> str:
+        """Its settings, in the words of a plan."""
+
+    def seconds(self, n: int, coordinates: int, n_classes: int) -> float:
+        """Roughly, for ``n`` points on one core of a machine of 2024."""
+
+    def rows(
+        self, sample: LabelledPoints, others: Mapping[str, LabelledPoints], rng: np.random.Generator
+    ) -> Iterator[Row]:
+        """The numbers of a sample; ``others`` are the kinds of the same layer and classes."""
+
+
+def score_rows(
+    metric: str,
+    scores: np.ndarray,
+    sample: LabelledPoints,
+    *,
+    chance: float,
+    ceiling: float = 1.0,
+    share: bool = True,
+    flag: str = "",
+) -> Iterator[Row]:
+    """Of a score an example: its average over classes, that of each class and of each half; of a share of right answers
+    an interval."""
+    per_class, n = class_averages(scores, sample.labels), len(scores)
+    common = {"n": len(per_class), "flag": flag}
+    yield common | {"metric": metric, "value": per_class.mean(), "stderr": standard_error(per_class)}
+    yield from _reference_rows(metric, common, chance, ceiling)
+    if share:
+        yield from _interval_rows(metric, common, float(scores.mean()), n)
+    for number, half in enumerate(sample.halves, 1):
+        value = class_averages(scores[half], sample.labels[half]).mean()
+        yield common | {"metric": f"{metric}_half{number}", "value": value}
+    sizes = np.bincount(sample.labels)
+    spreads = np.sqrt(np.maximum(class_averages(scores**2, sample.labels) - per_class**2, 0) / sizes)
+    for name, value, error, size in zip(sample.classes, per_class, spreads, sizes, strict=True):
+        yield {"manifold": name, "metric": metric, "value": value, "stderr": error, "n": size, "flag": flag}
+
+
+def _reference_rows(metric: str, common: Row, chance: float, ceiling: float) -> Iterator[Row]:
+    yield common | {"metric": f"{metric}_chance", "value": chance}
+    if np.isfinite(ceiling):
+        yield common | {"metric": f"{metric}_ceiling", "value": ceiling}
+
+
+def _interval_rows(metric: str, common: Row, share: float, n: int) -> Iterator[Row]:
+    low, high = wilson_interval(share, n)
+    yield common | {"metric": f"{metric}_ci_low", "value": low}
+    yield common | {"metric": f"{metric}_ci_high", "value": high}
+
+
+def nothing(metrics: Sequence[str], flag: str) -> Iterator[Row]:
+    """NaN, and why."""
+    for metric in metrics:
+        yield {"metric": metric, "value": np.nan, "n": 0, "flag": flag}
+
+
+def _too_few(sample: LabelledPoints, folds: int) -> str:
+    smallest = int(np.bincount(sample.labels).min())
+    return f"fewer_than_{folds}_folds:{smallest}" if smallest < folds else ""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Accuracy of a linear classifier on the folds it has not seen, and on the other kinds: ``transfer_accuracy`` of a kind,
+    with the kind it was trained on in the settings, always on images that the classifier has not seen."""
+
+    folds: int = 5
+
+    name: ClassVar[str] = "probe"
+    metrics = ("probe_accuracy",)
+    profiles = metrics
+
+    def describe(self) -> str:
+        return f"linear probes, {self.folds} folds"
+
+    def seconds(self, n: int, coordinates: int, n_classes: int) -> float:
+        return 1e-8 * self.folds * n * coordinates * n_classes
+
+    def rows(
+        self, sample: LabelledPoints, others: Mapping[str, LabelledPoints], rng: np.random.Generator
+    ) -> Iterator[Row]:
+        if flag := _too_few(sample, self.folds):
+            yield from nothing(self.metrics, flag)
+            return
+        probe = sample.probe(self.folds, rng)
+        flag = _probe_flag(probe, sample)
+        right = (probe.predicted == sample.labels).astype(float)
+        yield from score_rows("probe_accuracy", right, sample, chance=1 / sample.n_classes, flag=flag)
+        exponents = np.log10(probe.regularization)
+        yield {"metric": "probe_regularization", "value": 10 ** exponents.mean(), "n": self.folds, "flag": flag}
+        classifiers = sample.classifiers(probe) if others else []
+        for kind, other in others.items():
+            scores = sample.transfer(probe, classifiers, other)
+            for row in score_rows("transfer_accuracy", scores, other, chance=1 / other.n_classes, flag=flag):
+                yield {"kind": kind} | row
+
+
+def _probe_flag(probe: LinearProbe, sample: LabelledPoints) -> str:
+    stopped, constant = int(np.count_nonzero(~probe.converged)), sample.moments.n_constant
+    flags = {
+        f"not_converged:{stopped}": stopped,
+        f"constant_features:{constant}": constant,
+        "standardised_over_all": sample.streamed,
+    }
+    return ";".join(flag for flag, holds in flags.items() if holds)
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Purity of the nearest neighbour and of as many neighbours as a class has other examples; of other numbers as well."""
+
+    also: tuple[int, ...] = ()
+
+    name: ClassVar[str] = "neighbours"
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ("knn_purity_1", "knn_purity_class", *(f"knn_purity_{k}" for k in self.also))
+
+    @property
+    def profiles(self) -> tuple[str, ...]:
+        return self.metrics
+
+    def describe(self) -> str:
+        return "purity of " + ", ".join(["1", *map(str, self.also), "n_c - 1"]) + " neighbours"
+
+    def seconds(self, n: int, coordinates: int, n_classes: int) -> float:
+        return 1e-10 * n**2 * coordinates
+
+    def rows(
+        self, sample: LabelledPoints, others: Mapping[str, LabelledPoints], rng: np.random.Generator
+    ) -> Iterator[Row]:
+        n = len(sample.labels)
+        sizes = dict(zip(self.metrics, (1, int(np.bincount(sample.labels).min()) - 1, *self.also), strict=True))
+        within = {metric: k for metric, k in sizes.items() if k < n}
+        for metric, purity in zip(
+            within, neighbour_purity(sample.points, sample.labels, tuple(within.values())), strict=True
+        ):
+            yield from score_rows(
+                metric, purity.scores, sample, chance=purity.chance, ceiling=purity.ceiling, share=purity.k == 1
+            )
+        for metric in sizes.keys() - within.keys():
+            yield from nothing([metric], f"k_not_below_examples:{n}")
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Normalised mutual information of k-means clusters with the classes, g, averaged over seeds."""
+
+    seeds: int = 3
+
+    name: ClassVar[str] = "clusters"
+    metrics = ("kmeans_nmi",)
+    profiles = metrics
+
+    def describe(self) -> str:
+        return f"k-means from {self.seeds} seeds"
+
+    def seconds(self, n: int, coordinates: int, n_classes: int) -> float:
+        return 4e-9 * self.seeds * n * coordinates * n_classes
+
+    def rows(
+        self, sample: LabelledPoints, others: Mapping[str, LabelledPoints], rng: np.random.Generator
+    ) -> Iterator[Row]:
+        whole = cluster_agreement(sample.points, sample.labels, self.seeds, rng=rng)
+        common = {"n": sample.n_classes, "flag": "" if whole.converged else "not_converged"}
+        error = standard_error(whole.per_class)
+        yield common | {"metric": "kmeans_nmi", "value": whole.value, "stderr": error}
+        yield from _reference_rows("kmeans_nmi", common, whole.chance, 1.0)
+        spread = standard_error(whole.values)
+        yield common | {"metric": "kmeans_nmi_stderr_seeds", "value": spread, "n": self.seeds}
+        for number, half in enumerate(sample.halves, 1):
+            part = cluster_agreement(sample.points[half], sample.labels[half], max(1, (self.seeds + 1) // 2), rng=rng)
+            yield common | {"metric": f"kmeans_nmi_half{number}", "value": part.value}
+        for name, value in zip(sample.classes, whole.per_class, strict=True):
+            yield {"manifold": name, "metric": "kmeans_nmi", "value": value, "n": self.seeds, "flag": common["flag"]}
+
+
+@dataclass(frozen=True)
+class Means:
+    """Accuracy of the nearest class mean, and the variance between classes over that within them."""
+
+    folds: int = 5
+
+    name: ClassVar[str] = "means"
+    metrics = ("nearest_mean_accuracy", "fisher_ratio")
+    profiles = metrics
+
+    def describe(self) -> str:
+        return f"nearest class means, {self.folds} folds"
+
+    def seconds(self, n: int, coordinates: int, n_classes: int) -> float:
+        return 1e-9 * n * coordinates * n_classes
+
+    def rows(
+        self, sample: LabelledPoints, others: Mapping[str, LabelledPoints], rng: np.random.Generator
+    ) -> Iterator[Row]:
+        if flag := _too_few(sample, self.folds):
+            yield from nothing(self.metrics[:1], flag)
+        else:
+            scores = nearest_mean_scores(sample.points, sample.labels, self.folds, rng=rng)
+            yield from score_rows(self.metrics[0], scores, sample, chance=1 / sample.n_classes)
+        parts = fisher_ratio(sample.points, sample.labels)
+        if not np.isfinite(parts).all():
+            yield from nothing(self.metrics[1:], "no_variance_within_classes")
+            return
+        common = {"n": sample.n_classes}
+        yield common | {"metric": "fisher_ratio", "value": parts.mean(), "stderr": standard_error(parts)}
+        yield from _reference_rows("fisher_ratio", common, 1.0, np.inf)
+        for number, half in enumerate(sample.halves, 1):
+            value = fisher_ratio(sample.points[half], sample.labels[half]).mean()
+            yield common | {"metric": f"fisher_ratio_half{number}", "value": value}
+        for name, value, size in zip(sample.classes, parts, np.bincount(sample.labels), strict=True):
+            yield common | {"manifold": name, "metric": "fisher_ratio", "value": value, "n": size}
+
+
+@dataclass(frozen=True)
+class HardMargins:
+    """Share of the classes that a hyperplane tells from the rest, and of the pairs that one tells apart, with margins."""
+
+    pairs: int = 500
+
+    name: ClassVar[str] = "margins"
+    metrics = ("separable_ovr", "margin_ovr", "separable_pairs", "margin_pairs")
+    profiles = ("margin_ovr",)
+
+    def describe(self) -> str:
+        return f"hard margins, one class against the rest and {self.pairs} pairs at most"
+
+    def seconds(self, n: int, coordinates: int, n_classes: int) -> float:
+        return 1e-5 * n * n_classes + 2e-3 * min(self.pairs, n_classes**2 / 2)
+
+    def rows(
+        self, sample: LabelledPoints, others: Mapping[str, LabelledPoints], rng: np.random.Generator
+    ) -> Iterator[Row]:
+        rest = one_versus_rest(sample.points, sample.labels)
+        yield from _margin_rows("ovr", rest)
+        yield from _margin_rows("pairs", pairs_of_classes(sample.points, sample.labels, self.pairs, rng=rng))
+        for name, separable, margin in zip(sample.classes, rest.separable, rest.margin, strict=True):
+            yield {"manifold": name, "metric": "separable_ovr", "value": float(separable), "n": 1}
+            yield {"manifold": name, "metric": "margin_ovr", "value": margin, "n": 1}
+
+
+def _margin_rows(problems: str, solved: Margins) -> Iterator[Row]:
+    unproved = int(np.count_nonzero(~solved.certified))
+    common = {"n": len(solved.margin), "flag": f"uncertified:{unproved}" if unproved else ""}
+    shares = solved.separable.astype(float)
+    yield common | {"metric": f"separable_{problems}", "value": shares.mean(), "stderr": standard_error(shares)}
+    yield from _interval_rows(f"separable_{problems}", common, float(shares.mean()), len(shares))
+    yield common | {
+        "metric": f"margin_{problems}",
+        "value": solved.margin.mean(),
+        "stderr": standard_error(solved.margin),
+    }
+    yield common | {"metric": f"margin_{problems}_residual", "value": solved.residual.max()}
+
+
+MEASURES = ("probe", "neighbours", "clusters", "means", "margins")
