@@ -1,7 +1,11 @@
 """The dependency rule, in fresh interpreters: imports point down."""
 
+import ast
+import importlib
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -42,3 +46,70 @@ def test_only_activations_reads_hdf5_and_only_plots_draws():
     assert not loaded & {"h5py", "seaborn", "matplotlib"}
     assert "h5py" in modules_after("import manigeo.activations")
     assert "seaborn" in modules_after("import manigeo.plots")
+
+
+# lowest first; a folder is one room, and rooms in one line do not import each other
+LEVELS = {
+    "manigeo": """
+        errors kinds
+        randomness vocabulary storage
+        manifolds
+        inputs
+        capacity
+        separability dimension weights correlation
+        activations results
+        runs
+        execution
+        layerwise
+        localization
+        text plots
+        report
+        cli
+    """,
+    "manigeo_extract": """
+        batches machine resolve
+        data devices models
+        recording
+        files
+        training
+        interventions
+        gradients weights
+        opening
+    """,
+}
+
+
+def imported_rooms(package: str) -> Iterator[tuple[str, str, str]]:
+    """Room, other room of the same package that it imports, and the file; imports inside functions as well."""
+    root = Path(importlib.import_module(package).__file__).parent
+    for path in root.rglob("*.py"):
+        room = path.relative_to(root).parts[0].removesuffix(".py")
+        for node in ast.walk(ast.parse(path.read_text())):
+            modules = [node.module] if isinstance(node, ast.ImportFrom) else []
+            modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for module in filter(None, modules):
+                top, *rest = module.split(".")
+                if top == package and rest and rest[0] != room:
+                    yield room, rest[0], str(path.relative_to(root))
+
+
+@pytest.mark.parametrize("package", LEVELS)
+def test_imports_point_down_from_room_to_room(package):
+    level = {room: number for number, line in enumerate(LEVELS[package].split("\n")) for room in line.split()}
+    inside = [found for found in imported_rooms(package) if found[0] not in ("__init__", "__main__")]
+    assert not {(room, other, path) for room, other, path in inside if level[room] <= level[other]}
+    assert len(inside) > 20
+
+
+@pytest.mark.parametrize(("package", "most"), [("manigeo", 13), ("manigeo_extract", 6)])
+def test_few_files_lie_outside_the_rooms(package, most):
+    root = Path(importlib.import_module(package).__file__).parent
+    assert len(list(root.glob("*.py"))) <= most
+
+
+def test_a_module_can_be_imported_under_its_earlier_name():
+    code = (
+        "from manigeo_extract.recorder import Recorder as a; from manigeo_extract import Recorder as b; print(a is b)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "True\n"

@@ -3,7 +3,7 @@ import torch
 from mine import make_data, make_net
 from torch.utils.data import DataLoader, TensorDataset
 
-from manigeo_extract.training.recorder import Recorder
+from manigeo_extract import Recorder
 
 torch.manual_seed(0)
 images, labels = make_data()["train"].tensors

@@ -1,0 +1,1 @@
+"""Execution of long work: workers, pipelines of commands, grids of training runs."""

@@ -1,0 +1,1 @@
+"""Storage: files that appear when they are whole, locks, and commits."""

@@ -1,0 +1,1 @@
+"""Model files of every kind, read safely: checkpoints, state dicts of other programs, exported networks."""

@@ -168,8 +168,8 @@ def train(
     Writes the folder that :mod:`manigeo_extract.training.recorder` describes. ``arch``, ``arch_args`` and ``permutation``
     say what the model and the labels are; they go into the checkpoints. ``start`` says where weights that are to be
     fine-tuned are from (:mod:`manigeo_extract.training.finetuning`); it goes into ``run.json``. ``progress`` is called
-    with epoch, training loss and scores when an epoch is on disk; without it a bar is shown, on a terminal only. With ``resume``
-    a run continues after its last whole epoch, and one that has none starts.
+    with epoch, training loss and scores when an epoch is on disk; without it a bar is shown, on a terminal only. With
+    ``resume`` a run continues after its last whole epoch, and one that has none starts.
 
     Raises, before anything is written, :class:`~manigeo.errors.UsageError` when the folder holds another run, or one
     with other settings, when the device is not there, and when the network does not give an output for each class;

@@ -1,0 +1,1 @@
+"""Movement of the layers over a run, and beside the generalization of many runs."""

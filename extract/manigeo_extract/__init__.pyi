@@ -1,0 +1,10 @@
+from .data.datasets import Permutation as Permutation
+from .data.datasets import load_data as load_data
+from .data.datasets import permute_labels as permute_labels
+from .files.checkpoints import load_checkpoint as load_checkpoint
+from .recording.hooks import record_layers as record_layers
+from .recording.layers import list_layers as list_layers
+from .training.evaluation import evaluate as evaluate
+from .training.recorder import Recorder as Recorder
+from .training.trainer import train as train
+from .weights.trajectory import WeightMonitor as WeightMonitor
