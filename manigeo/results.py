@@ -3,19 +3,25 @@
 Every analysis writes these columns, so that tables concatenate, join and plot without code. ``manifold`` is empty for the
 aggregate over manifolds; ``flag`` names why a value is NaN, or what an aggregate leaves out; ``settings`` is JSON; ``n``
 is how many things were averaged (manifolds for an aggregate, draws for one manifold).
+
+What a number is of is known by content: ``fingerprint`` is that of its activations, or the SHA-256 of its checkpoint. Where
+they are known, the settings name the run (``run_id``) and the checkpoint that the activations are of
+(``checkpoint_sha256``), :data:`IDENTITY`; these set nothing, so that :func:`bare_settings` leaves them out.
 """
 
+import csv
 import glob
 import importlib.util
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
-from manigeo.errors import InputError, UsageError, one_line
+from manigeo.errors import InputError, UsageError, one_line, shorten
 from manigeo.manifolds import KINDS
 from manigeo.storage.files import check_target, whole_file
 
@@ -35,6 +41,7 @@ COLUMNS = (
     "settings",
     "fingerprint",
 )
+IDENTITY = ("run_id", "checkpoint_sha256")
 _TEXT = ("run", "checkpoint", "layer", "kind", "manifold", "metric", "flag", "settings", "fingerprint")
 _NUMERIC = tuple(column for column in COLUMNS if column not in _TEXT)
 
@@ -49,22 +56,104 @@ _WRITERS: dict[str, Callable[[pd.DataFrame, Path], object]] = {
     ".json": lambda table, path: path.write_text(as_json(table)),
     ".parquet": lambda table, path: table.to_parquet(path, index=False),
 }
-_READERS: dict[str, Callable[[str], pd.DataFrame]] = {
+
+
+class _DamagedError(ValueError):
+    """A table that is not as it was written, with the line."""
+
+
+def _read_csv(path: str) -> pd.DataFrame:
+    _check_lines(path)
     # only an empty number is missing: a class may be called "NA"
-    ".csv": lambda path: pd.read_csv(
-        path,
-        dtype=dict.fromkeys(_TEXT, str),
-        keep_default_na=False,
-        na_values={column: [""] for column in _NUMERIC},
-    ),
-    ".json": lambda path: pd.DataFrame(json.loads(Path(path).read_text())),
+    empty = {column: [""] for column in _NUMERIC}
+    return pd.read_csv(path, dtype=dict.fromkeys(_TEXT, str), keep_default_na=False, na_values=empty)
+
+
+def _check_lines(path: str) -> None:
+    """Looks for the first line that is cut short, too long, has text in place of a number, or settings cut apart."""
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        lines = csv.reader(file)
+        header = next(lines, [])
+        if not set(COLUMNS) <= set(header):
+            return  # which is said of the table as a whole
+        numeric = [(place, name) for place, name in enumerate(header) if name in _NUMERIC]
+        settings, seen = header.index("settings"), set()
+        for line in filter(None, lines):
+            if len(line) != len(header):
+                raise _DamagedError(f"line {lines.line_num} has {len(line)} fields, expected {len(header)}")
+            for place, name in numeric:
+                if line[place]:
+                    _check_number(line[place], f"line {lines.line_num}: {name}")
+            if line[settings] not in seen:
+                _check_settings(line[settings], f"line {lines.line_num}: settings")
+                seen.add(line[settings])
+
+
+def _check_number(text: str, what: str) -> None:
+    try:
+        float(text)
+    except ValueError:
+        raise _DamagedError(f"{what} is {shorten(repr(text), 40)}, expected a number") from None
+
+
+def _check_settings(text: str, what: str) -> None:
+    """Those of another program may be any text, but not an object that does not end as it began."""
+    if text.startswith("{"):
+        try:
+            json.loads(text)
+        except ValueError as error:
+            raise _DamagedError(f"{what} are no JSON: {one_line(error)}") from None
+        except RecursionError:
+            pass  # said of the table as a whole
+
+
+def _read_json(path: str) -> pd.DataFrame:
+    records = json.loads(Path(path).read_text())
+    for number, record in enumerate(records, 1):
+        if missing := [column for column in COLUMNS if column not in record]:
+            raise _DamagedError(f"record {number} has no {', '.join(missing)}")
+    return pd.DataFrame(records, columns=None if records else list(COLUMNS))
+
+
+_READERS: dict[str, Callable[[str], pd.DataFrame]] = {
+    ".csv": _read_csv,
+    ".json": _read_json,
     ".parquet": lambda path: pd.read_parquet(path),
 }
 
 
-def as_table(rows: Sequence[dict[str, object]]) -> pd.DataFrame:
-    """Rows as a results table: all columns, in order, text columns empty where nothing was said."""
-    return _typed(pd.DataFrame(rows).reindex(columns=list(COLUMNS)))
+def as_table(rows: Sequence[Mapping[str, object]]) -> pd.DataFrame:
+    """Rows as a results table: all columns, in order, text columns empty where nothing was said; what a row knows of
+    :data:`IDENTITY` goes into its settings.
+
+    >>> as_table([{"metric": "capacity", "value": 0.2, "settings": '{"seed": 0}', "run_id": "3f"}])["settings"].item()
+    '{"run_id": "3f", "seed": 0}'
+    """
+    texts = {key: _identified(*key) for key in {_said(row) for row in rows}}
+    settings = [texts[_said(row)] for row in rows]
+    return _typed(pd.DataFrame(rows).reindex(columns=list(COLUMNS)).assign(settings=settings))
+
+
+def _said(row: Mapping[str, object]) -> tuple[object, ...]:
+    return (row.get("settings"), *(row.get(name) or None for name in IDENTITY))
+
+
+def _identified(settings: object, *identity: object) -> object:
+    known = {name: value for name, value in zip(IDENTITY, identity, strict=True) if value}
+    return json.dumps(json.loads(str(settings or "{}")) | known, sort_keys=True) if known else settings
+
+
+@cache
+def bare_settings(text: str) -> str:
+    """What sets the numbers of a row, without what they are of; of another program's the whole.
+
+    >>> bare_settings('{"run_id": "3f", "seed": 0}')
+    '{"seed": 0}'
+    """
+    found = _parsed(text)
+    if not set(IDENTITY) & set(found):
+        return text
+    return json.dumps({name: value for name, value in found.items() if name not in IDENTITY}, sort_keys=True)
 
 
 def join_results(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -137,15 +226,45 @@ def write_results(table: pd.DataFrame, path: str | os.PathLike[str], force: bool
 
 
 def read_results(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> pd.DataFrame:
-    """The results tables at ``paths`` (file names or globs), one below the other.
+    """The results tables at ``paths`` (file names, or globs where there is no file of that name), one below the other.
 
-    Raises :class:`~manigeo.errors.InputError` where nothing matches or a file is no results table.
+    Where several runs bear one name, ``run`` is that name with the beginning of each run's identity: ``run@3f2a91``.
+
+    Raises :class:`~manigeo.errors.InputError` where nothing matches or a file is no results table, with the line that is
+    damaged or cut short.
     """
     patterns = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-    files = [name for pattern in patterns for name in sorted(glob.glob(os.fspath(pattern))) or [os.fspath(pattern)]]
+    files = [name for pattern in patterns for name in named_files(pattern)]
     if not files:
         raise InputError("no results were named")
-    return pd.concat([_read_one(name) for name in files], ignore_index=True)
+    return runs_apart(pd.concat([_read_one(name) for name in files], ignore_index=True))
+
+
+def named_files(pattern: str | os.PathLike[str]) -> list[str]:
+    """The file of this name, else those that match it as a glob, else the name, for a message about it."""
+    name = os.fspath(pattern)
+    return [name] if os.path.exists(name) else sorted(glob.glob(name)) or [name]
+
+
+def identities(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with ``run_id`` and ``checkpoint_sha256`` as columns; rows that do not say theirs have those of other rows
+    with their fingerprint, and None where there are none."""
+    full = with_settings(table, *IDENTITY)
+    for name in IDENTITY:
+        known = full[full[name].notna() & full["fingerprint"].ne("")].drop_duplicates("fingerprint")
+        full[name] = full[name].where(full[name].notna(), full["fingerprint"].map(known.set_index("fingerprint")[name]))
+        full[name] = full[name].astype(object).where(full[name].notna(), None)
+    return full
+
+
+def runs_apart(table: pd.DataFrame) -> pd.DataFrame:
+    """The table, in which two runs of one name stay two."""
+    if table["run"].nunique() == 0:
+        return table
+    full = identities(table)
+    several = full.groupby("run")["run_id"].transform("nunique") > 1
+    apart = several & full["run_id"].notna()
+    return table.assign(run=table["run"].where(~apart, table["run"] + "@" + full["run_id"].fillna("").str[:6]))
 
 
 def _read_one(name: str) -> pd.DataFrame:
@@ -158,6 +277,8 @@ def _read_one(name: str) -> pd.DataFrame:
         raise InputError(f"{name} does not exist; write it with manigeo capacity") from error
     except ImportError:
         raise
+    except _DamagedError as error:
+        raise InputError(f"{name} is not a results table as it was written: {error}; write it again") from error
     except Exception as error:  # a damaged file may raise anything
         raise InputError(f"{name} cannot be read as a results table: {one_line(error)}") from error
     missing = [column for column in COLUMNS if column not in table.columns]

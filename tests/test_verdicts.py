@@ -12,7 +12,7 @@ from manigeo.localization.evidence import METHODS, paired_layers
 from manigeo.localization.statement import describe_localization, localization_table
 from manigeo.plots import plot_localization
 from manigeo.results import as_table, read_results, with_settings, write_results
-from manigeo.runs import accuracy_in_tables, gate_accuracy, memorized_accuracy, result_files, run_tables
+from manigeo.runs import accuracy_in_tables, gate_accuracy, memorized_accuracy, run_tables
 from tests.command_line import done, run
 from tests.effects import assert_effect, share_error
 from tests.trained import planted_run
@@ -156,14 +156,15 @@ def analysed(tmp_path_factory):
 
 @pytest.mark.training
 def test_a_runs_tables_are_found_in_it_and_beside_it(analysed, tmp_path):
-    assert [path.name for path in result_files(analysed)] == ["rewind.csv"]
-    table = run_tables(analysed)
+    found = run_tables(analysed)
+    assert [table.path.name for table in found.tables] == ["rewind.csv"]
+    table = found.table
     assert set(table["run"]) == {"planted"}
     write_results(
         read_results(analysed.parent / "rewind.csv").assign(run="another"), analysed.parent / "other.csv", force=True
     )
-    pd.testing.assert_frame_equal(run_tables(analysed), table)
-    with pytest.raises(InputError, match="has no results: run manigeo capacity"):
+    pd.testing.assert_frame_equal(run_tables(analysed).table, table)  # by its identity it is the same, and stands once
+    with pytest.raises(InputError, match="no results tables in or beside"):
         run_tables(tmp_path)
     assert memorized_accuracy(analysed) is None  # its own loop recorded no accuracy on permuted labels
     reached = accuracy_in_tables(table)

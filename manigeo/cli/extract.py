@@ -141,7 +141,9 @@ def open_examples(checkpoint: "Checkpoint", request: dict[str, Any]) -> "tuple[D
     same_source = spec.partition(":")[0] == (checkpoint.data or "").partition(":")[0]  # the files may have moved
     data = load_data(spec, (checkpoint.data_args if same_source else {}) | request["data_args"])
     if labels := request["labels"] or _labels_beside(checkpoint, request):
-        return data, read_labels(labels, data)
+        examples = read_labels(labels, data)
+        _check_labels(labels, examples, checkpoint, data)
+        return data, examples
     _check_data(checkpoint, data, request)
     return data, permute_labels(data, _permutation(checkpoint, request))
 
@@ -155,6 +157,20 @@ def _labels_beside(checkpoint: "Checkpoint", request: dict[str, Any]) -> Path | 
         return None
     click.echo(f"note: labels of training from {labels.parent.name}/{labels.name}", err=True)
     return labels
+
+
+def _check_labels(labels: Path, examples: "pd.DataFrame", checkpoint: "Checkpoint", data: "DataSet") -> None:
+    """Labels given beside those that the checkpoint knows are the same, or are not those of its training."""
+    from manigeo_extract.data.datasets import Permutation, permute_labels
+
+    if checkpoint.permutation is None or checkpoint.data_fingerprint != data.fingerprint:
+        return
+    known = permute_labels(data, Permutation(**checkpoint.permutation))
+    if differing := int((known["train_label"] != examples["train_label"]).sum()):
+        raise InputError(
+            f"{labels} gives other labels than {checkpoint.path} was trained on for {differing} of {len(known)} examples "
+            "(those it leaves out count with their true label): leave --labels out, the checkpoint knows its permutation"
+        )
 
 
 def _check_data(checkpoint: "Checkpoint", data: "DataSet", request: dict[str, Any]) -> None:

@@ -284,10 +284,10 @@ def _carried_out(
 ) -> "pd.DataFrame":
     """The interventions, then the studies; what an earlier table holds is not done again."""
     from manigeo.cli.studies import study_part
-    from manigeo.results import Part, with_settings
+    from manigeo.results import Part, bare_settings, with_settings
 
     laboratory = open_laboratory(bench)
-    done = set() if earlier is None else set(zip(earlier["layer"], earlier["settings"], strict=True))
+    done = set() if earlier is None else set(zip(earlier["layer"], earlier["settings"].map(bare_settings), strict=True))
     if earlier is not None and set(earlier["fingerprint"]) - {laboratory.run.place["fingerprint"]}:
         raise InputError(f"{out} is of another network than {laboratory.run.directory}: give another --out, or --force")
     studied = set() if earlier is None else set(with_settings(earlier, "analysis")["analysis"])

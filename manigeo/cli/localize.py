@@ -27,16 +27,18 @@ def localize_command(
     """
     from manigeo.localization.statement import describe_localization, localization_table
     from manigeo.results import as_json as to_json
-    from manigeo.results import check_results_path, read_results, write_results
-    from manigeo.runs import accuracy_in_tables, gate_accuracy, memorized_accuracy, run_tables
+    from manigeo.results import check_results_path, write_results
+    from manigeo.runs import accuracy_in_tables, find_tables, gate_accuracy, memorized_accuracy, run_tables
 
     check_results_path(out, force)
     folders, files = [path for path in runs if path.is_dir()], [path for path in runs if not path.is_dir()]
-    tables = {str(folder): run_tables(folder) for folder in folders}
-    gates = {str(folder): gate_accuracy(memorized_accuracy(folder), tables[str(folder)]) for folder in folders}
+    found_in = {str(folder): run_tables(folder) for folder in folders}
+    gates = {run: gate_accuracy(memorized_accuracy(run), found.table) for run, found in found_in.items()}
     if files:
-        table = read_results(files)
-        tables["tables"], gates["tables"] = table, accuracy_in_tables(table)
+        found_in["tables"] = find_tables(files)
+        gates["tables"] = accuracy_in_tables(found_in["tables"].table)
+    options.tell_left_out(*found_in.values())
+    tables = {run: found.table for run, found in found_in.items()}
     found = localization_table(tables, gates, n_resamples=resamples, seed=seed)
     write_results(found, out, force)
     click.echo(to_json(found) if as_json else describe_localization(found))

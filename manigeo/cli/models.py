@@ -73,10 +73,13 @@ def describe_model(
     path: Path | None, checkpoint: "Checkpoint", network: "Network", request: dict[str, Any]
 ) -> dict[str, Any]:
     """What a file of activations says of the model: the file, what was taken from it, and how."""
-    in_run = path is not None and path.parent.name == "checkpoints"
+    from manigeo.runs import run_of
+
+    run = None if path is None else run_of(path)
     return {
         "model": None if path is None else str(path),
-        "run": path.resolve().parent.parent.name if path is not None and in_run else "",
+        "run": run.name if run else "",
+        "run_id": checkpoint.run_id,
         "checkpoint": "init" if path is None or network.weights == "init" else path.stem,
         "checkpoint_sha256": checkpoint.sha256,
         "epoch": checkpoint.epoch,

@@ -1,14 +1,18 @@
 """Options that several commands share."""
 
 import json
+import os
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from manigeo.errors import shorten
+
+if TYPE_CHECKING:
+    from manigeo.runs import Found
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -158,3 +162,9 @@ arch_options = several(
     click.option("--arch-arg", "arch_args", multiple=True, callback=pair, metavar="KEY=VALUE",
                  help="An option of the network, e.g. depth=6; may be repeated."),
 )  # fmt: skip
+
+
+def tell_left_out(*found: "Found") -> None:
+    """What of the tables in and beside a folder does not belong to it, or cannot be read, and why: on stderr."""
+    for path, why in dict(item for one in found for item in one.left_out.items()).items():
+        click.echo(f"left out: {os.path.relpath(path)}: {why}", err=True)

@@ -49,10 +49,13 @@ FIGURE_LINES = {
 def plot_command(results: tuple[str, ...], figure: str | None, out: Path | None, dpi: int, force: bool) -> None:
     """Draw figures from RESULTS, tables of manigeo capacity, e.g. of the best and of the last epoch, or of others."""
     from manigeo.plots import FIGURES, figures_of, save_figure
-    from manigeo.results import read_results
+    from manigeo.results import named_files
+    from manigeo.runs import find_tables
     from manigeo.storage.files import check_target
 
-    table = read_results(results)
+    found = find_tables([name for pattern in results for name in named_files(pattern)])
+    options.tell_left_out(found)
+    table = found.table
     names = [figure] if figure else figures_of(table) or ["geometry"]
     paths = {name: out or Path(f"{name}.png") for name in (names[:1] if out else names)}
     for path in paths.values():

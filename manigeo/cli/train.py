@@ -91,12 +91,13 @@ def train_command(out: Path, device: str, resume: bool, dry_run: bool, force: bo
 
     Defaults to an mlp on glyphs with half of the labels permuted. With --from-checkpoint, to the network of the checkpoint.
     """
+    from manigeo.runs import RunFolder
     from manigeo_extract.data.datasets import describe
     from manigeo_extract.training.trainer import seconds_of_training, train
 
     if resume and force:
         raise UsageError("--resume continues a run and --force replaces it: give one of them")
-    if (out / "run.json").exists() and not (resume or force or dry_run):
+    if RunFolder(out).exists and not (resume or force or dry_run):
         raise UsageError(f"{out} holds a run already: --resume continues it, --force replaces it")
     t = open_training(**request)
     seconds = seconds_of_training(t.network, t.dataset, t.examples, t.plan, device)
@@ -106,6 +107,8 @@ def train_command(out: Path, device: str, resume: bool, dry_run: bool, force: bo
     )
     if dry_run:
         return
+    if force:
+        _set_aside(out)
     try:
         scores = train(
             t.network, t.dataset, t.examples, t.plan, out, arch=t.arch, arch_args=t.arch_args, permutation=t.permutation,
@@ -116,6 +119,22 @@ def train_command(out: Path, device: str, resume: bool, dry_run: bool, force: bo
         raise
     click.echo(describe_scores(scores))
     click.echo(f"next: manigeo extract --model {out / 'checkpoints' / 'last.pt'}")
+
+
+def _set_aside(out: Path) -> None:
+    """Results of the training that is to be replaced: those in its folder are moved, those beside it are named."""
+    from manigeo.runs import RunFolder, set_aside, tables_beside
+
+    beside = tables_beside(RunFolder(out))
+    void, place = set_aside(RunFolder(out))
+    if void:
+        click.echo(f"note: void, since they are of the training that is replaced: {_listed(void)} -> {place}", err=True)
+    if beside:
+        click.echo(f"note: of the training that is replaced, and left out from now on: {_listed(beside)}", err=True)
+
+
+def _listed(paths: "list[Path]") -> str:
+    return ", ".join(path.name for path in paths)
 
 
 @dataclass(frozen=True)

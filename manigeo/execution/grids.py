@@ -32,7 +32,7 @@ import pandas as pd
 
 from manigeo.errors import InputError, UsageError
 from manigeo.results import as_table
-from manigeo.runs import run_tables
+from manigeo.runs import RunFolder, run_tables
 
 EXAMPLES = resources.files("manigeo.execution") / "examples"
 _TABLES = ("train", "grid", "analyze")
@@ -144,7 +144,7 @@ def sweep_results(folder: Path, cells: Sequence[Cell]) -> pd.DataFrame:
     tables = []
     for cell in cells:
         try:
-            tables.append(run_tables(folder / cell.name).assign(run=cell.name))
+            tables.append(run_tables(folder / cell.name).table.assign(run=cell.name))
         except InputError:
             continue
     return pd.concat(tables, ignore_index=True) if tables else as_table([])
@@ -162,8 +162,8 @@ def cells_table(folder: Path, cells: Sequence[Cell], notes: Mapping[str, Mapping
 
 def _accuracies(run: Path) -> dict[str, float]:
     try:
-        scores = pd.read_csv(run / "metrics.csv").pivot(index="epoch", columns="kind", values="accuracy")
-    except (OSError, ValueError, KeyError):
+        scores = RunFolder(run).metrics().pivot(index="epoch", columns="kind", values="accuracy")
+    except (InputError, ValueError):
         return {}
     last = scores.iloc[-1].to_dict()
     if "validation" not in scores:

@@ -18,6 +18,7 @@ from manigeo.activations import HELD_BYTES, Activations
 from manigeo.errors import UsageError
 from manigeo.execution.workers import Processes, Workers
 from manigeo.manifolds import ALL_KINDS, KINDS, classes_of, matched_size
+from manigeo.results import bare_settings
 
 Row = dict[str, Any]
 
@@ -51,6 +52,8 @@ def row_place(acts: Activations, layer: str, kind: str) -> Row:
     """Where a number belongs: the columns that all rows of a layer and kind share."""
     return {
         "run": acts.provenance.get("run", ""),
+        "run_id": acts.provenance.get("run_id"),
+        "checkpoint_sha256": acts.provenance.get("checkpoint_sha256"),
         "checkpoint": acts.provenance.get("checkpoint", ""),
         "epoch": acts.provenance.get("epoch"),
         "layer": layer,
@@ -139,9 +142,10 @@ def finished(table: pd.DataFrame, path: str, fingerprint: str, origins: Mapping[
 
     Raises :class:`~manigeo.errors.UsageError` where the table is of other activations or settings.
     """
-    if set(table["fingerprint"]) - {fingerprint} or set(table["settings"]) - set(origins):
+    settings_of = table["settings"].map(bare_settings)
+    if set(table["fingerprint"]) - {fingerprint} or set(settings_of) - set(origins):
         raise UsageError(f"the table is not of {path} with these settings: give another --out, or --force")
-    places = zip(table["layer"], table["kind"], table["settings"], strict=True)
+    places = zip(table["layer"], table["kind"], settings_of, strict=True)
     return {Task(layer, origins[settings][1] or kind, origins[settings][0]) for layer, kind, settings in set(places)}
 
 

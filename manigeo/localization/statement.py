@@ -42,8 +42,9 @@ def localization_table(
     common = {"analysis": "localize", "resamples": n_resamples, "seed": seed}
     rows = [_gate_row(run, gates[run]) | {"settings": json.dumps(common)} for run in runs]
     memorized = [run for run in runs if (gates[run] or 0.0) >= GATE]
+    of = {"run_id": ",".join(dict.fromkeys(one for run in runs for one in _identities(runs[run])))}
     if not memorized:
-        return as_table(rows)
+        return as_table([of | row for row in rows])
     found: dict[str, tuple[tuple[str, ...], Localization]] = {}
     for name, method in METHODS.items():
         curves = [curve for run in memorized if (curve := method.read(runs[run])) is not None]
@@ -62,7 +63,11 @@ def localization_table(
         settings = {"settings": json.dumps(common | {"method": one, "other": other})}
         estimate = agreement(a, b, paired_layers(its, theirs))
         rows += [settings | row for row in _with_interval({"metric": "agreement"}, estimate)]
-    return as_table(rows)
+    return as_table([of | row for row in rows])
+
+
+def _identities(table: pd.DataFrame) -> list[str]:
+    return list(with_settings(table, "run_id")["run_id"].dropna().unique())
 
 
 def _gate_row(run: str, gate: float | None) -> Row:

@@ -7,8 +7,8 @@ import pandas as pd
 
 from manigeo.localization.statement import GATE
 from manigeo.manifolds import KINDS
-from manigeo.report.sources import RunFolder
-from manigeo.runs import gate_accuracy
+from manigeo.report.sources import DescribedRun
+from manigeo.runs import gate_accuracy, rows_of
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class Gate:
         return self.accuracy is not None and self.accuracy >= self.threshold
 
 
-def read_gate(run: RunFolder, table: pd.DataFrame) -> Gate | None:
+def read_gate(run: DescribedRun, table: pd.DataFrame) -> Gate | None:
     """None where nothing is known of it. ``table``: all results, for the checkpoints that they are of, and for the accuracy
     where the run has recorded none."""
-    of_run = table[table["run"] == run.name.rsplit("/", 1)[-1]]
+    of_run = rows_of(table, run.folder)
     if run.metrics is None or run.metrics.empty:
         accuracy = gate_accuracy(None, of_run)
         return None if accuracy is None else Gate(run.name, accuracy, float(of_run["epoch"].max()), None, (), ())

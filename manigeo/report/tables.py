@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from manigeo.manifolds import ALL_KINDS
+from manigeo.results import IDENTITY
 from manigeo.text.words import NOTHING, analysis_words, flags_words, measured, metric_words, number
 
 MOST_ROWS = 250  # of one measure; of all of them together:
@@ -80,7 +81,7 @@ def _expanded(aggregates: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 
 def settings_of(text: str) -> dict[str, str]:
-    """Settings of a row, each as text; of another program's, the whole.
+    """Settings of a row, each as text, without its identity; of another program's, the whole.
 
     >>> settings_of('{"analysis": "rewind", "k": 2, "to": null}'), settings_of("M=20")
     ({'analysis': 'rewind', 'k': '2', 'to': ''}, {'settings': 'M=20'})
@@ -89,7 +90,9 @@ def settings_of(text: str) -> dict[str, str]:
         found = json.loads(text or "{}")
     except ValueError:
         found = None
-    return {str(k): _plain(v) for k, v in found.items()} if isinstance(found, dict) else {"settings": text}
+    if not isinstance(found, dict):
+        return {"settings": text}
+    return {str(k): _plain(v) for k, v in found.items() if k not in IDENTITY}
 
 
 def _plain(value: object) -> str:

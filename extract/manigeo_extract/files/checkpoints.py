@@ -26,6 +26,7 @@ from manigeo_extract.recording.layers import unwrap
 
 FORMAT = "manigeo-checkpoint"
 FORMAT_VERSION = 1
+_LATER = {"run_id"}  # files of the first versions have none
 NOT_STORED = ("sha256", "path", "state_key", "module", "notes")
 
 
@@ -33,9 +34,10 @@ NOT_STORED = ("sha256", "path", "state_key", "module", "notes")
 class Checkpoint:
     """What a checkpoint file holds; of a foreign file only the weights, ``path`` and ``sha256`` are known.
 
-    ``permutation`` has the keys fraction, convention and seed; ``metrics`` is ``{kind: {"accuracy", "loss"}}``.
-    ``state_key`` is where in the file the weights stood (None: they are all of it), ``module`` the network where a
-    trusted file holds one, and ``notes`` say what was done to find them.
+    ``permutation`` has the keys fraction, convention and seed; ``metrics`` is ``{kind: {"accuracy", "loss"}}``;
+    ``run_id`` is the identity of the run that it is of (:mod:`manigeo.runs`). ``state_key`` is where in the file the
+    weights stood (None: they are all of it), ``module`` the network where a trusted file holds one, and ``notes`` say what
+    was done to find them.
     """
 
     state_dict: dict[str, Any]
@@ -50,6 +52,7 @@ class Checkpoint:
     permutation: dict[str, Any] | None = None
     metrics: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     seed: int | None = None
+    run_id: str | None = None
     manigeo_version: str | None = None
     state_key: str | None = None
     module: torch.nn.Module | None = None
@@ -76,6 +79,7 @@ def checkpoint_bytes(
     permutation: Any = None,
     metrics: Mapping[str, Mapping[str, Any]] | None = None,
     seed: int | None = None,
+    run_id: str | None = None,
 ) -> bytes:
     """The content of a checkpoint file.
 
@@ -96,6 +100,7 @@ def checkpoint_bytes(
             "permutation": plain(permutation),
             "metrics": plain(metrics or {}),
             "seed": plain(seed),
+            "run_id": run_id,
             "manigeo_version": __version__,
         }
     )
@@ -210,10 +215,10 @@ def _own_fields(content: Mapping[str, Any], path: str | os.PathLike[str]) -> dic
             f"{path}: has format version {version}, expected {FORMAT_VERSION}; use the manigeo that wrote it"
         )
     names = {field.name for field in dataclasses.fields(Checkpoint)} - set(NOT_STORED)
-    missing = sorted(names - set(content))
+    missing = sorted(names - set(content) - _LATER)
     if missing:
         raise InputError(f"{path}: is incomplete, without {', '.join(missing)}; write it again")
-    return {name: content[name] for name in names} | {"state_key": "state_dict"}
+    return {name: content[name] for name in names if name in content} | {"state_key": "state_dict"}
 
 
 def _found(content: Any, path: str | os.PathLike[str], *, state_key: str | None, ema: bool) -> dict[str, Any]:

@@ -11,6 +11,7 @@ It is written by :func:`manigeo_extract.training.trainer.train`, or by a :class:
 import json
 import os
 import platform
+import secrets
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import torch
 
 from manigeo import __version__
 from manigeo.errors import InputError, UsageError
+from manigeo.runs import RunFolder, set_aside
 from manigeo_extract.files.checkpoints import checkpoint_bytes, plain, write_whole
 from manigeo_extract.machine import this_machine
 
@@ -34,7 +36,8 @@ class Recorder:
     goes into every checkpoint, so that it can be opened without saying it again; all of it may be left out. ``epochs``
     are those whose checkpoints are kept besides the initial, the best and the last one: numbers, a range, or ``"all"``.
     ``best_by`` names the kind whose accuracy decides on ``best.pt``. ``notes`` are stored in ``run.json``, beside
-    versions and what of the machine decides on the last bits (:mod:`manigeo_extract.machine`).
+    versions and what of the machine decides on the last bits (:mod:`manigeo_extract.machine`). A run has an identity of its
+    own, ``run_id``, which is drawn where it is not given; all that is made of the run carries it (:mod:`manigeo.runs`).
 
     A folder that holds a run already is refused, unless it shall be continued (``resume``: a step at epoch e then
     replaces what was recorded from e on) or its files replaced (``overwrite``).
@@ -60,6 +63,7 @@ class Recorder:
         data_fingerprint: str | None = None,
         permutation: Any = None,
         seed: int | None = None,
+        run_id: str | None = None,
         epochs: Collection[int] | str = (),
         best_by: str = "validation",
         notes: Mapping[str, Any] | None = None,
@@ -68,7 +72,7 @@ class Recorder:
     ) -> None:
         if isinstance(epochs, str) and epochs != "all":
             raise UsageError(f'epochs must be numbers or "all", got {epochs!r}')
-        self.directory = Path(directory)
+        self.folder = RunFolder(Path(directory))
         self.epochs = epochs
         self.best_by = best_by
         self.settings: dict[str, Any] = plain(
@@ -83,26 +87,26 @@ class Recorder:
             }
         )
         self._prepare(resume, overwrite)
-        self.table = _read_metrics(self.metrics_path) if resume else _empty_table()
-        begun = self.run_path.exists() and self.metrics_path.exists()
-        if not (resume and begun):  # a first try that recorded nothing may have been another run
-            write_whole(self.run_path, _as_json({**_about(), **self.settings, **plain(notes or {})}))
+        metrics, description = self.folder.metrics_path, self.folder.description_path
+        self.table = _read_metrics(metrics) if resume else _empty_table()
+        if resume and description.exists() and metrics.exists():
+            self.run_id = self.folder.identity or None
+        else:  # a first try that recorded nothing may have been another run
+            self.run_id = run_id or secrets.token_hex(8)
+            about = {**_about(), "run_id": self.run_id, **self.settings, **plain(notes or {})}
+            write_whole(description, _as_json(about))
+
+    @property
+    def directory(self) -> Path:
+        return self.folder.path
 
     @property
     def checkpoints(self) -> Path:
-        return self.directory / "checkpoints"
+        return self.folder.checkpoints
 
     @property
     def metrics_path(self) -> Path:
-        return self.directory / "metrics.csv"
-
-    @property
-    def run_path(self) -> Path:
-        return self.directory / "run.json"
-
-    @property
-    def resume_path(self) -> Path:
-        return self.directory / "resume.pt"
+        return self.folder.metrics_path
 
     @property
     def best(self) -> tuple[int, float] | None:
@@ -118,10 +122,10 @@ class Recorder:
         self.rewind(epoch - 1)
         rows = [{"epoch": epoch, "kind": kind, **plain(values)} for kind, values in (metrics or {}).items()]
         self.table = _appended(self.table, rows)
-        content = checkpoint_bytes(model, epoch=epoch, metrics=metrics, **self.settings)
+        content = checkpoint_bytes(model, epoch=epoch, metrics=metrics, run_id=self.run_id, **self.settings)
         for name in self._due(epoch):
-            write_whole(self.checkpoints / f"{name}.pt", content)
-        write_whole(self.metrics_path, self.table.to_csv(index=False).encode())
+            write_whole(self.folder.checkpoint(name), content)
+        write_whole(self.folder.metrics_path, self.table.to_csv(index=False).encode())
 
     def rewind(self, epoch: int) -> None:
         """Forget the metrics of all epochs after ``epoch``."""
@@ -138,13 +142,15 @@ class Recorder:
     def _prepare(self, resume: bool, overwrite: bool) -> None:
         if overwrite and not resume:
             self._remove_run()
-        elif not resume and (self.run_path.exists() or self.metrics_path.exists()):
+        elif not resume and (self.folder.exists or self.folder.metrics_path.exists()):
             raise UsageError(f"{self.directory} holds a run already; resume it, overwrite it, or choose another folder")
         self.checkpoints.mkdir(parents=True, exist_ok=True)
 
     def _remove_run(self) -> None:
-        own = [self.run_path, self.metrics_path, self.resume_path, self.directory / "labels.csv"]
-        for path in [*own, *self.checkpoints.glob("*.pt")]:
+        run = self.folder
+        set_aside(run)
+        own = [run.description_path, run.metrics_path, run.resume_path, run.labels_path]
+        for path in [*own, *run.checkpoints.glob("*.pt")]:
             path.unlink(missing_ok=True)
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 from torch import Tensor, nn
 
 from manigeo.errors import InputError, UsageError
+from manigeo.runs import RunFolder, run_of
 from manigeo_extract.files.checkpoints import Checkpoint, load_checkpoint
 from manigeo_extract.files.foreign import fit_state
 from manigeo_extract.recording.layers import unwrap
@@ -77,9 +78,10 @@ class Run:
 def place_of(checkpoint: Checkpoint) -> dict[str, Any]:
     """The columns of the results table that say of which network a number is."""
     path = Path(checkpoint.path).resolve()
-    in_run = path.parent.name == "checkpoints"
+    run = run_of(path)
     return {
-        "run": (path.parent.parent if in_run else path.parent).name,
+        "run": run.name if run else path.parent.name,
+        "run_id": checkpoint.run_id,
         "checkpoint": path.stem,
         "epoch": checkpoint.epoch,
         "fingerprint": checkpoint.sha256,
@@ -89,17 +91,28 @@ def place_of(checkpoint: Checkpoint) -> dict[str, Any]:
 def run_snapshots(directory: PathLike) -> tuple[Snapshot, ...]:
     """The checkpoint files in a run's folder, by epoch: those of chosen epochs, the best and the last.
 
-    Raises :class:`~manigeo.errors.InputError` where there are none.
+    Raises :class:`~manigeo.errors.InputError` where there are none, or one of them is of another training.
     """
-    folder = Path(directory)
-    folder = folder / "checkpoints" if (folder / "checkpoints").is_dir() else folder
+    folder = RunFolder(Path(directory)).checkpoints
+    folder = folder if folder.is_dir() else Path(directory)
     named = [folder / f"{name}.pt" for name in ("best", "last") if (folder / f"{name}.pt").is_file()]
-    found = [Snapshot(p.stem, load_checkpoint(p).epoch, p) for p in [*sorted(folder.glob("epoch-*.pt")), *named]]
+    identity = RunFolder(Path(directory)).identity
+    found = [_snapshot(path, identity) for path in [*sorted(folder.glob("epoch-*.pt")), *named]]
     if not found:
         raise InputError(
             f"{directory} holds no checkpoints: give a folder of manigeo train or of a recorder, or checkpoint files"
         )
     return tuple(sorted(found, key=lambda s: -1 if s.epoch is None else s.epoch))
+
+
+def _snapshot(path: Path, identity: str) -> Snapshot:
+    checkpoint = load_checkpoint(path)
+    if identity and checkpoint.run_id and checkpoint.run_id != identity:
+        raise InputError(
+            f"{path} is of another training ({checkpoint.run_id[:6]}) than the folder it lies in ({identity[:6]}): "
+            "move it away, or train anew"
+        )
+    return Snapshot(path.stem, checkpoint.epoch, path)
 
 
 def find_snapshot(snapshots: Sequence[Snapshot], name: Name, directory: PathLike) -> Snapshot:

@@ -6,6 +6,7 @@ themselves.
 """
 
 import hashlib
+import json
 import math
 import os
 import sys
@@ -182,25 +183,26 @@ def train(
     model.to(device)
     _check_network(model, data, rows, plan, device)
     optimizer = plan.build_optimizer(model)
+    described = {
+        "arch": arch, "arch_args": dict(arch_args or {}), "data": data.spec, "data_args": data.args,
+        "data_fingerprint": data.fingerprint, "permutation": permutation, "seed": plan.seed,
+    }  # fmt: skip
+    settings = plain({**described, "plan": plan, "labels": hashlib.sha256(_as_csv(examples)).hexdigest()})
+    settings |= {} if start is None else {"started_from": plain(start.identity)}
     recorder = Recorder(
         directory,
-        arch=arch,
-        arch_args=arch_args,
-        data=data.spec,
-        data_args=data.args,
-        data_fingerprint=data.fingerprint,
-        permutation=permutation,
-        seed=plan.seed,
+        **described,
+        run_id=hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[
+            :16
+        ],  # the same training again
         epochs=plan.checkpoint_epochs,
         notes={"plan": plan} | ({} if start is None else {"started_from": start.origin}),
         resume=resume,
         overwrite=overwrite,
     )
-    settings = {**recorder.settings, "plan": plain(plan), "labels": hashlib.sha256(_as_csv(examples)).hexdigest()}
-    settings |= {} if start is None else {"started_from": plain(start.identity)}
     done, scores = _resumed(recorder, settings, model, optimizer) if resume else (-1, {})
     if done < 0:
-        write_whole(recorder.directory / "labels.csv", _as_csv(examples))
+        write_whole(recorder.folder.labels_path, _as_csv(examples))
     source = held(data, np.arange(len(examples)), device)
     labels = torch.as_tensor(examples["train_label"].to_numpy()[rows], device=device)
     with _reported(progress, plan, done) as report:
@@ -209,7 +211,7 @@ def train(
             scores = evaluate(model, source, examples, device)
             _check_finite(epoch, loss, scores, plan)
             recorder.step(model, epoch, scores)
-            write_whole(recorder.resume_path, _state(settings, model, optimizer, epoch, scores))
+            write_whole(recorder.folder.resume_path, _state(settings, model, optimizer, epoch, scores))
             report(epoch, loss, scores)
     return scores
 
@@ -372,7 +374,7 @@ def _resumed(
     optimizer: torch.optim.Optimizer,
 ) -> tuple[int, Scores]:
     """The last whole epoch (-1: none) and its scores, with model and optimizer as they were then."""
-    path = recorder.resume_path
+    path = recorder.folder.resume_path
     if not path.exists():
         return -1, {}
     state, sha256 = read_safely(path)

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from manigeo.correlation import COEFFICIENTS, correlate
 from manigeo.errors import InputError, UsageError
 from manigeo.results import as_table
+from manigeo.runs import RunFolder, distinct_names
 from manigeo.weights import MEASURES
 from manigeo_extract.training.recorder import flat_settings
 from manigeo_extract.weights.trajectory import run_checkpoints, weight_table
@@ -21,7 +22,7 @@ PathLike = str | os.PathLike[str]
 
 GAPS = ("accuracy", "clean", "loss")
 # What differs between any two runs, and is nothing that was varied.
-_NOT_VARIED = ("versions", "machine", "data_fingerprint", "format")
+_NOT_VARIED = ("versions", "machine", "data_fingerprint", "format", "run_id")
 
 
 def generalization_gap(metrics: pd.DataFrame, gap: str = "accuracy") -> float:
@@ -68,7 +69,12 @@ def correlation_table(
     settings = json.dumps(
         {"analysis": "correlate", "measure": measure, "gap": gap, "resamples": n_resamples, "seed": seed}
     )
-    bar = tqdm(_named(runs).items(), desc="correlate", unit="run", disable=None if progress else True)
+    bar = tqdm(
+        dict(zip(distinct_names(runs), runs, strict=True)).items(),
+        desc="correlate",
+        unit="run",
+        disable=None if progress else True,
+    )
     moved = pd.concat([_of_run(name, run, measure, gap) for name, run in bar], ignore_index=True)
     common = [layer for layer, rows in moved.groupby("layer", sort=False) if len(rows) == len(runs)]
     if not common:
@@ -88,22 +94,9 @@ def correlation_table(
     return as_table([{"settings": settings} | row for row in rows])
 
 
-def _named(runs: Sequence[PathLike]) -> dict[str, PathLike]:
-    """The runs by the shortest ends of their paths that tell them apart."""
-    parts = [Path(run).resolve().parts for run in runs]
-    for n in range(1, max(map(len, parts), default=0) + 1):
-        names = ["/".join(part[-n:]) for part in parts]
-        if len(set(names)) == len(runs):
-            return dict(zip(names, runs, strict=True))
-    raise UsageError("a run is given twice: name each once")
-
-
 def _of_run(name: str, run: PathLike, measure: str, gap: str) -> pd.DataFrame:
     """A row a layer: how far it moved, how many weights it has, and the run's gap."""
-    try:
-        metrics = pd.read_csv(Path(run) / "metrics.csv")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{run} has no metrics of a run ({error}); give folders of manigeo train") from error
+    metrics = RunFolder(Path(run)).metrics()
     paths = run_checkpoints(run)
     table = weight_table([paths[0], paths[-1]])
     end = table[table["fingerprint"] == table["fingerprint"].iloc[-1]]
@@ -136,7 +129,7 @@ def _coefficients(of_layer: pd.DataFrame, n_resamples: int, seed: int) -> list[d
 
 def what_varied(runs: Sequence[PathLike]) -> dict[str, list[Any]]:
     """Settings that are not the same in all runs, each with the values that it took."""
-    settings = [flat_settings(json.loads((Path(run) / "run.json").read_text())) for run in runs]
+    settings = [flat_settings(RunFolder(Path(run)).description()) for run in runs]
     names = dict.fromkeys(name for of_run in settings for name in of_run)
     varied = {name: sorted({json.dumps(of_run.get(name)) for of_run in settings}) for name in names}
     return {
