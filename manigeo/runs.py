@@ -115,7 +115,7 @@ class RunFolder:
             return table.astype({"epoch": float, "accuracy": float})
         except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
             raise InputError(
-                f"{self.metrics_path} cannot be read ({one_line(error)}); give a folder of manigeo train or of a recorder"
+                f"{self.path} has no metrics of a run ({one_line(error)}); give a folder of manigeo train or of a recorder"
             ) from error
 
 
@@ -280,7 +280,7 @@ class _Search:
             self._left_out[path] = part + "; ".join(reasons)
         if not rows.empty or table.empty:
             names = {run.identity: run.name for run in self._runs.values() if run.identity}  # folders are renamed
-            today = full.loc[rows.index, "run_id"].map(names).fillna(rows["run"])
+            today = [names.get(one, run) for one, run in zip(full.loc[rows.index, "run_id"], rows["run"], strict=True)]
             self._tables[path] = rows.assign(run=today).reset_index(drop=True)
 
     def _know_runs_beside(self, path: Path, table: pd.DataFrame) -> None:

@@ -27,9 +27,10 @@ from manigeo.report.colors import LEAST_CONTRAST, PAPER, contrast, luminance, on
 from manigeo.report.downloads import embed_tables
 from manigeo.report.figures import draw_pictures
 from manigeo.report.gate import read_gate
-from manigeo.report.sources import ResultsFile, RunFolder
+from manigeo.report.sources import DescribedRun, ResultsFile
 from manigeo.report.tables import MOST_ROWS, metric_tables
 from manigeo.results import as_table, read_results, write_results
+from manigeo.runs import RunFolder
 from manigeo.text.words import flag_words, measured
 from tests.command_line import done, run
 from tests.test_imports import modules_after
@@ -349,7 +350,7 @@ def test_on_dark_a_colour_can_be_seen_and_greys_are_turned_round(channels):
 def gate_of(permuted):
     epochs = [0.0, 6.0, 40.0]
     metrics = pd.DataFrame({"epoch": epochs, "kind": "permuted", "accuracy": list(permuted)})
-    return read_gate(RunFolder("run", {}, metrics), geometry())
+    return read_gate(DescribedRun("run", {}, metrics, RunFolder(Path("run"))), geometry())
 
 
 def test_the_gate_is_that_of_training():

@@ -80,15 +80,15 @@ def correlation_table(
     if not common:
         raise InputError("the runs have no layer in common: compare networks of one depth")
     rows = [
-        {"run": run, "metric": "gap", "value": value}
-        for run, value in moved.groupby("run", sort=False)["gap"].first().items()
+        {"run": run, "run_id": run_id, "metric": "gap", "value": value}
+        for run, run_id, value in moved.drop_duplicates("run")[["run", "run_id", "gap"]].itertuples(index=False)
     ]
     for depth, layer in enumerate(common):
         of_layer = moved[moved["layer"] == layer]
         place = {"layer": layer, "depth": depth}
         rows += [
-            place | {"run": run, "metric": measure, "value": value, "flag": flag}
-            for run, value, flag in of_layer[["run", "value", "flag"]].itertuples(index=False)
+            place | {"run": run, "run_id": run_id, "metric": measure, "value": value, "flag": flag}
+            for run, run_id, value, flag in of_layer[["run", "run_id", "value", "flag"]].itertuples(index=False)
         ]
         rows += [place | row for row in _coefficients(of_layer, n_resamples, seed)]
     return as_table([{"settings": settings} | row for row in rows])
@@ -105,6 +105,7 @@ def _of_run(name: str, run: PathLike, measure: str, gap: str) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "run": name,
+            "run_id": RunFolder(Path(run)).identity,
             "layer": order.index,
             "value": wide.loc[order.index, measure].to_numpy(),
             "weights": wide.loc[order.index, "weights"].to_numpy(),
