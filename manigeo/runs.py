@@ -222,7 +222,10 @@ def _nothing_found(places: Sequence[Path], found: Found) -> str:
     where = ", ".join(map(str, places))
     reasons = "; ".join(f"{path.name}: {why}" for path, why in found.left_out.items())
     trouble = f" ({reasons})" if reasons else ""
-    return f"no results tables in or beside {where}{trouble}; make them with {_MAKERS}, or all of them with manigeo analyze"
+    return (
+        f"{where} has no results, no results tables in or beside it{trouble}: make them with {_MAKERS}, or all of them with "
+        "manigeo analyze"
+    )
 
 
 def run_tables(run: PathLike) -> Found:

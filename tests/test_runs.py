@@ -142,7 +142,7 @@ def test_a_run_without_identity_is_known_by_its_name(tmp_path):
     write_results(rows, tmp_path / "beside.csv")
     assert len(run_tables(run.path).table) == 2
     write_results(rows.assign(run="another"), tmp_path / "beside.csv", force=True)
-    with pytest.raises(InputError, match="no results tables in or beside"):
+    with pytest.raises(InputError, match="has no results"):
         run_tables(run.path)
 
 

@@ -164,7 +164,7 @@ def test_a_runs_tables_are_found_in_it_and_beside_it(analysed, tmp_path):
         read_results(analysed.parent / "rewind.csv").assign(run="another"), analysed.parent / "other.csv", force=True
     )
     pd.testing.assert_frame_equal(run_tables(analysed).table, table)  # by its identity it is the same, and stands once
-    with pytest.raises(InputError, match="no results tables in or beside"):
+    with pytest.raises(InputError, match="has no results"):
         run_tables(tmp_path)
     assert memorized_accuracy(analysed) is None  # its own loop recorded no accuracy on permuted labels
     reached = accuracy_in_tables(table)
