@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -103,13 +103,13 @@ def with_settings(table: pd.DataFrame, *names: str) -> pd.DataFrame:
     >>> with_settings(table, "k")["k"].tolist()
     [2]
     """
-    parsed = {text: _parsed(text) for text in table["settings"].unique()}
+    parsed = {text: row_settings(text) for text in table["settings"].unique()}
     columns = {name: [parsed[text].get(name) for text in table["settings"]] for name in names}
     return table.assign(**{name: pd.Series(values, table.index, dtype=object) for name, values in columns.items()})
 
 
-def _parsed(settings: str) -> dict[str, object]:
-    """Nothing for a table of another program."""
+def row_settings(settings: str) -> dict[str, Any]:
+    """The settings of a row; none for a table of another program."""
     try:
         found = json.loads(settings)
     except ValueError:
@@ -179,7 +179,7 @@ def _checked(table: pd.DataFrame) -> pd.DataFrame:
             text.encode()
     for text in table["settings"].unique():
         try:
-            _parsed(text)
+            row_settings(text)
         except RecursionError as error:
             raise ValueError("settings are lists in lists without end") from error
     return table

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from manigeo.manifolds import ALL_KINDS
+from manigeo.results import row_settings
 from manigeo.text.words import NOTHING, analysis_words, flags_words, measured, metric_words, number
 
 MOST_ROWS = 250  # of one measure; of all of them together:
@@ -85,11 +86,8 @@ def settings_of(text: str) -> dict[str, str]:
     >>> settings_of('{"analysis": "rewind", "k": 2, "to": null}'), settings_of("M=20")
     ({'analysis': 'rewind', 'k': '2', 'to': ''}, {'settings': 'M=20'})
     """
-    try:
-        found = json.loads(text or "{}")
-    except ValueError:
-        found = None
-    return {str(k): _plain(v) for k, v in found.items()} if isinstance(found, dict) else {"settings": text}
+    found = row_settings(text)
+    return {str(k): _plain(v) for k, v in found.items()} if found or text in ("", "{}") else {"settings": text}
 
 
 def _plain(value: object) -> str:
