@@ -22,6 +22,13 @@ class InputError(ManigeoError):
     exit_code = 3
 
 
+def check_ranges(settings: object, *ranges: tuple[str, bool, str]) -> None:
+    """Raise :class:`UsageError` at the first field of ``settings`` that is not valid: (name, valid, what is expected)."""
+    for name, valid, expected in ranges:
+        if not valid:
+            raise UsageError(f"{name} must be {expected}, got {getattr(settings, name)!r}")
+
+
 class InputWarning(UserWarning):
     """The numbers are there, but the data are not what the function is meant for, or some of them were left out."""
 

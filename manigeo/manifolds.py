@@ -18,6 +18,7 @@ Images of classes that the network was never trained on are a fifth kind, *unsee
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -238,3 +239,14 @@ def principal_directions(
     eigenvalues, V = np.linalg.eigh(points.T @ points)
     keep = eigenvalues > RANK_RTOL * max(eigenvalues[-1], 0.0)
     return V[:, keep], np.sqrt(eigenvalues[keep])
+
+
+def standard_error(values: Float[np.ndarray, "n ..."]) -> Any:
+    r"""Standard error of the mean over the first axis, :math:`s / \sqrt{n}`; NaN of one value.
+
+    >>> float(standard_error(np.array([0.0, 1.0]))), standard_error(np.ones((1, 2))).tolist()
+    (0.5, [nan, nan])
+    """
+    if len(values) < 2:
+        return np.full(values.shape[1:], np.nan)[()]
+    return values.std(axis=0, ddof=1) / np.sqrt(len(values))

@@ -17,7 +17,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -150,7 +150,7 @@ def bare_settings(text: str) -> str:
     >>> bare_settings('{"run_id": "3f", "seed": 0}')
     '{"seed": 0}'
     """
-    found = _parsed(text)
+    found = row_settings(text)
     if not set(IDENTITY) & set(found):
         return text
     return json.dumps({name: value for name, value in found.items() if name not in IDENTITY}, sort_keys=True)
@@ -192,13 +192,13 @@ def with_settings(table: pd.DataFrame, *names: str) -> pd.DataFrame:
     >>> with_settings(table, "k")["k"].tolist()
     [2]
     """
-    parsed = {text: _parsed(text) for text in table["settings"].unique()}
+    parsed = {text: row_settings(text) for text in table["settings"].unique()}
     columns = {name: [parsed[text].get(name) for text in table["settings"]] for name in names}
     return table.assign(**{name: pd.Series(values, table.index, dtype=object) for name, values in columns.items()})
 
 
-def _parsed(settings: str) -> dict[str, object]:
-    """Nothing for a table of another program."""
+def row_settings(settings: str) -> dict[str, Any]:
+    """The settings of a row; none for a table of another program."""
     try:
         found = json.loads(settings)
     except ValueError:
@@ -300,7 +300,7 @@ def _checked(table: pd.DataFrame) -> pd.DataFrame:
             text.encode()
     for text in table["settings"].unique():
         try:
-            _parsed(text)
+            row_settings(text)
         except RecursionError as error:
             raise ValueError("settings are lists in lists without end") from error
     return table

@@ -55,7 +55,7 @@ OTHERS = {
     "plan_separability", "read_results", "write_results", "plot_estimators", "plot_geometry", "plot_memorization",
     "plot_progress", "plot_separability", "plot_sweep", "plot_transfer", "plot_weights",
     "kendall_w", "resampled_means", "gram_factor", "pooled_grams", "pooled_moments", "standardising",
-    "weights_in_features", "stratified_folds", "class_averages", "standard_error", "wilson_interval",
+    "weights_in_features", "stratified_folds", "class_averages", "wilson_interval",
 }  # fmt: skip
 
 

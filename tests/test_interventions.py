@@ -39,6 +39,10 @@ def laboratory(run: Run, **options) -> Laboratory:
     return Laboratory(run, Examiner(run.data, run.examples), options.pop("analysis", "rewind"), **options)
 
 
+def parts(lab: Laboratory, todo, done=()) -> list[pd.DataFrame]:
+    return [lab.table(at) for at in lab.todo(todo, done)]
+
+
 def groups_of(run: Run):
     return group_layers(run.model, run.data.inputs([0, 1]))
 
@@ -47,7 +51,7 @@ def rewound(run: Run, to: str, sweeps=("last", "each", "prefix"), **options) -> 
     groups, target = groups_of(run), run.snapshot(to)
     todo = [Intervention("whole", tuple(groups), target)]
     todo += [Intervention(sweep, layers, target) for sweep in sweeps for layers in sweep_layers(groups, sweep)]
-    table = pd.concat(list(laboratory(run, **options).parts(todo)), ignore_index=True)
+    table = pd.concat(parts(laboratory(run, **options), todo), ignore_index=True)
     return pd.concat([table, rewind_summary(table)], ignore_index=True)
 
 
@@ -125,7 +129,7 @@ def test_rewinding_a_linear_model_is_the_algebra(tmp_path):
     run = linear_run(tmp_path)
     (group,) = group_layers(run.model, torch.zeros(2, 2, 3))
     initial = run.snapshot("init").state(run.model)
-    (part,) = list(laboratory(run).parts([Intervention("each", (group,), run.snapshot("init"))]))[1:]
+    (part,) = parts(laboratory(run), [Intervention("each", (group,), run.snapshot("init"))])[1:]
     examples, X = table(), Inputs().X.flatten(1).double().numpy()
     W, b = initial["logits.weight"].double().numpy(), initial["logits.bias"].double().numpy()
     logits = X @ W.T + b
@@ -141,7 +145,7 @@ def test_zero_layers_leave_what_the_bias_of_the_rest_says_and_fresh_draws_have_i
     todo = [Intervention("each", (groups[0],), ZERO), Intervention("each", (groups[0],), FRESH)]
     redraw = Redraw(planted.model, planted.snapshot("init").state(planted.model))
     lab = laboratory(planted, analysis="reinit", threshold=0.1, redraw=redraw, n_draws=3)
-    _, zero, fresh = lab.parts(todo)
+    _, zero, fresh = parts(lab, todo)
     counts = np.bincount(planted.data.labels[planted.data.rows("test")])
     constant = set(np.round(counts / counts.sum(), 9))  # one answer for all
     assert round(values(zero, "accuracy", "test")["h1.linear"], 9) in constant
@@ -159,9 +163,9 @@ def test_what_is_done_is_left_out_and_draws_do_not_depend_on_it(planted):
     groups = groups_of(planted)
     todo = [Intervention("each", (group,), FRESH) for group in groups[:2]]
     lab = laboratory(planted, analysis="reinit", redraw=Redraw(planted.model), n_draws=2, seed=5)
-    every = list(lab.parts(todo))
+    every = parts(lab, todo)
     done = {(part["layer"].iloc[0], part["settings"].iloc[0]) for part in every[:2]}
-    (rest,) = lab.parts(todo, done=done)
+    (rest,) = parts(lab, todo, done=done)
     pd.testing.assert_frame_equal(rest, every[2])
 
 
@@ -169,7 +173,7 @@ def test_a_layer_that_cannot_be_drawn_is_flagged_and_the_others_are_computed(pla
     monkeypatch.setattr(type(planted.model.logits), "reset_parameters", None)
     monkeypatch.setattr(torch.nn.Linear, "reset_parameters", None)
     lab = laboratory(planted, analysis="reinit", redraw=Redraw(planted.model), n_draws=2)
-    (_, part) = lab.parts([Intervention("each", (groups_of(planted)[0],), FRESH)])
+    (_, part) = parts(lab, [Intervention("each", (groups_of(planted)[0],), FRESH)])
     assert part["value"].isna().all()
     assert part["flag"].iloc[0].startswith("not_drawn: layer h1.linear cannot be drawn again")
 
@@ -189,7 +193,9 @@ def test_the_policies_of_batch_norm_differ_and_all_leave_the_network_as_it_was(t
     groups = group_layers(run.model, torch.zeros(2, 2, 3))
     losses = {}
     for policy in ("with-stats", "params", "recalibrate"):
-        (_, part) = laboratory(run, batch_norm=policy).parts([Intervention("each", (groups[0],), run.snapshot("init"))])
+        (_, part) = parts(
+            laboratory(run, batch_norm=policy), [Intervention("each", (groups[0],), run.snapshot("init"))]
+        )
         losses[policy] = values(part, "loss", "test")["h1.linear"]
         assert digest(run.model) == before
     assert len(set(losses.values())) == 3
@@ -200,7 +206,9 @@ def test_the_policies_of_batch_norm_differ_and_all_leave_the_network_as_it_was(t
 def test_the_whole_network_is_rewound_with_its_statistics_whatever_the_policy(tmp_path):
     run = normed_run(tmp_path)
     groups = group_layers(run.model, torch.zeros(2, 2, 3))
-    (_, part) = laboratory(run, batch_norm="params").parts([Intervention("whole", tuple(groups), run.snapshot("init"))])
+    (_, part) = parts(
+        laboratory(run, batch_norm="params"), [Intervention("whole", tuple(groups), run.snapshot("init"))]
+    )
     other = mlp(**run.arch[1])
     other.load_state_dict(run.snapshot("init").state(other))
     examiner = Examiner(run.data, run.examples)

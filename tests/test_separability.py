@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import calinski_harabasz_score, normalized_mutual_info_score
 from sklearn.neighbors import NearestCentroid
 
+from manigeo.manifolds import standard_error
 from manigeo.separability import coordinates, probe
 from manigeo.separability.best import best_layer, concordance, kendall_w
 from manigeo.separability.clusters import _clusters, cluster_agreement
@@ -19,7 +20,7 @@ from manigeo.separability.margins import one_versus_rest, pairs_of_classes
 from manigeo.separability.means import fisher_ratio, nearest_mean_scores
 from manigeo.separability.neighbours import neighbour_purity
 from manigeo.separability.probe import linear_probe
-from manigeo.separability.scores import class_averages, standard_error, stratified_folds, wilson_interval
+from manigeo.separability.scores import class_averages, stratified_folds, wilson_interval
 from tests.test_imports import modules_after
 
 

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from manigeo.capacity.anchors import solve_cone
 from manigeo.errors import InputWarning
 from manigeo.inputs import Points, as_array, finite_points, in_range, joined, largest_entry
-from manigeo.manifolds import global_mean, gram_coordinates, span_coordinates
+from manigeo.manifolds import global_mean, gram_coordinates, span_coordinates, standard_error
 from manigeo.randomness import Seed, generator
 
 # A centre this small against its points is the rounding of their mean in float32; radii would be a million and more.
@@ -247,7 +247,7 @@ def _geometry(points: np.ndarray, t: np.ndarray, kappa: float, rank: int, solver
     cosine = (_normalised(t[:, :-1]) * _normalised(anchors[:, :-1])).sum(axis=1)
 
     (inverse, inverse_err), (r2, r2_err), (d_prx, d_prx_err), (c, c_err) = (
-        _mean_and_stderr(x) for x in (inverse_capacity, squared_radius, projection**2, cosine)
+        (float(x.mean()), float(standard_error(x))) for x in (inverse_capacity, squared_radius, projection**2, cosine)
     )
     return FrameGeometry(
         capacity=1.0 / inverse if inverse > 0 else np.inf,
@@ -270,8 +270,3 @@ def _normalised(rows: np.ndarray) -> np.ndarray:
     """Rows of length one; a zero row (a point, a draw in zero dimensions) stays zero."""
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
-
-
-def _mean_and_stderr(samples: np.ndarray) -> tuple[float, float]:
-    stderr = samples.std(ddof=1) / np.sqrt(len(samples)) if len(samples) > 1 else np.nan
-    return float(samples.mean()), float(stderr)

@@ -20,6 +20,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from manigeo.capacity.centers import mean_off_diagonal
+from manigeo.manifolds import standard_error
 
 _PINV_RTOL = 1e-10  # of anchors with rms one; rounding leaves 1e-16 times their number
 
@@ -140,7 +141,7 @@ def identity_residual(measures: dict[str, tuple[float, float]]) -> float:
 
 def per_class(draws: Draws, anchors: MeanAnchors) -> pd.DataFrame:
     """Of each manifold: its part of 1/capacity and the reciprocal with errors, the share of draws with mass, the radius."""
-    inverse, inverse_stderr = draws.load.mean(axis=0), draws.load.std(axis=0, ddof=1) / np.sqrt(len(draws.load))
+    inverse, inverse_stderr = draws.load.mean(axis=0), standard_error(draws.load)
     anchored = draws.anchored.mean(axis=0)
     with np.errstate(all="ignore"):  # a manifold that no draw needs has infinite capacity and no radius
         # from means over draws to means over draws with mass

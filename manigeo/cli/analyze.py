@@ -10,7 +10,6 @@ from typing import Any
 import click
 
 from manigeo.cli import options
-from manigeo.cli.extract import labels_option
 from manigeo.cli.steps import run_command
 from manigeo.errors import ManigeoError, UsageError, one_line
 from manigeo.execution.pipeline import INTERRUPTED, UP_TO_DATE, Ledger, Step, file_digest
@@ -46,7 +45,7 @@ def _names(ctx: click.Context, param: click.Parameter, names: tuple[str, ...]) -
 @click.option("--skip", multiple=True, callback=_names, metavar="STEP", help=f"Leave a step out: {', '.join(STEPS)}.")
 @options.arch_options
 @options.data_options
-@labels_option
+@options.labels_option
 @options.device_option
 @options.jobs_option(default=-1)
 @options.seed_option

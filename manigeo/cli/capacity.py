@@ -1,34 +1,19 @@
-"""``manigeo capacity`` and ``manigeo info``: from activations to numbers."""
+"""``manigeo capacity``: from activations to numbers."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from manigeo.cli import options
-from manigeo.cli.tables import collected, earlier_table
+from manigeo.cli.tables import collected, earlier_table, tell
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from manigeo.activations import Activations
     from manigeo.execution.workers import Workers
     from manigeo.layerwise.capacity_tables import CapacityPlan
     from manigeo.layerwise.geometry import Analysis
-
-acts_argument = click.argument("acts", type=click.Path(path_type=Path, dir_okay=False))
-
-
-def _sizes(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[int, ...]:
-    try:
-        sizes = {int(word) for word in text.split(",")} if text else set()
-    except ValueError:
-        sizes = {0}
-    if any(size < 2 for size in sizes):
-        raise click.BadParameter(
-            f"expected numbers of 2 or more with commas between, e.g. 5,10,20; got {text!r}", ctx, param
-        )
-    return tuple(sorted(sizes))
 
 
 def _resamples(ctx: click.Context, param: click.Parameter, n: int) -> int:
@@ -39,36 +24,21 @@ def _resamples(ctx: click.Context, param: click.Parameter, n: int) -> int:
 
 # fmt: off
 @click.command("capacity")
-@acts_argument
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Results: .csv, .json or .parquet.  [default: ACTS with .capacity.csv]",
-)
+@options.acts_argument
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False),
+              help="Results: .csv, .json or .parquet.  [default: ACTS with .capacity.csv]")
 @click.option("--layers", multiple=True, metavar="GLOB", help="Layers to analyse; may be repeated. Default: all.")
-@click.option(
-    "--kinds",
-    multiple=True,
-    type=click.Choice(["unpermuted", "permuted", "restored", "test", "unseen"]),
-    help="Kinds of examples; may be repeated; unseen classes alone. Default: all others.",
-)
-@click.option(
-    "--per-class",
-    type=click.IntRange(min=2),
-    help="Points per manifold.  [default: the most that every kind has for every class, up to 50]",
-)
+@click.option("--kinds", multiple=True, type=click.Choice(["unpermuted", "permuted", "restored", "test", "unseen"]),
+              help="Kinds of examples; may be repeated; unseen classes alone. Default: all others.")
+@click.option("--per-class", type=click.IntRange(min=2),
+              help="Points per manifold.  [default: the most that every kind has for every class, up to 50]")
 @click.option("--classes", type=click.IntRange(min=2), metavar="P",
               help="Analyse P classes, drawn at random: fewer keep --joint and --simulate out of saturation. Default: all.")
 @click.option("--draws", default=300, show_default=True, type=click.IntRange(min=2), help="Gaussian draws a manifold.")
 @click.option("--kappa", default=0.0, show_default=True, help="Margin.")
-@click.option(
-    "--centers",
-    default="auto",
-    show_default=True,
-    type=click.Choice(["auto", "reference", "keep"]),
-    help="What is done about directions that classes share: each manifold seen in the metric that the others leave (auto), "
-    "the authors' removal of directions of the centres (reference), or nothing (keep).",
-)
+@click.option("--centers", default="auto", show_default=True, type=click.Choice(["auto", "reference", "keep"]),
+              help="What is done about directions that classes share: each manifold seen in the metric that the others "
+              "leave (auto), the authors' removal of directions of the centres (reference), or nothing (keep).")
 @click.option("--bootstrap", default=0, metavar="N", callback=_resamples,
               help="Resamples of the manifolds for 95 % intervals, e.g. 1000.  [default: none]")
 @click.option("--simulate", is_flag=True, help="Also simulated capacity: the separability of random dichotomies.")
@@ -78,20 +48,14 @@ def _resamples(ctx: click.Context, param: click.Parameter, n: int) -> int:
 @click.option("--joint-draws", default=100, show_default=True, type=click.IntRange(min=2), help="Of --joint.")
 @click.option("--joint-labels", default="random", show_default=True, type=click.Choice(["random", "one_vs_rest"]),
               help="Of --joint.")
-@click.option("--sweep-examples", callback=_sizes, metavar="M,M,...",
+@click.option("--sweep-examples", metavar="M,M,...",
+              callback=options.whole_numbers("numbers of 2 or more with commas between, e.g. 5,10,20", least=2),
               help="Also mean-field capacity against M, the number of points per manifold, e.g. 5,10,20,50.")
 @click.option("--total-dimension/--no-total-dimension", default=None,
               help="Participation ratio and directions of 90 % of the variance.  [default: where it takes seconds]")
 @click.option("--project", type=click.IntRange(min=1), metavar="N",
               help="Project layers of more features than N on N random directions (the authors': 5000).")
-@options.jobs_option()
-@options.cluster_option
-@options.seed_option
-@options.json_option
-@click.option("--resume", is_flag=True, help="Go on with an interrupted analysis in --out, or add analyses to it.")
-@options.dry_run_option
-@options.force_option
-@options.config_option
+@options.work_options("Go on with an interrupted analysis in --out, or add analyses to it.")
 def capacity_command(
     acts: Path, out: Path | None, layers: tuple[str, ...], kinds: tuple[str, ...], per_class: int | None,
     classes: int | None, draws: int, kappa: float, centers: str, bootstrap: int, simulate: bool, dichotomies: int,
@@ -103,12 +67,11 @@ def capacity_command(
     from manigeo.execution.workers import open_workers
     from manigeo.layerwise.capacity_tables import plan_capacity
     from manigeo.layerwise.geometry import Joint, Simulated, Sweep
-    from manigeo.results import as_json as to_json
 
     also: list[Analysis] = [
         *([Simulated(dichotomies, bias)] if simulate else []),
         *([Joint(joint_draws, joint_labels)] if joint else []),
-        *([Sweep(sweep_examples, kappa, draws, centers)] if sweep_examples else []),
+        *([Sweep(tuple(sorted(set(sweep_examples))), kappa, draws, centers)] if sweep_examples else []),
     ]
     plan = plan_capacity(
         acts, layers=layers, kinds=kinds, per_class=per_class, n_classes=classes, kappa=kappa, n_draws=draws,
@@ -121,8 +84,7 @@ def capacity_command(
     earlier = earlier_table(out, resume, force)
     with open_workers(jobs, cluster, plan.task_bytes) as workers:
         table = _computed(plan, out, earlier, workers)
-    click.echo(to_json(table) if as_json else geometry_report(table))
-    click.echo(f"wrote {out}; next: manigeo plot {out}", err=as_json)
+    tell(table, out, geometry_report, as_json)
 
 
 # fmt: on
@@ -231,75 +193,3 @@ def _cell(value: float, error: float, digits: int) -> str:
     if value != value:
         return "-"
     return f"{value:.{digits}f}" + (f" ± {error:.{digits}f}" if error == error else "")
-
-
-@click.command("info")
-@acts_argument
-@options.json_option
-def info_command(acts: Path, as_json: bool) -> None:
-    """Say what is in ACTS, complete or not: model, data, examples, layers."""
-    import json
-
-    from manigeo.activations import inspect_activations
-
-    with inspect_activations(acts) as file:
-        content = _content(file)
-    click.echo(json.dumps(content) if as_json else describe_content(content))
-
-
-def _content(file: "Activations") -> dict[str, Any]:
-    from dataclasses import asdict
-
-    from manigeo.manifolds import kind_examples
-
-    return {
-        "path": str(file.path),
-        "complete": file.complete,
-        "examples_done": file.n_done,
-        "examples_total": len(file.examples),
-        "shard": asdict(file.shard) if file.shard else None,
-        "smallest_batch": file.smallest_batch,
-        "created": file.created,
-        "manigeo_version": file.manigeo_version,
-        "fingerprint": file.fingerprint,
-        "classes": len(file.class_names),
-        "examples": {kind: len(kind_examples(file.examples, kind)[0]) for kind in file.kinds},
-        "layers": {name: "x".join(map(str, file.layer(name).feature_shape)) for name in file.layers},
-        "readouts": {name: file.layer(name).readout for name in file.layers},
-        "projections": {name: file.layer(name).projection for name in file.layers},
-        "dtypes": file.dtypes,
-        "provenance": file.provenance,
-    }
-
-
-def describe_content(content: dict[str, Any]) -> str:
-    """What is in the file, for reading."""
-    origin, shard = content["provenance"], content["shard"]
-    state = "complete" if content["complete"] else (
-        f"incomplete, {content['examples_done']} of {content['examples_total']} examples are there; the command that began "
-        "it goes on with --resume"
-    )  # fmt: skip
-    lines = [
-        f"{content['path']}: {len(content['layers'])} layers, {content['classes']} classes, made {content['created']}",
-        f"state    {state}",
-        f"model    {origin.get('arch')} {origin.get('checkpoint')} epoch {origin.get('epoch')}",
-        f"data     {origin.get('data')} permutation {origin.get('permutation')}",
-        f"examples {', '.join(f'{kind} {n}' for kind, n in content['examples'].items())}",
-        f"layers   {', '.join(_describe_layer(name, content) for name in content['layers'])}",
-    ]
-    if shard:
-        stop = shard["start"] + content["examples_total"]
-        lines.insert(2, f"shard    {shard['number']} of {shard['of']}: examples {shard['start']} to {stop - 1} of "
-                        f"{shard['n_examples']}; manigeo merge joins them")  # fmt: skip
-    return "\n".join(lines)
-
-
-def _describe_layer(name: str, content: dict[str, Any]) -> str:
-    """Name and shape, and what is not as usual."""
-    readout, projection, dtype = (content[key][name] for key in ("readouts", "projections", "dtypes"))
-    remarks = [
-        *([readout] if readout != "flatten" else []),
-        *([f"projected from {'x'.join(map(str, projection['feature_shape']))}"] if projection else []),
-        *([dtype] if dtype != "float32" else []),
-    ]
-    return f"{name} ({', '.join([content['layers'][name], *remarks])})"

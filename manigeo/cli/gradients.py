@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from manigeo.cli import options
-from manigeo.cli.runs import open_groups, open_run, run_argument, run_options
+from manigeo.cli.tables import tell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,47 +17,23 @@ if TYPE_CHECKING:
 KINDS = ("unpermuted", "permuted", "restored", "test")
 
 
-def _names(ctx: click.Context, param: click.Parameter, text: str) -> tuple[str, ...]:
-    names = tuple(word.strip() for word in text.split(","))
-    if not all(names):
-        raise click.BadParameter(
-            f"expected names or epochs with commas between, e.g. init,10,best; got {text!r}", ctx, param
-        )
-    return names
-
-
-def _sizes(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[int, ...]:
-    try:
-        sizes = {int(word) for word in text.split(",")} if text else set()
-    except ValueError:
-        sizes = {0}
-    if len(sizes) == 1 or any(size < 1 for size in sizes):
-        raise click.BadParameter(
-            f"expected two numbers of examples or more with commas between, e.g. 200,2000; got {text!r}", ctx, param
-        )
-    return tuple(sorted(sizes))
-
-
 # fmt: off
 @click.command("gradients")
-@run_argument
-@click.option("--checkpoints", default="all", show_default=True, callback=_names, metavar="NAME,...",
-              help="Where to look: checkpoints by name or epoch (init, 10, best), or all of the run.")
+@options.run_argument
+@options.checkpoints_option("all", "Where to look: checkpoints by name or epoch (init, 10, best), or all of the run.")
 @click.option("--kinds", multiple=True, type=click.Choice(KINDS), help="Kinds of examples; may be repeated. Default: all.")
-@click.option("--sizes", callback=_sizes, metavar="N,N,...",
+@click.option("--sizes", metavar="N,N,...", callback=options.whole_numbers(
+                  "two numbers of examples or more with commas between, e.g. 200,2000", least=1, fewest=2),
               help="Also the norms against the number of examples, e.g. 200,2000,20000, with their slope: -1/2 where labels "
               "are nothing but chance.")
 @click.option("--sizes-at", default="init", show_default=True, metavar="NAME", help="The checkpoint of --sizes.")
 @click.option("--repetitions", default=5, show_default=True, type=click.IntRange(min=1), help="Draws of --sizes.")
-@run_options
+@options.run_options
 @options.results_option("gradients.csv")
-@options.seed_option
-@options.json_option
-@options.force_option
-@options.config_option
+@options.table_options
 def gradients_command(
     run: Path, checkpoints: tuple[str, ...], kinds: tuple[str, ...], sizes: tuple[int, ...], sizes_at: str,
-    repetitions: int, out: Path, seed: int, as_json: bool, force: bool, **request: Any,
+    repetitions: int, out: Path, as_json: bool, force: bool, **asked: Any,
 ) -> None:
     """The label-dependent and the label-independent part of the gradient of the loss, in every layer, for every kind of
     examples, over the checkpoints of RUN (a folder of manigeo train or of a recorder).
@@ -65,22 +41,22 @@ def gradients_command(
     All kinds are looked at through as many examples, since the norm of a mean gradient falls with their number. Networks
     are in eval mode, and left as they were.
     """
-    from manigeo.results import as_json as to_json
     from manigeo.results import check_results_path
     from manigeo_extract.gradients.tables import Sweep, plan_survey
     from manigeo_extract.interventions.groups import select_groups
+    from manigeo_extract.opening import RunRequest, open_groups, open_run, requested
 
     check_results_path(out, force)
-    opened = open_run(run, request, seed)
-    groups = select_groups(open_groups(opened, request), request["layers"])
-    sweep = Sweep(opened.snapshot(sizes_at), sizes, repetitions) if sizes else None
+    request = requested(RunRequest, asked)
+    opened = open_run(run, request, options.note)
+    groups = select_groups(open_groups(opened, request), request.layers)
+    sweep = Sweep(opened.snapshot(sizes_at), tuple(sorted(set(sizes))), repetitions) if sizes else None
     survey = plan_survey(
-        opened, groups, opened.select(checkpoints), kinds, sweep, request["most"], request["batch_size"], seed
+        opened, groups, opened.select(checkpoints), kinds, sweep, request.most, request.batch_size, request.model.seed
     )
     click.echo(describe_survey(survey), err=as_json)
     table = _compute(survey, out)
-    click.echo(to_json(table) if as_json else gradient_report(table))
-    click.echo(f"wrote {out}; next: manigeo plot {out}", err=as_json)
+    tell(table, out, gradient_report, as_json)
 
 
 # fmt: on

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from manigeo.cli import options
+from manigeo.cli.tables import tell
 
 
 @click.command("localize")
@@ -13,10 +14,7 @@ from manigeo.cli import options
     "--resamples", default=1000, show_default=True, type=click.IntRange(min=100), help="Of runs and manifolds."
 )
 @options.results_option("localize.csv")
-@options.seed_option
-@options.json_option
-@options.force_option
-@options.config_option
+@options.table_options
 def localize_command(
     runs: tuple[Path, ...], resamples: int, out: Path, seed: int, as_json: bool, force: bool
 ) -> None:  # fmt: skip
@@ -26,7 +24,6 @@ def localize_command(
     Every method that the tables have numbers for says where, with intervals; and whether the methods agree.
     """
     from manigeo.localization.statement import describe_localization, localization_table
-    from manigeo.results import as_json as to_json
     from manigeo.results import check_results_path, write_results
     from manigeo.runs import accuracy_in_tables, find_tables, gate_accuracy, memorized_accuracy, run_tables
 
@@ -41,5 +38,4 @@ def localize_command(
     tables = {run: found.table for run, found in found_in.items()}
     found = localization_table(tables, gates, n_resamples=resamples, seed=seed)
     write_results(found, out, force)
-    click.echo(to_json(found) if as_json else describe_localization(found))
-    click.echo(f"wrote {out}; next: manigeo plot {out}", err=as_json)
+    tell(found, out, describe_localization, as_json)

@@ -12,42 +12,26 @@ from manigeo import __version__
 from manigeo.errors import ManigeoError
 from manigeo.storage.files import failure_of_files
 
-# name -> (module under manigeo.cli, attribute, one line of help): the module is imported when its command runs
+# name -> what it does; the command stands in the module of its name, which is imported when it runs
 COMMANDS = {
-    "train": ("train", "train_command", "Train a network on partly permuted labels."),
-    "layers": ("extract", "layers_command", "List the layers of a model, with shapes and sizes."),
-    "extract": ("extract", "extract_command", "Write the activations of a model's layers to acts.h5."),
-    "merge": ("merge", "merge_command", "Join the shards of an extraction to one file."),
-    "info": ("capacity", "info_command", "Say what is in an activation file."),
-    "capacity": ("capacity", "capacity_command", "Mean-field capacity, radius and dimension of every layer and kind."),
-    "separability": (
-        "separability",
-        "separability_command",
-        "Probes, neighbours, clusters, margins of every layer, and the best.",
-    ),
-    "weights": ("weights", "weights_command", "How far the layers of a run have moved: rotation, distances."),
-    "correlate": (
-        "weights",
-        "correlate_command",
-        "Movement of layers against the generalization gap, over many runs.",
-    ),
-    "rewind": ("interventions", "rewind_command", "Set layers back to an earlier epoch, and score the four kinds."),
-    "reinit": ("interventions", "reinit_command", "Re-initialise, re-randomise, zero each layer: critical or robust?"),
-    "gradients": ("gradients", "gradients_command", "Label-dependent and label-independent parts of the gradient."),
-    "sweep": (
-        "sweep",
-        "sweep_command",
-        "Train and analyze every cell of a grid; resumable, on one machine or many.",
-    ),
-    "analyze": ("analyze", "analyze_command", "Everything of a run, from its checkpoints to its report; resumable."),
-    "localize": (
-        "localize",
-        "localize_command",
-        "Where is it memorized? Every method's answer, and whether they agree.",
-    ),
-    "plot": ("plot", "plot_command", "Draw figures from results: geometry, estimators, sweeps, weights."),
-    "report": ("report", "report_command", "One HTML page of a run: answer, gate, figures, tables, provenance."),
-    "demo": ("demo", "demo_command", "Train, extract, analyse and draw, from nothing, in a few minutes."),
+    "train": "Train a network on partly permuted labels.",
+    "layers": "List the layers of a model, with shapes and sizes.",
+    "extract": "Write the activations of a model's layers to acts.h5.",
+    "merge": "Join the shards of an extraction to one file.",
+    "info": "Say what is in an activation file.",
+    "capacity": "Mean-field capacity, radius and dimension of every layer and kind.",
+    "separability": "Probes, neighbours, clusters, margins of every layer, and the best.",
+    "weights": "How far the layers of a run have moved: rotation, distances.",
+    "correlate": "Movement of layers against the generalization gap, over many runs.",
+    "rewind": "Set layers back to an earlier epoch, and score the four kinds.",
+    "reinit": "Re-initialise, re-randomise, zero each layer: critical or robust?",
+    "gradients": "Label-dependent and label-independent parts of the gradient.",
+    "sweep": "Train and analyze every cell of a grid; resumable, on one machine or many.",
+    "analyze": "Everything of a run, from its checkpoints to its report; resumable.",
+    "localize": "Where is it memorized? Every method's answer, and whether they agree.",
+    "plot": "Draw figures from results: geometry, estimators, sweeps, weights.",
+    "report": "One HTML page of a run: answer, gate, figures, tables, provenance.",
+    "demo": "Train, extract, analyse and draw, from nothing, in a few minutes.",
 }
 
 
@@ -60,13 +44,12 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module, attribute, _ = COMMANDS[cmd_name]
-        command: click.Command = getattr(importlib.import_module(f"manigeo.cli.{module}"), attribute)
+        command: click.Command = getattr(importlib.import_module(f"manigeo.cli.{cmd_name}"), f"{cmd_name}_command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
+            formatter.write_dl(list(COMMANDS.items()))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -35,6 +35,48 @@ def _value(text: str) -> Any:
         return text
 
 
+def names(what: str, example: str) -> Callable[[click.Context, click.Parameter, Any], tuple[Any, ...]]:
+    """A callback: the names in a text, with commas between; of a repeated option those of each text."""
+
+    def read(ctx: click.Context, param: click.Parameter, value: str | tuple[str, ...] | None) -> tuple[Any, ...]:
+        if isinstance(value, tuple):
+            return tuple(read(ctx, param, text) for text in value)
+        found = () if value is None else tuple(word.strip() for word in value.split(","))
+        if not all(found):
+            raise click.BadParameter(f"expected {what} with commas between, e.g. {example}; got {value!r}", ctx, param)
+        return found
+
+    return read
+
+
+def whole_numbers(
+    expected: str, least: int = 0, fewest: int = 1
+) -> Callable[[click.Context, click.Parameter, str | None], tuple[int, ...]]:
+    """A callback: the ``fewest`` or more different numbers in a text, from ``least`` on, with commas between."""
+
+    def read(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[int, ...]:
+        try:
+            found = tuple(int(word) for word in text.split(",")) if text else ()
+        except ValueError:
+            found = (least - 1,)
+        if found and (min(found) < least or len(set(found)) < fewest):
+            raise click.BadParameter(f"expected {expected}; got {text!r}", ctx, param)
+        return found
+
+    return read
+
+
+def checkpoints_option(default: str, help_text: str) -> Callable[[F], F]:
+    """Checkpoints of a run by name or epoch."""
+    return click.option("--checkpoints", default=default, show_default=True, metavar="NAMES", help=help_text,
+                        callback=names("names or epochs", "init,10,best"))  # fmt: skip
+
+
+def note(said: str) -> None:
+    """Something that the user should know, on stderr."""
+    click.echo(f"note: {said}", err=True)
+
+
 def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
     if path is None:
         return
@@ -144,6 +186,17 @@ def several(*options: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
+# How a table is made: at once, or by processes that can be interrupted.
+table_options = several(seed_option, json_option, force_option, config_option)
+
+
+def work_options(resume_help: str, jobs: int = 1) -> Callable[[F], F]:
+    return several(
+        jobs_option(jobs), cluster_option, seed_option, json_option,
+        click.option("--resume", is_flag=True, help=resume_help), dry_run_option, force_option, config_option,
+    )  # fmt: skip
+
+
 # What data, and which labels of it are permuted.
 data_options = several(
     click.option("--data", help="glyphs, digits, idx:DIR, cifar10:DIR, cifar100:DIR, npz:PATH, folder:PATH, hf:PATH, "
@@ -161,6 +214,74 @@ arch_options = several(
                  "file.py:factory."),
     click.option("--arch-arg", "arch_args", multiple=True, callback=pair, metavar="KEY=VALUE",
                  help="An option of the network, e.g. depth=6; may be repeated."),
+)  # fmt: skip
+
+labels_option = click.option(
+    "--labels", type=click.Path(path_type=Path, dir_okay=False), help="CSV with the columns index and train_label: the "
+    "labels that your own loop trained on, in place of --permute."
+)  # fmt: skip
+
+# How weights are read from a file.
+file_options = several(
+    click.option("--state-key", metavar="KEY", help="Where in the file the weights are, e.g. ema.model. Default: "
+                 "state_dict, model_state_dict, model, net, module, or the file itself."),
+    click.option("--ema", is_flag=True, help="Averaged weights: state_dict_ema, model_ema, ema_state_dict or ema."),
+    click.option("--no-strict", is_flag=True, help="Take what fits of the weights, and say what does not."),
+    click.option("--trust", is_flag=True, help="Also read a file that executes what is in it while it is read."),
+)  # fmt: skip
+
+# Which network, with which weights.
+model_options = several(
+    click.option("--model", type=click.Path(path_type=Path), help="A checkpoint of manigeo train or your own loop, or "
+                 "another program's weights (.pt, .pth, .ckpt, .safetensors); with --trust also a pickled network or "
+                 ".pt2, which need no --arch."),
+    click.option("--weights", type=click.Choice(["checkpoint", "init"]), default="checkpoint", show_default=True,
+                 help="init: the untrained network, from the seed of the training; without --model from --seed."),
+    file_options,
+)  # fmt: skip
+
+
+def _types(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for of_text in names("classes", "Conv2d,Linear")(ctx, param, values) for name in of_text)
+
+
+# Which layers, and what of each.
+layer_options = several(
+    click.option("--layers", multiple=True, metavar="GLOB", help="Layers to take, e.g. 'features.*'; may be repeated. "
+                 "Default: the input, every module with parameters of its own, the output."),
+    click.option("--layers-regex", multiple=True, metavar="REGEX", help="The same by regular expression, of the whole "
+                 "name: 'features[.](0|3)'."),
+    click.option("--types", multiple=True, metavar="CLASS,...", callback=_types,
+                 help="Layers of these classes alone, e.g. Conv2d,Linear or '*Norm*'."),
+    click.option("--exclude", multiple=True, metavar="GLOB", help="Layers to leave out."),
+    click.option("--readout", default="flatten", show_default=True, help="What is kept of a layer's positions: flatten, "
+                 "mean (over space or tokens), spatial-mean, spatial-max, class-token, token-mean or last-token. A layer "
+                 "without such positions is flattened."),
+    click.option("--backend", default="hooks", show_default=True, type=click.Choice(["hooks", "fx"]),
+                 help="fx: functions are layers too, such as residual sums and F.relu, where torch.fx can trace them."),
+)  # fmt: skip
+per_class_option = click.option(
+    "--per-class", default=50, show_default=True, help="Examples of each class and kind, at most."
+)
+
+acts_argument = click.argument("acts", type=click.Path(path_type=Path, dir_okay=False))
+run_argument = click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
+
+# The trained network of a run, and what of it is looked at.
+run_options = several(
+    click.option("--at", default="last", show_default=True, metavar="NAME",
+                 help="The trained network: a checkpoint by name or epoch (last, best, 40)."),
+    click.option("--layers", multiple=True, metavar="NAME", help="Layers to look at; may be repeated. Default: all."),
+    click.option("--group-by", default="module", show_default=True,
+                 help="What is a layer: module (with the normalisation that follows), kernel, block, stage, or a regular "
+                 "expression, whose match names the layer."),
+    click.option("--examples", "most", type=click.IntRange(min=1), metavar="N",
+                 help="At most N examples of a kind, drawn by --seed. Default: all."),
+    click.option("--batch-size", default=256, show_default=True, type=click.IntRange(min=1)),
+    device_option,
+    arch_options,
+    data_options,
+    labels_option,
 )  # fmt: skip
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from manigeo.cli import options
-from manigeo.cli.tables import collected, earlier_table
+from manigeo.cli.tables import collected, earlier_table, tell
+from manigeo.cli.train import duration
 from manigeo.errors import UsageError
 from manigeo.text.separability import KINDS, separability_report
 
@@ -48,14 +49,7 @@ def _fewest(least: int, what: str) -> Callable[[click.Context, click.Parameter, 
               help="Also the purity of K neighbours; may be repeated. Always: 1, and one less than examples per class.")
 @click.option("--cluster-seeds", default=3, show_default=True, type=click.IntRange(min=1), help="Starts of k-means.")
 @click.option("--pairs", default=500, show_default=True, type=click.IntRange(min=1), help="Most pairs for margins.")
-@options.jobs_option()
-@options.cluster_option
-@options.seed_option
-@options.json_option
-@click.option("--resume", is_flag=True, help="Go on with an interrupted analysis in --out, or add measures to it.")
-@options.dry_run_option
-@options.force_option
-@options.config_option
+@options.work_options("Go on with an interrupted analysis in --out, or add measures to it.")
 def separability_command(
     acts: tuple[Path, ...], out: Path | None, layers: tuple[str, ...], kinds: tuple[str, ...], per_class: int | None,
     classes: int | None, measures: tuple[str, ...], folds: int, neighbours: tuple[int, ...], cluster_seeds: int, pairs: int,
@@ -69,7 +63,6 @@ def separability_command(
     from manigeo.layerwise.best import with_choices
     from manigeo.layerwise.separability import Clusters, HardMargins, Means, Neighbours, Probe
     from manigeo.layerwise.separability_tables import plan_separability
-    from manigeo.results import as_json as to_json
     from manigeo.results import write_results
 
     every: list[Measure] = [
@@ -88,8 +81,7 @@ def separability_command(
         table = collected(_remaining(plans, earlier, workers), out, earlier)
     table = with_choices(table, [metric for measure in chosen for metric in measure.profiles], seed)
     write_results(table, out, force=True)
-    click.echo(to_json(table) if as_json else separability_report(table))
-    click.echo(f"wrote {out}; next: manigeo plot {out}", err=as_json)
+    tell(table, out, separability_report, as_json)
 
 
 # fmt: on
@@ -144,7 +136,7 @@ def describe_plan(plan: "SeparabilityPlan") -> str:
     kinds = ", ".join(f"{kind} {n} classes" for kind, n in numbers.items())
     lines = [
         f"{plan.path}: {len(plan.layers)} layers; {kinds}, each of M = {plan.per_class} examples",
-        f"{len(plan.tasks)} tasks of {plan.task_bytes / 1e6:.0f} MB at most, about {_duration(plan.seconds)} on one core: "
+        f"{len(plan.tasks)} tasks of {plan.task_bytes / 1e6:.0f} MB at most, about {duration(plan.seconds)} on one core: "
         + "; ".join(measure.describe() for measure in plan.measures),
     ]
     if plan.limited_by:
@@ -152,7 +144,3 @@ def describe_plan(plan: "SeparabilityPlan") -> str:
         lines.append(f"M = {plan.per_class} is what class {plan.class_names[label]!r} has of {kind} examples")
     lines += [f"{kind} is left out: {flag}" for kind, flag in plan.excluded.items()]
     return "\n".join(lines)
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} minutes"

@@ -13,12 +13,13 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 
 from manigeo.layerwise.points import LabelledPoints
+from manigeo.manifolds import standard_error
 from manigeo.separability.clusters import cluster_agreement
 from manigeo.separability.margins import Margins, one_versus_rest, pairs_of_classes
 from manigeo.separability.means import fisher_ratio, nearest_mean_scores
 from manigeo.separability.neighbours import neighbour_purity
 from manigeo.separability.probe import LinearProbe
-from manigeo.separability.scores import class_averages, standard_error, wilson_interval
+from manigeo.separability.scores import class_averages, wilson_interval
 
 Row = dict[str, Any]
 

@@ -25,6 +25,7 @@ from manigeo.plots.style import (
     setting,
     styled,
 )
+from manigeo.results import row_settings
 
 PANELS = {
     "capacity": r"capacity $\alpha_M$",
@@ -168,10 +169,8 @@ def _refuse_different(sizes: pd.Series, what: str) -> None:
 
 
 def _without_size(settings: str) -> str:
-    try:
-        return json.dumps({key: value for key, value in json.loads(settings).items() if key != "per_class"})
-    except (ValueError, AttributeError):
-        return settings
+    known = row_settings(settings)
+    return json.dumps({key: value for key, value in known.items() if key != "per_class"}) if known else settings
 
 
 # ------------------------------------------------------------------------------------------------------------- drawing

@@ -1,7 +1,6 @@
 """What all figures share: one colour and marker a kind, one legend, what a table says of a checkpoint, and saving."""
 
 import itertools
-import json
 import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 
 from manigeo.manifolds import KINDS
+from manigeo.results import row_settings
 from manigeo.storage.files import check_target, whole_file
 
 # One colour and one marker a kind in every figure, told apart without colour as well.
@@ -46,11 +46,8 @@ def finish(figure: Figure) -> None:
 
 
 def setting(settings: str, name: str) -> object:
-    """None for a table of another program, without settings of ours."""
-    try:
-        return json.loads(settings).get(name)
-    except (ValueError, AttributeError):
-        return None
+    """One of the settings of a row; None where it is not there."""
+    return row_settings(settings).get(name)
 
 
 def by_checkpoint(part: pd.DataFrame) -> dict[str, pd.DataFrame]:

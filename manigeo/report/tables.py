@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from manigeo.manifolds import ALL_KINDS
-from manigeo.results import IDENTITY
+from manigeo.results import IDENTITY, row_settings
 from manigeo.text.words import NOTHING, analysis_words, flags_words, measured, metric_words, number
 
 MOST_ROWS = 250  # of one measure; of all of them together:
@@ -86,11 +86,8 @@ def settings_of(text: str) -> dict[str, str]:
     >>> settings_of('{"analysis": "rewind", "k": 2, "to": null}'), settings_of("M=20")
     ({'analysis': 'rewind', 'k': '2', 'to': ''}, {'settings': 'M=20'})
     """
-    try:
-        found = json.loads(text or "{}")
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
+    found = row_settings(text)
+    if not found and text not in ("", "{}"):
         return {"settings": text}
     return {str(k): _plain(v) for k, v in found.items() if k not in IDENTITY}
 

@@ -37,16 +37,6 @@ def class_averages(
     return np.bincount(labels, scores) / np.bincount(labels)
 
 
-def standard_error(averages: Float[np.ndarray, " classes"]) -> float:
-    """Of the mean over classes, as if these had been drawn from many; NaN for one.
-
-    >>> standard_error(np.array([0.0, 1.0]))
-    0.5
-    """
-    n = len(averages)
-    return float(np.std(averages, ddof=1) / np.sqrt(n)) if n > 1 else np.nan
-
-
 def wilson_interval(share: float, n: int, z: float = 1.959964) -> tuple[float, float]:
     r"""Interval of a probability of which a share of ``n`` independent trials was seen (Wilson 1927), 95 % by default.
 

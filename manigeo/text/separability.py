@@ -1,6 +1,5 @@
 """The table of ``manigeo separability`` as text: values by layer and kind, best layers, and what agrees on them."""
 
-import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -25,7 +24,9 @@ REPORTED = {
 
 def separability_report(table: "pd.DataFrame") -> str:
     """The aggregates, a section a checkpoint where there are several; then what checkpoints agree on, and flags."""
-    aggregates = table[table["manifold"] == ""]
+    from manigeo.results import with_settings
+
+    aggregates = with_settings(table[table["manifold"] == ""], "trained_on", "measure", "analysis")
     several = aggregates.loc[aggregates["fingerprint"] != "", "fingerprint"].nunique() > 1
     blocks = []
     for fingerprint, part in aggregates.groupby("fingerprint", sort=False):
@@ -79,9 +80,8 @@ def _cell(value: float, digits: int, error: float = float("nan")) -> str:
 def _transfers(part: "pd.DataFrame") -> Iterator[str]:
     """Probes of each kind, scored on the others."""
     rows = part[part["metric"] == "transfer_accuracy"]
-    origins = [json.loads(settings)["trained_on"] for settings in rows["settings"]]
-    for origin in (kind for kind in KINDS if kind in origins):
-        yield _text(_by_layer(rows[[name == origin for name in origins]], 3), f"probe of {origin} on")
+    for origin in (kind for kind in KINDS if rows["trained_on"].eq(kind).any()):
+        yield _text(_by_layer(rows[rows["trained_on"].eq(origin)], 3), f"probe of {origin} on")
 
 
 def _best_layers(part: "pd.DataFrame") -> Iterator[str]:
@@ -89,7 +89,6 @@ def _best_layers(part: "pd.DataFrame") -> Iterator[str]:
     rows = part[part["metric"].str.startswith("best_")]
     if rows.empty:
         return
-    rows = rows.assign(measure=[json.loads(settings)["measure"] for settings in rows["settings"]])
     cells = rows.groupby(["measure", "kind"]).apply(_best_cell).unstack("kind")
     order = [measure for measure in REPORTED if measure in cells.index]
     order += [measure for measure in cells.index if measure not in order]
@@ -115,7 +114,7 @@ def _agreements(part: "pd.DataFrame", name: str, line: str) -> Iterator[str]:
     if rows.empty:
         return
     what = name.removeprefix("agreement_of_")
-    rows = rows.assign(line=[f"{json.loads(settings)[line]}".replace(name, "all") for settings in rows["settings"]])
+    rows = rows.assign(line=rows[line].astype(str).str.replace(name, "all", regex=False))
     values = rows.pivot(index=["line", "kind"], columns="metric", values="value")
     cells = values.apply(lambda v: f"{v[name]:.2f} [{v[f'{name}_ci_low']:.2f}, {v[f'{name}_ci_high']:.2f}]", axis=1)
     yield _text(cells.unstack("kind"), f"W of {int(rows['n'].max())} {what}")

@@ -26,7 +26,7 @@ from jaxtyping import Float, Int
 from tqdm import tqdm
 
 from manigeo.errors import UsageError
-from manigeo.manifolds import KINDS, kind_examples
+from manigeo.manifolds import KINDS, kind_examples, standard_error
 from manigeo.randomness import stream
 from manigeo.results import as_table
 from manigeo_extract.files.checkpoints import load_checkpoint
@@ -235,7 +235,7 @@ def _compared(survey: Survey, look: _Look) -> Iterator[Row]:
     for sample in survey.samples:
         total, of_chunks = _totalled(look.pieces(sample.drawn(survey.n, survey.seed), survey.chunks))
         totals.append(total)
-        errors.append(_error(of_chunks))
+        errors.append(standard_error(of_chunks))
     gram, error = inner_products(totals), np.concatenate(errors, axis=1)
     settings = {"analysis": "gradients", "mode": "eval", "chunks": len(survey.chunks), "seed": survey.seed}
     for a, kind in enumerate(survey.kinds):
@@ -269,13 +269,6 @@ def _all_norms(gradients: Gradients) -> Float[np.ndarray, "layers kinds parts"]:
     return np.stack([norms(gram, part) for part in PARTS], axis=-1)
 
 
-def _error(values: Float[np.ndarray, "draws ..."]) -> Float[np.ndarray, "..."]:
-    """The standard error of a mean over draws; of one draw unknown."""
-    if len(values) < 2:
-        return np.full(values.shape[1:], np.nan)
-    return np.asarray(values.std(axis=0, ddof=1) / np.sqrt(len(values)))
-
-
 def _layer_rows(
     survey: Survey,
     common: Row,
@@ -303,12 +296,12 @@ def _swept(survey: Survey, look: _Look) -> Iterator[Row]:
             of_part = found[..., a, i]  # (draws, sizes, layers)
             for j, size in enumerate(sweep.sizes):
                 common = {"kind": kind, "n": size, "settings": json.dumps(settings | {"examples": size})}
-                # draws of all there is are one draw
-                mean, error = of_part[:, j].mean(axis=0), _error(of_part[: 1 if size == len(sample.rows) else None, j])
+                n_draws = 1 if size == len(sample.rows) else None  # draws of all there is are one draw
+                mean, error = of_part[:, j].mean(axis=0), standard_error(of_part[:n_draws, j])
                 yield from _layer_rows(survey, common, f"{part}_norm_sweep", mean, error)
             slopes = _slopes(sweep.sizes, of_part)
             common = {"kind": kind, "n": sweep.repetitions, "settings": json.dumps(settings | {"sizes": sweep.sizes})}
-            yield from _layer_rows(survey, common, f"{part}_slope", slopes.mean(axis=0), _error(slopes))
+            yield from _layer_rows(survey, common, f"{part}_slope", slopes.mean(axis=0), standard_error(slopes))
 
 
 def _growing(pieces: Iterator[Gradients]) -> Iterator[Float[np.ndarray, "layers kinds parts"]]:

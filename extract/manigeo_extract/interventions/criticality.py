@@ -38,8 +38,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from manigeo.errors import UsageError
-from manigeo.manifolds import KINDS, kind_examples
+from manigeo.errors import UsageError, check_ranges
+from manigeo.manifolds import KINDS, kind_examples, standard_error
 from manigeo.randomness import stream
 from manigeo_extract.batches import called
 from manigeo_extract.interventions.editing import Tensors, replaced
@@ -84,7 +84,8 @@ class CriticalityPlan:
     def __post_init__(self) -> None:
         if unknown := [kind for kind in self.kinds if kind not in KINDS]:
             raise UsageError(f"no kind {unknown[0]!r}{near_names(unknown[0], KINDS)}")
-        for name, valid, expected in (
+        check_ranges(
+            self,
             ("factor", self.factor is None or self.factor >= 1, "1 or more"),
             ("delta", self.delta is None or self.delta >= 0, "0 or more"),
             ("error", self.error is None or self.error >= 0, "0 or more"),
@@ -95,9 +96,7 @@ class CriticalityPlan:
             ("lowest", 0 < self.lowest < self.highest, "above 0 and below highest"),
             ("highest", math.isfinite(self.highest), "finite"),
             ("per_decade", self.per_decade >= 1, "1 or more"),
-        ):
-            if not valid:
-                raise UsageError(f"{name} must be {expected}, got {getattr(self, name)!r}")
+        )
 
     @property
     def alphas(self) -> Float[np.ndarray, " alphas"]:
@@ -219,9 +218,9 @@ class _Search:
         """``largest`` is the sigma at which the grid ends."""
         value = (self.ratio * self._segment.distance) ** 2 if math.isfinite(self.ratio) else math.nan
         means = self._totals.reshape(-1, 2).mean(axis=1) / self._learned.n
-        error = float(means.std(ddof=1) / math.sqrt(len(means))) if len(means) > 1 else math.nan
+        level, error = float(means.mean()), float(standard_error(means))
         at_edge = self._point[1] == largest and value > 0
-        return Criticality(value, *self._point, float(means.mean()), error, at_edge, self._n_tried)
+        return Criticality(value, *self._point, level, error, at_edge, self._n_tried)
 
 
 def _totals(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -91,6 +92,11 @@ def recalibrated(model: nn.Module, batches: Callable[[], Iterable[Batch]]) -> It
 
 
 # --------------------------------------------------------------------------------------------------------- fresh draws
+def draw_seed(seed: int, *key: int) -> int:
+    """The seed of the draw that ``key`` names."""
+    return int(np.random.SeedSequence(seed, spawn_key=key).generate_state(1, np.uint32)[0])
+
+
 @dataclass(frozen=True)
 class Redraw:
     """Draws a layer of ``model`` again from the distribution that it started from.

@@ -18,22 +18,22 @@ import pandas as pd
 import torch
 from scipy import stats
 from torch import nn
-from tqdm import tqdm
 
 from manigeo.errors import InputError, UsageError
-from manigeo.manifolds import kind_examples
+from manigeo.manifolds import kind_examples, standard_error
 from manigeo.results import as_table
 from manigeo_extract.interventions.editing import (
     BATCH_NORM,
     Redraw,
     Tensors,
+    draw_seed,
     merged,
     recalibrated,
     replaced,
     taken_from,
     zeroed,
 )
-from manigeo_extract.interventions.groups import Group
+from manigeo_extract.interventions.groups import Group, joined
 from manigeo_extract.interventions.prefixes import Prefixes
 from manigeo_extract.interventions.scoring import Answers, Examiner, Row
 from manigeo_extract.training.runs import Run, Snapshot
@@ -114,14 +114,6 @@ class Laboratory:
         if self.batch_norm not in BATCH_NORM:
             raise UsageError(f"no batch-norm policy {self.batch_norm!r}; there are: {', '.join(BATCH_NORM)}")
 
-    def parts(
-        self, interventions: Sequence[Intervention], *, done: Collection[tuple[str, str]] = (), progress: bool = False
-    ) -> Iterator[pd.DataFrame]:
-        """The rows of each intervention, after those of the network as it was trained; without those ``done``."""
-        todo = self.todo(interventions, done)
-        for at in tqdm(todo, desc=self.analysis, unit="network", disable=None if progress else True):
-            yield self.table(at)
-
     def todo(
         self, interventions: Sequence[Intervention], done: Collection[tuple[str, str]] = ()
     ) -> list[Intervention | None]:
@@ -169,15 +161,12 @@ class Laboratory:
         draws = []
         for i in range(self.n_draws):
             try:
-                tensors = merged([self.redraw.draw(group, self._draw_seed(group, i)) for group in at.layers])
+                tensors = merged([self.redraw.draw(group, draw_seed(self.seed, group.order, i)) for group in at.layers])
             except InputError as error:
                 return _undrawn(self.examiner.kinds, str(error))
-            kept = taken_from(tensors, _all_of(at.layers), self.batch_norm)
+            kept = taken_from(tensors, joined("", 0, at.layers), self.batch_norm)
             draws.append(list(self.examiner.compared(self._before, self._after(at.layers, kept), self.threshold)))
         return _over_draws(draws, self.threshold)
-
-    def _draw_seed(self, group: Group, i: int) -> int:
-        return int(np.random.SeedSequence(self.seed, spawn_key=(group.order, i)).generate_state(1, np.uint32)[0])
 
     def _after(self, layers: Sequence[Group], tensors: Tensors) -> Answers:
         with replaced(self.run.model, tensors):
@@ -211,14 +200,7 @@ class _States:
             self._read = at.to, at.to.state(self._model)
         if at.sweep == "whole":
             return dict(self._read[1])
-        return taken_from(self._read[1], _all_of(at.layers), batch_norm)
-
-
-def _all_of(layers: Sequence[Group]) -> Group:
-    """Several layers as one."""
-    parameters = tuple(name for group in layers for name in group.parameters)
-    buffers = tuple(name for group in layers for name in group.buffers)
-    return Group("", 0, tuple(path for group in layers for path in group.modules), parameters, buffers)
+        return taken_from(self._read[1], joined("", 0, at.layers), batch_norm)
 
 
 def _over_draws(draws: Sequence[Sequence[Row]], threshold: float | None) -> list[Row]:
@@ -226,7 +208,6 @@ def _over_draws(draws: Sequence[Sequence[Row]], threshold: float | None) -> list
     rows: list[Row] = []
     for same in zip(*draws, strict=True):
         values = np.array([row["value"] for row in same], dtype=float)
-        error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else np.nan
         metric, mean = same[0]["metric"], float(values.mean())
         common = {"kind": same[0]["kind"], "n": len(values), "flag": same[0].get("flag", "")}
         if metric == "critical":  # the row before it is the drop
@@ -234,7 +215,7 @@ def _over_draws(draws: Sequence[Sequence[Row]], threshold: float | None) -> list
                 common | {"metric": metric, "value": float(rows[-1]["value"] >= (threshold or 0.0)), "stderr": np.nan}
             )
         else:
-            rows.append(common | {"metric": metric, "value": mean, "stderr": error})
+            rows.append(common | {"metric": metric, "value": mean, "stderr": standard_error(values)})
     return [row | {"value": np.nan} if row["flag"] else row for row in rows] + _intervals(rows)
 
 

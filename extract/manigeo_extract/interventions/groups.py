@@ -190,16 +190,16 @@ def _merged(layers: Sequence[Group], name_of: Callable[[Group], str | None]) -> 
     for layer in layers:
         if (name := name_of(layer)) is not None:
             together.setdefault(name, []).append(layer)
-    return [
-        Group(
-            name,
-            i,
-            tuple(path for member in members for path in member.modules),
-            tuple(name for member in members for name in member.parameters),
-            tuple(name for member in members for name in member.buffers),
-        )
-        for i, (name, members) in enumerate(together.items())
-    ]
+    return [joined(name, i, members) for i, (name, members) in enumerate(together.items())]
+
+
+def joined(name: str, order: int, groups: Sequence[Group]) -> Group:
+    """Several groups as one."""
+    modules, parameters, buffers = (
+        tuple(item for group in groups for item in getattr(group, part))
+        for part in ("modules", "parameters", "buffers")
+    )
+    return Group(name, order, modules, parameters, buffers)
 
 
 def _stage_names(layer: Group) -> str:

@@ -25,16 +25,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from manigeo.errors import ManigeoError, UsageError
+from manigeo.errors import ManigeoError, UsageError, check_ranges
+from manigeo.manifolds import standard_error
 from manigeo_extract.batches import called
-from manigeo_extract.interventions.editing import Redraw, Tensors, merged, taken_from
+from manigeo_extract.interventions.editing import Redraw, Tensors, draw_seed, merged, taken_from
+from manigeo_extract.interventions.exchanges import FRESH
 from manigeo_extract.interventions.groups import Group
-from manigeo_extract.interventions.scoring import VALIDATION, Answers, Examiner, Row
+from manigeo_extract.interventions.scoring import Answers, Examiner, Row
 from manigeo_extract.recording.layers import eagerly, first_tensor, unwrap
-from manigeo_extract.training.evaluation import HasInputs, held
+from manigeo_extract.training.evaluation import VALIDATION, HasInputs, held
 from manigeo_extract.training.runs import Name, Run
 
-FRESH = "fresh draw"
 POLICIES = ("with-stats", "params")
 _MARKS = 4  # times that retrained layers are scored on the way
 
@@ -60,7 +61,8 @@ class ResetPlan:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, valid, expected in (
+        check_ranges(
+            self,
             ("last", self.last >= 1, "1 or more"),
             ("sources", len(self.sources) >= 1, "one or more"),
             ("steps", self.steps >= 0, "0 or more"),
@@ -70,9 +72,7 @@ class ResetPlan:
             ("weight_decay", 0 <= self.weight_decay < math.inf, "0 or more"),
             ("batch_size", self.batch_size >= 1, "1 or more"),
             ("batch_norm", self.batch_norm in POLICIES, " or ".join(POLICIES)),
-        ):
-            if not valid:
-                raise UsageError(f"{name} must be {expected}, got {getattr(self, name)!r}")
+        )
 
     @property
     def marks(self) -> tuple[int, ...]:
@@ -172,16 +172,14 @@ def _sources(run: Run, groups: Sequence[Group], plan: ResetPlan, redraw: Redraw 
     for name in plan.sources:
         if name == FRESH:
             assert redraw is not None
-            draws = ({g.name: redraw.draw(g, _seed(plan.seed, g.order, i)) for g in last} for i in range(plan.n_draws))
+            draws = (
+                {g.name: redraw.draw(g, draw_seed(plan.seed, g.order, i)) for g in last} for i in range(plan.n_draws)
+            )
             yield _Source(FRESH, None, tuple(draws))
         else:
             snapshot = run.snapshot(name)
             state = snapshot.state(run.model)
             yield _Source(snapshot.name, snapshot.epoch, ({g.name: taken_from(state, g) for g in last},))
-
-
-def _seed(seed: int, *key: int) -> int:
-    return int(np.random.SeedSequence(seed, spawn_key=key).generate_state(1, np.uint32)[0])
 
 
 def _with_last(
@@ -265,7 +263,7 @@ class Retraining:
         )
         for start, mark in zip(plan.marks, plan.marks[1:], strict=False):
             with torch.random.fork_rng([self._device] if self._device.type == "cuda" else []):
-                torch.manual_seed(_seed(plan.seed, 1 << 20, start))  # dropout
+                torch.manual_seed(draw_seed(plan.seed, 1 << 20, start))  # dropout
                 frozen_training(model, trained)
                 for step in range(start + 1, mark + 1):
                     self._step(model, optimizer, next(batches), step)
@@ -291,7 +289,7 @@ class Retraining:
         epoch = 0
         while True:
             epoch += 1
-            order = np.random.default_rng(_seed(self._plan.seed, 1 << 21, epoch)).permutation(len(self._y))
+            order = np.random.default_rng(draw_seed(self._plan.seed, 1 << 21, epoch)).permutation(len(self._y))
             yield from np.array_split(order, n_batches)
 
 
@@ -308,9 +306,9 @@ def _scores(candidate: Candidate) -> Iterator[Row]:
         accuracies, losses = candidate.accuracies[kind], candidate.losses[kind]
         several = len(accuracies) > 1
         common = {"kind": kind, "n": len(accuracies) if several else len(hits)}
-        error = _error(accuracies if several else hits)
+        error = standard_error(accuracies if several else hits)
         yield common | {"metric": "accuracy", "value": float(accuracies.mean()), "stderr": error}
-        yield common | {"metric": "loss", "value": float(losses.mean()), "stderr": _error(losses)}
+        yield common | {"metric": "loss", "value": float(losses.mean()), "stderr": standard_error(losses)}
 
 
 def _gains(plan: ResetPlan, before: Candidate, best: Candidate | None) -> Iterator[Row]:
@@ -320,18 +318,14 @@ def _gains(plan: ResetPlan, before: Candidate, best: Candidate | None) -> Iterat
         return
     for kind, hits in best.hits.items():
         gains, of_draws = hits - before.hits[kind], best.accuracies[kind]
-        over_draws = _error(of_draws) if len(of_draws) > 1 else 0.0
+        over_draws = standard_error(of_draws) if len(of_draws) > 1 else 0.0
         yield {
             "layer": best.layer,
             "depth": best.k,
             "kind": kind,
             "metric": "accuracy_gain",
             "value": float(gains.mean()),
-            "stderr": math.hypot(_error(gains), over_draws),
+            "stderr": math.hypot(standard_error(gains), over_draws),
             "n": len(gains),
             "settings": _settings(plan, best, True),
         }
-
-
-def _error(values: Float[np.ndarray, " n"]) -> float:
-    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan

@@ -27,13 +27,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from manigeo.errors import UsageError
-from manigeo.manifolds import KINDS, kind_examples
+from manigeo.manifolds import KINDS, standard_error
 from manigeo_extract.batches import Batch, called
 from manigeo_extract.recording.layers import eagerly, evaluating, first_tensor, unwrap
-from manigeo_extract.training.evaluation import HasInputs, held
+from manigeo_extract.training.evaluation import VALIDATION, HasInputs, held, members_of
 
 Row = dict[str, Any]
-VALIDATION = "validation"  # no kind of the papers: what choices are made on
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +58,9 @@ class Examiner:
         most: int | None = None,
         seed: int = 0,
     ) -> None:
-        found = {kind: _drawn(*_members(examples, kind), most, seed, i) for i, kind in enumerate((*KINDS, VALIDATION))}
+        found = {
+            kind: _drawn(*members_of(examples, kind), most, seed, i) for i, kind in enumerate((*KINDS, VALIDATION))
+        }
         found = {kind: (rows, labels) for kind, (rows, labels) in found.items() if len(rows)}
         self.rows = np.unique(np.concatenate([rows for rows, _ in found.values()]))
         self.device, self.batch_size = torch.device(device), batch_size
@@ -122,7 +123,7 @@ class Examiner:
         for kind in self.kinds:
             hits = self.hits(answers, kind)
             common = {"kind": kind, "n": len(hits)}
-            yield common | {"metric": "accuracy", "value": hits.mean(), "stderr": _error(hits)}
+            yield common | {"metric": "accuracy", "value": hits.mean(), "stderr": standard_error(hits)}
             yield common | {"metric": "loss", "value": self.loss(answers, kind)}
 
     def compared(self, before: Answers, after: Answers, threshold: float | None = None) -> Iterator[Row]:
@@ -136,14 +137,14 @@ class Examiner:
             at = self._members[kind][0].cpu().numpy()
             was, now = self.hits(before, kind), self.hits(after, kind)
             common = {"kind": kind, "n": len(was)}
-            drop, error = float((was - now).mean()), _error(was - now)
+            drop, error = float((was - now).mean()), standard_error(was - now)
             yield common | {"metric": "accuracy_drop", "value": drop, "stderr": error}
             yield common | {
                 "metric": "softmax_distance",
                 "value": 1 - cosines[at].mean(),
-                "stderr": _error(cosines[at]),
+                "stderr": standard_error(cosines[at]),
             }
-            yield common | {"metric": "js", "value": divergences[at].mean(), "stderr": _error(divergences[at])}
+            yield common | {"metric": "js", "value": divergences[at].mean(), "stderr": standard_error(divergences[at])}
             yield from (common | row for row in _normalised(was, drop, error, before.log_p.shape[1], threshold))
 
 
@@ -152,17 +153,12 @@ def _normalised(
 ) -> Iterator[Row]:
     """The drop in units of what there was to lose, unless that was nothing."""
     above = float(was.mean()) - 1 / n_classes
-    nothing = above <= 2 * _error(was)
+    nothing = above <= 2 * standard_error(was)
     value, stderr = (np.nan, np.nan) if nothing else (drop / above, error / above)
     flag = "at_chance" if nothing else ""
     yield {"metric": "normalised_drop", "value": value, "stderr": stderr, "flag": flag}
     if threshold is not None:
         yield {"metric": "critical", "value": np.nan if nothing else float(value >= threshold), "flag": flag}
-
-
-def _error(values: Float[np.ndarray, " n"]) -> float:
-    """The standard error of a mean; of one value unknown."""
-    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
 
 
 def _cosines(log_p: Float[Tensor, "n classes"], log_q: Float[Tensor, "n classes"]) -> Float[np.ndarray, " n"]:
@@ -185,13 +181,6 @@ def _logits(output: object) -> Tensor:
         found = "nothing" if tensor is None else f"shape {tuple(tensor.shape)}"
         raise UsageError(f"the network must return a tensor (examples, outputs), got {found}")
     return tensor
-
-
-def _members(examples: pd.DataFrame, kind: str) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
-    if kind != VALIDATION:
-        return kind_examples(examples, kind)
-    rows = np.flatnonzero(examples["split"].to_numpy() == VALIDATION)
-    return rows, examples["true_label"].to_numpy(dtype=np.int64)[rows]
 
 
 def _drawn(

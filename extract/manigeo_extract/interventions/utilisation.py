@@ -27,14 +27,15 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 from tqdm import tqdm
 
-from manigeo.errors import UsageError
-from manigeo.manifolds import kind_examples
+from manigeo.errors import check_ranges
+from manigeo.manifolds import standard_error
 from manigeo.randomness import stream
 from manigeo_extract.interventions.groups import Group
-from manigeo_extract.interventions.scoring import VALIDATION, Examiner, Row
+from manigeo_extract.interventions.scoring import Examiner, Row
 from manigeo_extract.recording.hooks import record_layers
 from manigeo_extract.recording.layers import Layer, list_layers
 from manigeo_extract.recording.readouts import with_readout
+from manigeo_extract.training.evaluation import VALIDATION, members_of
 from manigeo_extract.training.runs import Run
 
 INPUT, NETWORK = "input", "(none)"
@@ -69,15 +70,14 @@ class ProbePlan:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, valid, expected in (
+        check_ranges(
+            self,
             ("most", self.most is None or self.most >= 2, "2 or more"),
             ("Cs", len(self.Cs) >= 1 and all(0 < C < math.inf for C in self.Cs), "one or more numbers above 0"),
             ("C", 0 < self.C < math.inf, "above 0"),
             ("max_iter", self.max_iter >= 1, "1 or more"),
             ("largest", self.largest >= 1, "1 or more"),
-        ):
-            if not valid:
-                raise UsageError(f"{name} must be {expected}, got {getattr(self, name)!r}")
+        )
 
 
 def prefix_curve(
@@ -108,11 +108,7 @@ def _members(run: Run, examiner: Examiner) -> Members:
     """The examples of every kind, by the labels that it is scored by."""
     found = {}
     for kind in examiner.kinds:
-        if kind == VALIDATION:
-            rows = np.flatnonzero(run.examples["split"].to_numpy() == VALIDATION)
-            labels = run.examples["true_label"].to_numpy(dtype=np.int64)[rows]
-        else:
-            rows, labels = kind_examples(run.examples, kind)
+        rows, labels = members_of(run.examples, kind)
         looked_at = np.isin(rows, examiner.rows)
         found[kind] = Labelled(np.searchsorted(examiner.rows, rows[looked_at]), labels[looked_at])
     return found
@@ -217,8 +213,7 @@ def _accuracies(predicted: Int[np.ndarray, " n"], fitted: Labelled, members: Mem
 
 
 def _mean(hits: Float[np.ndarray, " n"]) -> Row:
-    error = float(hits.std(ddof=1) / math.sqrt(len(hits))) if len(hits) > 1 else math.nan
-    return {"value": float(hits.mean()), "stderr": error, "n": len(hits)}
+    return {"value": float(hits.mean()), "stderr": standard_error(hits), "n": len(hits)}
 
 
 def _settings(

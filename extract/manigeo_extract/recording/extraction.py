@@ -24,6 +24,7 @@ from manigeo_extract.devices import InPieces, check_device
 from manigeo_extract.machine import this_machine
 from manigeo_extract.recording.hooks import record_layers
 from manigeo_extract.recording.layers import Layer, list_layers, select_layers, taking_inputs
+from manigeo_extract.recording.readouts import with_readout
 from manigeo_extract.recording.shards import shard_range
 from manigeo_extract.recording.sketching import describe_sketch, sketches
 
@@ -74,12 +75,16 @@ def plan_extraction(
     *,
     layers: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    regex: Sequence[str] = (),
+    types: Sequence[str] = (),
+    readout: str = "flatten",
     per_class: int = 50,
     project: int | None = None,
     dtype: str = "float32",
     seed: int = 0,
 ) -> ExtractionPlan:
-    """Choose layers by glob, and examples: up to ``per_class`` of every class of every kind.
+    """Choose layers (:func:`~manigeo_extract.recording.layers.select_layers`), what is read of them, and examples: up to
+    ``per_class`` of every class of every kind.
 
     Permuted and restored group the same images by different labels, so both draw, and the file holds the union.
     """
@@ -87,7 +92,7 @@ def plan_extraction(
     batch = data.inputs(rows[:2])
     with taking_inputs(batch, data.spec):
         found = list_layers(model, batch)
-    selected = select_layers(found, layers, exclude)
+    selected = with_readout(select_layers(found, layers, exclude, regex=regex, types=types), readout)
     chosen = examples.iloc[rows].reset_index(drop=True)
     return ExtractionPlan(rows, chosen, tuple(selected), project, dtype, seed)
 

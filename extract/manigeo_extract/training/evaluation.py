@@ -15,7 +15,8 @@ from manigeo.localization.statement import GATE as MEMORIZATION_GATE
 from manigeo.manifolds import kind_examples
 from manigeo_extract.recording.layers import evaluating
 
-GROUPS = (("unpermuted",), ("permuted", "restored"), ("test",), ("validation",))  # kinds of a group share their images
+VALIDATION = "validation"  # no kind of the papers: what choices are made on
+GROUPS = (("unpermuted",), ("permuted", "restored"), ("test",), (VALIDATION,))  # kinds of a group share their images
 
 IN_MEMORY = 2**30  # bytes up to which all inputs are prepared once and held on the device
 
@@ -79,7 +80,8 @@ def evaluate(
     scores: Scores = {}
     with evaluating(model), torch.inference_mode():
         for kinds in GROUPS:
-            rows, labels = _rows_and_labels(examples, kinds)
+            members = [members_of(examples, kind) for kind in kinds]
+            rows, labels = members[0][0], np.stack([labels for _, labels in members])
             if len(rows):
                 scores |= dict(zip(kinds, _scores(model, data, rows, labels, device, batch_size), strict=True))
     return scores
@@ -94,12 +96,12 @@ def memorized(metrics: Mapping[str, Mapping[str, Any]], gate: float = MEMORIZATI
     return "permuted" in metrics and metrics["permuted"]["accuracy"] >= gate
 
 
-def _rows_and_labels(examples: pd.DataFrame, kinds: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-    if kinds == ("validation",):
-        rows = np.flatnonzero(examples["split"].to_numpy() == "validation")
-        return rows, examples["true_label"].to_numpy()[None, rows]
-    found = [kind_examples(examples, kind) for kind in kinds]
-    return found[0][0], np.stack([labels for _, labels in found])
+def members_of(examples: pd.DataFrame, kind: str) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+    """Rows of the examples of a kind, or of the validation data, and the labels that they are scored by."""
+    if kind != VALIDATION:
+        return kind_examples(examples, kind)
+    rows = np.flatnonzero(examples["split"].to_numpy() == VALIDATION)
+    return rows, examples["true_label"].to_numpy(dtype=np.int64)[rows]
 
 
 def _scores(

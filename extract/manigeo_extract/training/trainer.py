@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from manigeo.errors import InputError, ManigeoError, UsageError
+from manigeo.errors import InputError, ManigeoError, UsageError, check_ranges
 from manigeo_extract.data.datasets import DataSet
 from manigeo_extract.devices import check_device
 from manigeo_extract.files.checkpoints import (
@@ -100,20 +100,23 @@ class TrainingPlan:
     def __post_init__(self) -> None:
         _check_name("optimizer", self.optimizer, OPTIMIZERS)
         _check_name("schedule", self.schedule, SCHEDULES)
-        _check_range("epochs", self.epochs, self.epochs >= 1, "1 or more")
-        _check_range("batch_size", self.batch_size, self.batch_size >= 1, "1 or more")
-        _check_range("lr", self.lr, 0 < self.lr < math.inf, "above 0")
-        _check_range("momentum", self.momentum, 0 <= self.momentum < 1, "from 0 to below 1")
-        _check_range("weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "0 or more")
-        _check_range("layca", self.layca, self.layca is None or 0 < self.layca < math.inf, "above 0")
-        _check_range("layca_balance", self.layca_balance, -1 <= self.layca_balance <= 1, "from -1 to 1")
-        _check_range("gamma", self.gamma, 0 < self.gamma <= 1, "above 0, up to 1")
-        _check_range("seed", self.seed, self.seed >= 0, "0 or more")
         has_steps = bool(self.milestones) == (self.schedule == "step")
-        _check_range("milestones", self.milestones, has_steps, 'given with schedule="step", and only there')
         chosen = self.checkpoint_epochs
         valid = chosen == "all" if isinstance(chosen, str) else all(0 <= e <= self.epochs for e in chosen)
-        _check_range("checkpoint_epochs", chosen, valid, f'"all" or numbers from 0 to {self.epochs}')
+        check_ranges(
+            self,
+            ("epochs", self.epochs >= 1, "1 or more"),
+            ("batch_size", self.batch_size >= 1, "1 or more"),
+            ("lr", 0 < self.lr < math.inf, "above 0"),
+            ("momentum", 0 <= self.momentum < 1, "from 0 to below 1"),
+            ("weight_decay", 0 <= self.weight_decay < math.inf, "0 or more"),
+            ("layca", self.layca is None or 0 < self.layca < math.inf, "above 0"),
+            ("layca_balance", -1 <= self.layca_balance <= 1, "from -1 to 1"),
+            ("gamma", 0 < self.gamma <= 1, "above 0, up to 1"),
+            ("seed", self.seed >= 0, "0 or more"),
+            ("milestones", has_steps, 'given with schedule="step", and only there'),
+            ("checkpoint_epochs", valid, f'"all" or numbers from 0 to {self.epochs}'),
+        )
 
     def factor(self, epoch: int) -> float:
         """What the schedule multiplies rates by in ``epoch`` (from 1 on)."""
@@ -140,11 +143,6 @@ class TrainingPlan:
 def _check_name(field: str, name: str, known: Mapping[str, Any]) -> None:
     if name not in known:
         raise UsageError(f"no {field} {name!r}{near_names(name, known)}")
-
-
-def _check_range(field: str, value: object, valid: bool, expected: str) -> None:
-    if not valid:
-        raise UsageError(f"{field} must be {expected}, got {value!r}")
 
 
 # ------------------------------------------------------------------------------------------------------------ training
@@ -178,7 +176,8 @@ def train(
     :class:`~manigeo.errors.ManigeoError` when the loss is no longer finite; what was written until then stays.
     """
     rows = np.flatnonzero(examples["split"].to_numpy() == "train")
-    _check_range("examples", len(rows), len(rows) > 0, "a table with training examples")
+    if not len(rows):
+        raise UsageError("examples must be a table with training examples, got 0")
     device = check_device(device)
     model.to(device)
     _check_network(model, data, rows, plan, device)

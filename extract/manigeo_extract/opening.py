@@ -1,0 +1,461 @@
+"""The one door to a live network: which network, which weights, which data, which labels, which device.
+
+A request says what is asked for, in frozen values that the command line, Python and worker processes share; what is not
+asked for is taken from the checkpoint. Fields have the names of the options of the command line.
+
+>>> request = ModelRequest(NetworkRequest("mlp", {"depth": 1}), WeightsRequest("init"), DataRequest("digits"))
+>>> opened = open_model(None, request)
+>>> len(opened.examples), opened.network.arch, opened.network.weights
+(1797, 'mlp', 'init')
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+from torch import nn
+
+from manigeo.errors import InputError, UsageError
+from manigeo.runs import run_of
+from manigeo_extract.data.datasets import DataSet, Permutation, load_data, permute_labels, runs_code
+from manigeo_extract.devices import check_device
+from manigeo_extract.files.checkpoints import Checkpoint, load_checkpoint
+from manigeo_extract.files.networks import Network, trained_network, untrained_network
+from manigeo_extract.interventions.editing import Redraw
+from manigeo_extract.interventions.exchanges import Intervention, Laboratory
+from manigeo_extract.interventions.groups import Group, group_layers
+from manigeo_extract.interventions.scoring import Examiner
+from manigeo_extract.models import MODELS, build_model, complete_args
+from manigeo_extract.recording.extraction import ExtractionPlan, plan_extraction, read_labels
+from manigeo_extract.recording.tracing import with_functions
+from manigeo_extract.training.finetuning import Start, start_from
+from manigeo_extract.training.runs import Run, Snapshot, find_snapshot, place_of, run_snapshots
+from manigeo_extract.training.trainer import TrainingPlan, seconds_of_training
+
+R = TypeVar("R")
+Tell = Callable[[str], None]
+
+
+def silent(said: str) -> None:
+    """Pass over what is told of an opening: in workers, since the process that began them has told it."""
+
+
+# ---------------------------------------------------------------------------------------------------------- the requests
+@dataclass(frozen=True)
+class NetworkRequest:
+    """Name and arguments of the network. The arguments go over those that the checkpoint has of a network of this name."""
+
+    arch: str | None = None
+    arch_args: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class WeightsRequest:
+    """The weights of a checkpoint, read as :func:`~manigeo_extract.files.checkpoints.load_checkpoint` does, or "init":
+    those of the network before training. With ``no_strict`` what fits of them is taken."""
+
+    weights: str = "checkpoint"
+    state_key: str | None = None
+    ema: bool = False
+    trust: bool = False
+    no_strict: bool = False
+
+
+@dataclass(frozen=True)
+class DataRequest:
+    """Data set and its arguments. The arguments go over those that the checkpoint has of data of the same source."""
+
+    data: str | None = None
+    data_args: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LabelsRequest:
+    """The labels of training: a permutation, each part of it as in the checkpoint unless given, or a CSV file."""
+
+    permute: float | None = None
+    convention: str | None = None
+    permute_seed: int | None = None
+    labels: Path | None = None
+
+    def permutation(self, default: Mapping[str, Any] | None) -> Permutation:
+        """The permutation asked for; what is not given is as in ``default``."""
+        asked = {"fraction": self.permute, "convention": self.convention, "seed": self.permute_seed}
+        return Permutation(
+            **(dict(default or {}) | {name: value for name, value in asked.items() if value is not None})
+        )
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """A network with its weights, its data and their labels; ``seed`` is for weights of which no other seed is known."""
+
+    network: NetworkRequest = field(default_factory=NetworkRequest)
+    weights: WeightsRequest = field(default_factory=WeightsRequest)
+    data: DataRequest = field(default_factory=DataRequest)
+    labels: LabelsRequest = field(default_factory=LabelsRequest)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class ExtractionRequest:
+    """What to extract of a model, see :func:`~manigeo_extract.recording.extraction.plan_extraction`; with the ``backend``
+    "fx" functions are layers, too."""
+
+    model: ModelRequest = field(default_factory=ModelRequest)
+    layers: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    layers_regex: tuple[str, ...] = ()
+    types: tuple[str, ...] = ()
+    readout: str = "flatten"
+    backend: str = "hooks"
+    per_class: int = 50
+    project: int | None = None
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """The trained network of a run (the checkpoint ``at``) on its ``device``, and what of it is looked at: layers as
+    ``group_by`` says, and at most ``most`` examples of a kind, drawn by the seed of the model."""
+
+    model: ModelRequest = field(default_factory=ModelRequest)
+    at: str | int = "last"
+    layers: tuple[str, ...] = ()
+    group_by: str = "module"
+    most: int | None = None
+    batch_size: int = 256
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class TrainingRequest:
+    """A network to train by ``plan``, on data and labels of ``model``; with a ``source``, from the weights of that file."""
+
+    model: ModelRequest = field(default_factory=ModelRequest)
+    plan: TrainingPlan = field(default_factory=TrainingPlan)
+    source: Path | None = None
+
+
+@dataclass(frozen=True)
+class LaboratoryRequest:
+    """A run and how layers are exchanged in it, see :class:`~manigeo_extract.interventions.exchanges.Laboratory`.
+
+    It is known by its ``occasion`` alone: another one opens the run anew, since files change between two commands.
+    """
+
+    occasion: str
+    directory: Path = field(compare=False)
+    run: RunRequest = field(compare=False)
+    analysis: str = field(compare=False)
+    batch_norm: str = field(compare=False, default="with-stats")
+    threshold: float | None = field(compare=False, default=None)
+    draws: int = field(compare=False, default=0)
+
+
+def requested(kind: type[R], options: Mapping[str, Any]) -> R:
+    """The request of this kind, made of the options that its fields, and those of the requests within it, are named after.
+
+    >>> requested(ModelRequest, {"arch": "mlp", "data": "digits", "seed": 3, "out": "acts.h5"}).network.arch
+    'mlp'
+    """
+    given: dict[str, Any] = {}
+    for part in fields(kind):  # type: ignore[arg-type]
+        if is_dataclass(nested := part.default_factory):
+            given[part.name] = requested(nested, options)
+        elif part.name in options:
+            given[part.name] = options[part.name]
+    return kind(**given)
+
+
+# ------------------------------------------------------------------------------------------------------------- one model
+@dataclass(frozen=True)
+class Model:
+    """What a :class:`ModelRequest` opened: the file, the data with the labels of training, and the network."""
+
+    request: ModelRequest
+    path: Path | None
+    checkpoint: Checkpoint
+    data: DataSet
+    examples: pd.DataFrame
+    network: Network
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What a file of activations holds of its model and data: the files, what was taken from them, and how."""
+        path, data, labels = self.path, self.data, self.request.labels
+        run = None if path is None else run_of(path)
+        return {
+            "model": None if path is None else str(path),
+            "run": run.name if run else "",
+            "run_id": self.checkpoint.run_id,
+            "checkpoint": "init" if path is None or self.network.weights == "init" else path.stem,
+            "checkpoint_sha256": self.checkpoint.sha256,
+            "epoch": self.checkpoint.epoch,
+            "metrics": self.checkpoint.metrics,
+            "state_key": self.checkpoint.state_key,
+            **{name: getattr(self.request.weights, name) for name in ("ema", "trust", "no_strict")},
+            **self.network.origin,
+            "data": data.spec,
+            "data_args": data.args,
+            "data_fingerprint": data.fingerprint,
+            "preprocessing": data.preprocessing,
+            "permutation": asdict(labels.permutation(self.checkpoint.permutation)) if labels.labels is None else None,
+            "labels": None if labels.labels is None else hashlib.sha256(labels.labels.read_bytes()).hexdigest(),
+        }
+
+
+def open_model(path: Path | None, request: ModelRequest, tell: Tell = silent) -> Model:
+    """The network of a checkpoint, or without ``path`` the untrained one, with its data; ``tell`` hears what was done to
+    get them.
+
+    Raises :class:`~manigeo.errors.UsageError` for what is asked for wrongly, and :class:`~manigeo.errors.InputError` for
+    files that are damaged, do not fit, or lack what is not asked for.
+    """
+    checkpoint = open_checkpoint(path, request.weights)
+    data, examples = open_data(checkpoint, request.data, request.labels, tell)
+    network = open_network(checkpoint, data, request, tell)
+    return Model(request, path, checkpoint, data, examples, network)
+
+
+def open_extraction(
+    path: Path | None, request: ExtractionRequest, tell: Tell = silent
+) -> tuple[Model, nn.Module, ExtractionPlan]:
+    """A model, its network as it is recorded, and what to extract of it."""
+    model = open_model(path, request.model, tell)
+    module = model.network.module
+    if request.backend == "fx":
+        module = with_functions(module, model.data.inputs(slice(0, 2)))
+    plan = plan_extraction(
+        module, model.data, model.examples, layers=request.layers, exclude=request.exclude, regex=request.layers_regex,
+        types=request.types, readout=request.readout, per_class=request.per_class, project=request.project,
+        dtype=request.dtype, seed=request.model.seed,
+    )  # fmt: skip
+    return model, module, plan
+
+
+def open_checkpoint(path: Path | None, weights: WeightsRequest) -> Checkpoint:
+    """What the file holds of network, data and labels; for the weights "init" a file is not needed."""
+    if path is None and weights.weights != "init":
+        raise UsageError("give --model FILE, or --weights init with --arch and --data for an untrained network")
+    if path is None:
+        return Checkpoint(state_dict={}, sha256="", path="the untrained network", epoch=0)
+    checkpoint = load_checkpoint(path, state_key=weights.state_key, ema=weights.ema, trust=weights.trust)
+    if weights.weights == "init":  # the scores of the file are not those of the network before training
+        return dataclasses.replace(checkpoint, epoch=0, metrics={})
+    return checkpoint
+
+
+def open_network(checkpoint: Checkpoint, data: DataSet, request: ModelRequest, tell: Tell = silent) -> Network:
+    """The network with the weights that were asked for; ``tell`` hears what was done to get them."""
+    seed = request.seed if checkpoint.seed is None else checkpoint.seed
+    arch, args = _architecture(checkpoint, request.network, data)
+    if request.weights.weights == "checkpoint":
+        network = trained_network(checkpoint, arch, args, strict=not request.weights.no_strict, seed=seed)
+    elif arch is None:
+        raise InputError(f"{checkpoint.path} does not say its architecture: --weights init needs --arch")
+    else:
+        network = untrained_network(arch, args, seed=seed)
+        if checkpoint.seed is None and checkpoint.sha256:
+            tell(f"{checkpoint.path} does not say its seed: untrained weights of --seed {seed}")
+    for note in network.notes:
+        tell(f"{checkpoint.path}: {note}")
+    return network
+
+
+def _architecture(
+    checkpoint: Checkpoint, asked: NetworkRequest, data: DataSet, *, new_data: bool = False
+) -> tuple[str | None, dict[str, Any]]:
+    """Name and arguments of the network: those of the checkpoint, and over them those asked for. The shape of the inputs
+    and the number of classes are those that the checkpoint knows, unless the network is for ``new_data``."""
+    arch = asked.arch or checkpoint.arch
+    if arch is None:
+        return None, {}
+    if arch not in MODELS and asked.arch is None:
+        raise UsageError(
+            f"{checkpoint.path} names the program {arch!r} as its network; if you trust it, repeat --arch {arch}"
+        )
+    known = checkpoint.arch_args if arch == checkpoint.arch else {}
+    shape = complete_args(arch, {}, data.input_shape, data.n_classes)
+    return arch, {**shape, **known, **(shape if new_data else {}), **asked.arch_args}
+
+
+# -------------------------------------------------------------------------------------------------- its data and labels
+def open_data(
+    checkpoint: Checkpoint, asked: DataRequest, labels: LabelsRequest, tell: Tell = silent
+) -> tuple[DataSet, pd.DataFrame]:
+    """The data that the checkpoint was trained on, or those that were asked for, and the labels of training."""
+    spec = asked.data or checkpoint.data
+    if spec is None:
+        raise InputError(
+            f"{checkpoint.path} does not say its data set: give --data (and --permute where labels were permuted)"
+        )
+    if runs_code(spec) and asked.data is None:
+        raise UsageError(
+            f"{checkpoint.path} names the program {spec!r} as its data; if you trust it, repeat --data {spec}"
+        )
+    same_source = spec.partition(":")[0] == (checkpoint.data or "").partition(":")[0]  # the files may have moved
+    data = load_data(spec, {**(checkpoint.data_args if same_source else {}), **asked.data_args})
+    if path := labels.labels or _labels_beside(checkpoint, labels, tell):
+        examples = read_labels(path, data)
+        _check_labels(path, examples, checkpoint, data)
+        return data, examples
+    permutation = labels.permutation(checkpoint.permutation)
+    _check_data(checkpoint, data, permutation, known=None not in (asked.data, labels.permute), tell=tell)
+    return data, permute_labels(data, permutation)
+
+
+def _labels_beside(checkpoint: Checkpoint, asked: LabelsRequest, tell: Tell) -> Path | None:
+    """Those of the run's folder, for a checkpoint that does not know of any permutation."""
+    run = run_of(checkpoint.path)
+    unknown = checkpoint.permutation is None and asked.permute is None
+    if not (unknown and run and run.labels_path.is_file()):
+        return None
+    tell(f"labels of training from {run.name}/{run.labels_path.name}")
+    return run.labels_path
+
+
+def _check_labels(labels: Path, examples: pd.DataFrame, checkpoint: Checkpoint, data: DataSet) -> None:
+    """Labels given beside those that the checkpoint knows are the same, or are not those of its training."""
+    if checkpoint.permutation is None or checkpoint.data_fingerprint != data.fingerprint:
+        return
+    known = permute_labels(data, Permutation(**checkpoint.permutation))
+    if differing := int((known["train_label"] != examples["train_label"]).sum()):
+        raise InputError(
+            f"{labels} gives other labels than {checkpoint.path} was trained on for {differing} of {len(known)} examples "
+            "(those it leaves out count with their true label): leave --labels out, the checkpoint knows its permutation"
+        )
+
+
+def _check_data(checkpoint: Checkpoint, data: DataSet, permutation: Permutation, *, known: bool, tell: Tell) -> None:
+    """Other data than those of training are welcome where their labels are ``known``; other labels are not."""
+    trained_on, trained = checkpoint.data_fingerprint, checkpoint.permutation
+    if trained_on is None:
+        return
+    if trained_on == data.fingerprint:
+        if trained and asdict(permutation) != trained:
+            raise UsageError(
+                f"{checkpoint.path} was trained with the permutation {trained}: leave --permute and its like out"
+            )
+    elif not known:
+        raise InputError(
+            f"{data.spec} is not the data that {checkpoint.path} was trained on (fingerprints differ): restore the files, "
+            "or give other data with --data and --permute (0 for labels as they are)"
+        )
+    else:
+        tell(f"{data.spec} is not the data that {checkpoint.path} was trained on")
+
+
+# ----------------------------------------------------------------------------------------------------------------- a run
+def open_run(directory: Path, request: RunRequest, tell: Tell = silent) -> Run:
+    """The trained network of a run on its device, its data, and its checkpoints."""
+    device = check_device(request.device)
+    snapshots = run_snapshots(directory)
+    checkpoint = load_checkpoint(find_snapshot(snapshots, request.at, directory).path)
+    data, examples = open_data(checkpoint, request.model.data, request.model.labels, tell)
+    opened = open_network(checkpoint, data, request.model, tell)
+    arch = (opened.arch, opened.arch_args)
+    return Run(directory, arch, opened.module.to(device), data, examples, place_of(checkpoint), snapshots)
+
+
+def open_groups(run: Run, request: RunRequest) -> list[Group]:
+    """All layers of the network, by execution; see :func:`~manigeo_extract.interventions.groups.select_groups`."""
+    return group_layers(run.model, run.data.inputs([0, 1]), request.group_by)
+
+
+_OPEN: dict[LaboratoryRequest, Laboratory] = {}  # the last one
+
+
+def open_laboratory(request: LaboratoryRequest, tell: Tell = silent) -> Laboratory:
+    """The network and its examples: opened once by each process, for all interventions."""
+    if request not in _OPEN:
+        _OPEN.clear()  # before the next is opened: two may not fit into memory
+        _OPEN[request] = _laboratory(request, tell)
+    return _OPEN[request]
+
+
+def _laboratory(request: LaboratoryRequest, tell: Tell) -> Laboratory:
+    asked, seed = request.run, request.run.model.seed
+    run = open_run(request.directory, asked, tell)
+    redraw = _redraw(run, run.snapshot("init")) if request.analysis == "reinit" else None
+    examiner = Examiner(run.data, run.examples, asked.device, asked.batch_size, most=asked.most, seed=seed)
+    return Laboratory(
+        run, examiner, request.analysis, request.batch_norm, request.threshold, redraw, request.draws, seed,
+        {"group_by": asked.group_by, "examples": asked.most},
+    )  # fmt: skip
+
+
+def intervened(request: LaboratoryRequest, at: Intervention | None) -> pd.DataFrame:
+    """The task of a worker: the rows of one intervention."""
+    return open_laboratory(request).table(at)
+
+
+def _redraw(run: Run, initial: Snapshot) -> Redraw:
+    """How layers are drawn again: by themselves, or with the whole network, where it is known how that is built."""
+    arch, args = run.arch
+    build = None if arch is None else (lambda seed: build_model(arch, args, seed=seed))
+    return Redraw(run.model, dict(load_checkpoint(initial.path).state_dict), build)
+
+
+# ------------------------------------------------------------------------------------------------------------ a training
+@dataclass(frozen=True)
+class Training:
+    """What a :class:`TrainingRequest` opened: the network before training, the examples with their labels, the plan."""
+
+    network: nn.Module
+    dataset: DataSet
+    examples: pd.DataFrame
+    plan: TrainingPlan
+    arch: str
+    arch_args: dict[str, Any]
+    permutation: Permutation
+    start: Start | None
+
+    @property
+    def parameters(self) -> int:
+        return sum(p.numel() for p in self.network.parameters())
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """About what the checkpoints that the plan keeps will take on disk."""
+        kept = self.plan.checkpoint_epochs
+        n_checkpoints = 3 + (self.plan.epochs if kept == "all" else len(kept))
+        return 4 * self.parameters * (n_checkpoints + 2)  # resume.pt has the optimiser's, too
+
+    def seconds(self, device: str) -> float:
+        return seconds_of_training(self.network, self.dataset, self.examples, self.plan, device)
+
+
+def open_training(request: TrainingRequest, tell: Tell = silent) -> Training:
+    """The network, the examples and the plan: an mlp on glyphs, with half of the labels permuted, unless asked otherwise.
+
+    Raises what :func:`open_model` does.
+    """
+    permutation = request.model.labels.permutation({"fraction": 0.5})
+    source = _opened_source(request)
+    dataset = load_data(request.model.data.data or "glyphs", request.model.data.data_args)
+    examples = permute_labels(dataset, permutation)
+    begun = source or Checkpoint(state_dict={}, sha256="", path="", arch="mlp")
+    arch, args = _architecture(begun, request.model.network, dataset, new_data=True)
+    if arch is None:
+        raise InputError(f"{begun.path} does not say its architecture: give --arch (and --arch-arg)")
+    network = build_model(arch, args, seed=request.plan.seed)
+    start = None if source is None else start_from(source, network, strict=not request.model.weights.no_strict)
+    for note in start.notes if start else ():
+        tell(f"{begun.path}: {note}")
+    return Training(network, dataset, examples, request.plan, arch, args, permutation, start)
+
+
+def _opened_source(request: TrainingRequest) -> Checkpoint | None:
+    """The checkpoint to fine-tune."""
+    if request.source is None and request.model.weights != WeightsRequest():
+        raise UsageError("--state-key, --ema, --no-strict and --trust say how --from-checkpoint is read: give that too")
+    if request.source is not None and request.model.data.data is None:
+        raise UsageError(f"give --data, what {request.source} is to be fine-tuned on")
+    return None if request.source is None else open_checkpoint(request.source, request.model.weights)
