@@ -92,8 +92,8 @@ SMALLER: dict[str, dict[str, str]] = {
 
 def made_smaller(name: str, notebook: Any) -> Any:
     """The notebook with what :data:`SMALLER` has for it; each of its texts must stand in one place."""
-    for text, instead in SMALLER[name].items():
-        (cell,) = (cell for cell in notebook.cells if cell.cell_type == "code" and text in cell.source)
-        assert cell.source.count(text) == 1, text
-        cell.source = cell.source.replace(text, instead)
+    for text, instead in SMALLER.get(name, {}).items():
+        cells = [cell for cell in notebook.cells if cell.cell_type == "code" and text in cell.source]
+        assert sum(cell.source.count(text) for cell in cells) == 1, f"{name}: {text!r} must stand in one place"
+        cells[0].source = cells[0].source.replace(text, instead)
     return notebook

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.smaller import made_smaller
+from tests.smaller import SMALLER, made_smaller
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -66,3 +66,4 @@ def test_a_notebook_names_no_path_of_the_machine_that_ran_it(path):
 def test_every_source_has_been_run():
     sources = {path.stem for path in FOLDER.glob("*.py")} - {"build"}
     assert sources == {path.stem for path in NOTEBOOKS}
+    assert set(SMALLER) <= sources
