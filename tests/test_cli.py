@@ -23,8 +23,6 @@ from tests.command_line import done, run
 from tests.effects import assert_effect, assert_memorized, share_error, shifted
 from tests.reference import shared
 
-pytestmark = pytest.mark.installed
-
 SMALL = ("--data", "digits", "--arch-arg", "depth=2", "--arch-arg", "width=16", "--epochs", 2)
 # For a capacity whose numbers are not looked at: the metric of "auto" takes four fifths of the time.
 QUICK = ("--draws", 20, "--centers", "keep")
@@ -74,6 +72,7 @@ def refused(code: int, *words: object) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------ the main lines
+@pytest.mark.installed
 def test_the_two_lines_of_the_mission_work_without_options(mission):
     folder, extracted, measured = mission
     assert "next: manigeo capacity acts.h5" in extracted
@@ -87,6 +86,7 @@ def test_the_two_lines_of_the_mission_work_without_options(mission):
     assert sorted(os.listdir(folder)) == ["acts.capacity.csv", "acts.h5"]
 
 
+@pytest.mark.installed
 def test_the_printed_table_shows_each_measure_for_each_layer_and_kind(mission):
     folder, _, out = mission
     for measure in ("capacity", "radius", "dimension", "centre correlation"):
@@ -124,6 +124,7 @@ def test_the_plan_names_where_points_without_structure_lie_for_each_estimator(ac
     assert "capacity without structure is not known at a margin" in at_margin
 
 
+@pytest.mark.installed
 def test_json_goes_to_stdout_alone(acts):
     code, out, err = run("capacity", acts, "--json", "--layers", "input", *QUICK)
     assert code == 0
@@ -142,6 +143,7 @@ def test_a_plan_is_shown_and_nothing_is_written(checkpoint, acts):
     assert sorted(os.listdir()) == before
 
 
+@pytest.mark.installed
 def test_layers_lists_names_shapes_and_sizes(checkpoint):
     lines = done("layers", "--model", checkpoint).splitlines()
     assert lines[0].split() == ["depth", "layer", "class", "call", "shape", "features", "MB"]
@@ -150,6 +152,7 @@ def test_layers_lists_names_shapes_and_sizes(checkpoint):
     assert any(line.split()[1] == "h1.relu" for line in done("layers", "--model", checkpoint, "--all").splitlines())
 
 
+@pytest.mark.installed
 def test_info_says_what_is_in_a_file(acts):
     assert "h2.linear (16)" in done("info", acts)
     content = json.loads(done("info", acts, "--json"))
@@ -158,6 +161,7 @@ def test_info_says_what_is_in_a_file(acts):
         assert content["fingerprint"] == file.fingerprint
 
 
+@pytest.mark.installed
 def test_a_figure_is_drawn_from_tables_and_the_suffix_decides(acts):
     done("capacity", acts, *QUICK, "--layers", "input", "--layers", "logits")
     done("plot", "acts.capacity.csv")
@@ -166,6 +170,7 @@ def test_a_figure_is_drawn_from_tables_and_the_suffix_decides(acts):
     assert "<svg" in Path("geometry.svg").read_text()
 
 
+@pytest.mark.installed
 def test_every_analysis_goes_into_one_table_and_each_figure_is_drawn_of_it(acts):
     analyses = ("--simulate", "--dichotomies", 50, "--joint", "--joint-draws", 6, "--sweep-examples", "3,6")
     sample = ("--layers", "h*", "--kinds", "permuted", "--kinds", "restored", "--classes", 6, "--project", 12)
@@ -204,6 +209,7 @@ def test_a_checkpoint_of_a_users_own_loop_is_extracted_by_saying_what_it_does_no
         assert acts.provenance["permutation"]["fraction"] == 0.3
 
 
+@pytest.mark.installed
 def test_settings_come_from_a_file_and_the_command_line_wins(here):
     Path("run.toml").write_text(
         'data = "digits"\nepochs = 9\nout = "other"\n[arch-args]\ndepth = 1\nwidth = 8\n[data-args]\nper_class = 5\n'
@@ -215,6 +221,7 @@ def test_settings_come_from_a_file_and_the_command_line_wins(here):
     assert settings["plan"]["epochs"] == 1
 
 
+@pytest.mark.installed
 def test_a_killed_training_run_continues_to_the_same_weights(here):
     command = [sys.executable, "-m", "manigeo", "train", *map(str, SMALL), "--epochs", "30", "--out", "killed"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -280,6 +287,7 @@ def test_a_killed_analysis_has_saved_what_was_finished(acts, monkeypatch):
     assert Path("cut.csv").read_bytes() == Path("whole.csv").read_bytes()
 
 
+@pytest.mark.installed
 def test_a_missing_or_truncated_model_is_refused(checkpoint, here):
     assert "none.pt" in refused(3, "extract", "--model", "none.pt")
     Path("cut.pt").write_bytes(checkpoint.read_bytes()[:3000])
@@ -302,6 +310,7 @@ def test_a_checkpoint_that_does_not_say_its_data_or_network_names_the_option(che
     assert "does not say its architecture: give --arch" in refused(3, "extract", "--model", "no-arch.pt")
 
 
+@pytest.mark.installed
 def test_a_checkpoint_cannot_name_a_program_to_run(checkpoint, here):
     content = torch.load(checkpoint, weights_only=True)
     torch.save({**content, "data": "os:getcwd", "data_args": {}}, "data.pt")
@@ -335,6 +344,7 @@ def test_data_that_moved_are_found_again_with_the_options_of_training(here):
         assert acts.provenance["data_args"]["per_class"] == 9
 
 
+@pytest.mark.installed
 def test_unknown_names_come_with_near_ones(checkpoint, acts):
     assert "did you mean 'digits'" in refused(2, "train", "--data", "digit", "--out", "new")
     assert "did you mean 'resnet18'" in refused(2, "train", "--arch", "resnet", "--data", "digits", "--out", "new")
@@ -370,6 +380,7 @@ def test_labels_of_ones_own_loop_come_from_a_file(checkpoint, trained, here):
         assert own.examples.equals(trained_acts.examples)
 
 
+@pytest.mark.installed
 def test_what_cannot_be_is_refused_in_one_line(checkpoint, acts):
     assert "expected the number of processes" in refused(2, "capacity", acts, "--jobs", 0)
     assert "must be a finite number" in refused(2, "capacity", acts, "--kappa", "nan")
@@ -440,6 +451,7 @@ def test_what_exists_is_kept_unless_forced(checkpoint, acts, trained):
     assert Path("acts.capacity.csv").read_text() != "mine"
 
 
+@pytest.mark.installed
 def test_a_debugging_user_gets_the_traceback(here):
     for words in (("--debug", "capacity", "none.h5"), ("capacity", "none.h5", "--debug")):
         code, _, err = run(*words)
@@ -470,6 +482,7 @@ def test_real_images_go_through_without_a_special_case(here):
     assert np.isfinite(capacity["value"]).all()
 
 
+@pytest.mark.installed
 def test_every_command_has_help():
     for name in COMMANDS:
         assert "Usage: manigeo" in done(name, "--help")
@@ -491,6 +504,7 @@ def test_an_interrupted_command_exits_with_130_and_says_how_to_go_on(here, monke
     ]  # fmt: skip
 
 
+@pytest.mark.installed
 @pytest.mark.training
 def test_a_demo_that_does_not_memorize_says_so_and_fails(here):
     code, _, err = run("demo", "--data", "digits", "--epochs", 1, "--seed", shifted(), "--out", "demo")
