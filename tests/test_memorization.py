@@ -4,14 +4,16 @@ Five trainings of the demo made small: 10 classes of 100 images, four layers of 
 within one training, and errors those of the means; over twelve trainings an effect was 4 to 25 times its spread.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from manigeo import read_results
+from manigeo import manifold_capacity, open_activations
+from manigeo.capacity.mean_field import ManifoldCapacity
 from tests.command_line import done
 from tests.effects import assert_effect, assert_mean, share_error, shifted
 
@@ -28,14 +30,14 @@ TRAINING = (
 @dataclass(frozen=True)
 class Trained:
     metrics: pd.DataFrame  # accuracy; a row per epoch, a column per kind
-    geometry: pd.Series
+    geometry: dict[tuple[str, str, str], ManifoldCapacity]  # by checkpoint, kind and layer
 
     @property
     def best(self) -> int:
         return int(self.metrics["validation"].idxmax())
 
     def value(self, checkpoint: str, kind: str, layer: str, metric: str = "capacity") -> float:
-        return float(self.geometry[checkpoint, kind, layer, metric])
+        return float(getattr(self.geometry[checkpoint, kind, layer], metric))
 
     def rise(self, checkpoint: str, metric: str = "capacity") -> float:
         """Over the hidden layers, for permuted labels."""
@@ -51,14 +53,20 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Trained]:
 def trained(folder: Path, seed: int) -> Trained:
     done("train", *TRAINING, "--seed", seed, "--out", folder / "run")
     for when in ("best", "last"):
-        acts = folder / f"{when}.h5"
-        done("extract", "--model", folder / f"run/checkpoints/{when}.pt", "--per-class", 30, "--out", acts,
+        done("extract", "--model", folder / f"run/checkpoints/{when}.pt", "--per-class", 30, "--out", folder / f"{when}.h5",
              "--layers", "h1", "--layers", "h4")  # fmt: skip
-        done("capacity", acts, "--kinds", "permuted", "--kinds", "restored", "--draws", 60, "--no-total-dimension")
     metrics = pd.read_csv(folder / "run" / "metrics.csv").pivot(index="epoch", columns="kind", values="accuracy")
-    table = read_results([folder / "best.capacity.csv", folder / "last.capacity.csv"])
-    table = table[table["manifold"] == ""].set_index(["checkpoint", "kind", "layer", "metric"])
-    return Trained(metrics, table["value"])
+    return Trained(
+        metrics, {(when, *place): g for when in ("best", "last") for place, g in geometry(folder / f"{when}.h5")}
+    )
+
+
+def geometry(path: Path) -> Iterator[tuple[tuple[str, str], ManifoldCapacity]]:
+    """By kind and layer, without the jackknife: errors are those of the spread over trainings."""
+    with open_activations(path) as acts:
+        for kind, layer in product(("permuted", "restored"), acts.layers):
+            manifolds = acts.manifolds(layer, kind)
+            yield (kind, layer), manifold_capacity(manifolds, n_draws=60, errors="manifolds")
 
 
 def over(runs: list[Trained], what: str, effect: Callable[[Trained], float]) -> None:

@@ -16,8 +16,6 @@ from manigeo_extract.models import MODELS, build_model
 from tests.command_line import done, run
 from tests.model_files import Trap, below, exported, lightning, saved, torchscript, trapped_export
 
-pytestmark = pytest.mark.installed
-
 MLP = {"input_shape": [1, 8, 8], "n_classes": 10, "depth": 1, "width": 8}
 ARCH = ("--arch", "mlp", "--arch-arg", "depth=1", "--arch-arg", "width=8")
 DATA = ("--data", "digits", "--permute", 0.5, "--per-class", 3)
@@ -52,6 +50,7 @@ def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
 
 
 # ------------------------------------------------------------------------------------------------------------ untrained
+@pytest.mark.installed
 @pytest.mark.parametrize("arch", MODELS)
 def test_the_untrained_network_is_the_initial_checkpoint_bit_for_bit(arch):
     small = {"densenet": "depth=10", "mlp": "depth=2"}.get(arch, "width=4")

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.smaller import SMALLER, made_smaller
+
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 PAPERS = [path for path in NOTEBOOKS if path.stem[-4:].isdigit()]
@@ -16,14 +18,14 @@ notebooks = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.ste
 
 
 def run_straight(path, folder, monkeypatch):
-    """Run a notebook in a folder of its own, with the small settings."""
+    """Run a notebook in a folder of its own, with less to do than its small settings take."""
     nbclient = pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
     import nbformat  # comes with nbclient
 
     monkeypatch.setenv("IPYTHONDIR", str(folder / "ipython"))  # not the user's, nor its start-up files
     monkeypatch.delenv("MANIGEO_FULL", raising=False)
-    notebook = nbformat.read(path, as_version=4)
+    notebook = made_smaller(path.stem, nbformat.read(path, as_version=4))
     nbclient.NotebookClient(
         notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": folder}}
     ).execute()  # raises CellExecutionError with the cell's traceback
@@ -64,3 +66,4 @@ def test_a_notebook_names_no_path_of_the_machine_that_ran_it(path):
 def test_every_source_has_been_run():
     sources = {path.stem for path in FOLDER.glob("*.py")} - {"build"}
     assert sources == {path.stem for path in NOTEBOOKS}
+    assert set(SMALLER) <= sources

@@ -446,8 +446,13 @@ def test_flags_are_put_into_words(flag, said):
 
 
 # ------------------------------------------------------------------------------------------------------------------ the page
-def test_the_page_loads_nothing_from_anywhere(tmp_path):
-    elements = Elements(page_of(folder_of_run(tmp_path, capacity=small(), weights=movement())))
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> str:
+    return page_of(folder_of_run(tmp_path_factory.mktemp("page"), capacity=small(), weights=movement()))
+
+
+def test_the_page_loads_nothing_from_anywhere(page):
+    elements = Elements(page)
     addresses = [a[name] for _, a in elements.found for name in ("src", "href", "srcset", "action") if name in a]
     assert addresses
     assert all(address.startswith(("#", "data:")) for address in addresses)
@@ -455,17 +460,13 @@ def test_the_page_loads_nothing_from_anywhere(tmp_path):
     assert "default-src 'none'" in policy
 
 
-def test_the_same_files_give_the_same_bytes_wherever_they_lie(tmp_path):
-    pages = []
-    for place in ("here", "here", "there/deeper"):
-        if not (tmp_path / place).exists():
-            folder = folder_of_run(tmp_path / place, capacity=small(), weights=movement())
-        pages.append(page_of(folder))
-    assert len(set(pages)) == 1
+def test_the_same_files_give_the_same_bytes_wherever_they_lie(tmp_path, page):
+    folder = folder_of_run(tmp_path / "there/deeper", capacity=small(), weights=movement())
+    assert page_of(folder) == page_of(folder) == page
 
 
-def test_headings_go_down_one_step_at_a_time_and_tables_have_scopes(tmp_path):
-    elements = Elements(page_of(folder_of_run(tmp_path, capacity=small(), weights=movement())))
+def test_headings_go_down_one_step_at_a_time_and_tables_have_scopes(page):
+    elements = Elements(page)
     levels = [int(tag[1]) for tag, _ in elements.found if re.fullmatch("h[1-6]", tag)]
     assert levels.count(1) == 1
     assert max(b - a for a, b in itertools.pairwise(levels)) == 1

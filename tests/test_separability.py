@@ -21,7 +21,6 @@ from manigeo.separability.means import fisher_ratio, nearest_mean_scores
 from manigeo.separability.neighbours import neighbour_purity
 from manigeo.separability.probe import linear_probe
 from manigeo.separability.scores import class_averages, stratified_folds, wilson_interval
-from tests.test_imports import modules_after
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -335,9 +334,3 @@ def test_a_linear_function_of_coordinates_is_one_of_features():
     # the points are in the span of one another but for their mean, so the Gram has an eigenvalue of the jitter: values
     # along it are lost, 1e-7 ^ 1/2 of a length of one
     np.testing.assert_allclose(np.concatenate(manifolds) @ weights + offsets, L @ v, atol=5e-3)
-
-
-@pytest.mark.parametrize("module", ["separability.probe", "separability.margins", "separability.best", "measures"])
-def test_measures_import_no_files_figures_or_command_line(module):
-    loaded = modules_after(f"import manigeo.{module}")
-    assert not loaded & {"torch", "h5py", "seaborn", "matplotlib", "click", "manigeo.activations", "manigeo.results"}

@@ -61,23 +61,37 @@ def quick(path: Path, **changes) -> SeparabilityPlan:
     return plan_separability(path, **({"measures": QUICK} | changes))
 
 
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("separations") / "acts.h5")
+
+
+@pytest.fixture(scope="module")
+def everything(file: Path) -> pd.DataFrame:
+    return separability_table(quick(file))
+
+
+@pytest.fixture(scope="module")
+def profiles(file: Path) -> pd.DataFrame:
+    return separability_table(quick(file, measures=QUICK[:3]))
+
+
 def aggregate(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     return table[(table["manifold"] == "") & (table["metric"] == metric)].set_index(["layer", "kind"])
 
 
 # ------------------------------------------------------------------------------------------------------- the table
-def test_every_measure_has_a_row_for_each_layer_kind_and_class(path):
-    table = separability_table(quick(path))
+def test_every_measure_has_a_row_for_each_layer_kind_and_class(everything):
     for measure in QUICK:
         for metric in measure.metrics:
-            assert len(aggregate(table, metric)) == 3 * 4
+            assert len(aggregate(everything, metric)) == 3 * 4
         for metric in measure.profiles:
-            of_class = table[(table["metric"] == metric) & (table["manifold"] != "")]
+            of_class = everything[(everything["metric"] == metric) & (everything["manifold"] != "")]
             assert set(of_class["manifold"]) == set(CLASSES)
             of_all = of_class.groupby(["layer", "kind"])["value"].mean()
-            values = aggregate(table, metric)["value"]
+            values = aggregate(everything, metric)["value"]
             np.testing.assert_allclose(of_all.loc[values.index], values, rtol=1e-10)
-    assert not table.duplicated(["layer", "kind", "manifold", "metric", "settings"]).any()
+    assert not everything.duplicated(["layer", "kind", "manifold", "metric", "settings"]).any()
 
 
 def test_chance_and_ceiling_stand_beside_the_numbers(path):
@@ -108,11 +122,10 @@ def test_wide_layers_are_measured_at_their_own_distances(path):
     assert aggregate(table, "knn_purity_1")["value"].item() == pytest.approx(expected.value, abs=1e-10)
 
 
-def test_a_number_depends_neither_on_workers_nor_on_other_layers_kinds_or_measures(path):
-    everything = separability_table(quick(path))
-    pd.testing.assert_frame_equal(separability_table(quick(path), n_jobs=2), everything)
+def test_a_number_depends_neither_on_workers_nor_on_other_layers_kinds_or_measures(file, everything):
+    pd.testing.assert_frame_equal(separability_table(quick(file), n_jobs=2), everything)
     for measure in QUICK:
-        alone = separability_table(quick(path, layers=["h1"], kinds=["restored"], measures=[measure]))
+        alone = separability_table(quick(file, layers=["h1"], kinds=["restored"], measures=[measure]))
         within = everything[(everything["layer"] == "h1") & everything["settings"].isin(alone["settings"])]
         within = within[(within["kind"] == "restored") & (within["metric"] != "transfer_accuracy")]
         own = within[~within["metric"].str.startswith("transfer")].reset_index(drop=True)
@@ -272,25 +285,25 @@ def test_what_the_file_does_not_have_is_refused(path):
 
 
 # --------------------------------------------------------------------------------------------------- going on, choosing
-def test_a_measure_can_be_added_to_a_finished_table_and_other_settings_cannot(path):
-    first = separability_table(quick(path, measures=QUICK[:2]))
-    plan = quick(path)
+def test_a_measure_can_be_added_to_a_finished_table_and_other_settings_cannot(file, everything):
+    first = separability_table(quick(file, measures=QUICK[:2]))
+    plan = quick(file)
     finished = finished_measures(plan, first)
-    assert finished == set(quick(path, measures=QUICK[:2]).tasks)
+    assert finished == set(quick(file, measures=QUICK[:2]).tasks)
     rest = [part.table for part in separability_parts(plan, done=finished)]
     key = ["layer", "kind", "manifold", "metric", "settings"]
     both = pd.concat([first, *rest]).sort_values(key, ignore_index=True)
-    pd.testing.assert_frame_equal(both, separability_table(plan).sort_values(key, ignore_index=True))
+    pd.testing.assert_frame_equal(both, everything.sort_values(key, ignore_index=True))
     for other in ({"seed": 1}, {"per_class": 4}, {"measures": [Probe(4), Neighbours()]}):
         with pytest.raises(UsageError, match=r"is not of .* with these settings"):
-            finished_measures(quick(path, **other), first)
+            finished_measures(quick(file, **other), first)
 
 
 PROFILES = ("probe_accuracy", "knn_purity_1", "kmeans_nmi")
 
 
-def test_the_best_layer_is_that_of_the_largest_value_and_choosing_it_is_never_pessimistic(path):
-    table = with_choices(separability_table(quick(path, measures=QUICK[:3])), PROFILES)
+def test_the_best_layer_is_that_of_the_largest_value_and_choosing_it_is_never_pessimistic(profiles):
+    table = with_choices(profiles, PROFILES)
     best = table[table["metric"] == "best_layer"]
     assert len(best) == 4 * 3
     for _, row in best.iterrows():
@@ -304,18 +317,16 @@ def test_the_best_layer_is_that_of_the_largest_value_and_choosing_it_is_never_pe
     assert not table.duplicated(["layer", "kind", "manifold", "metric", "settings", "fingerprint"]).any()
 
 
-def test_choices_are_made_anew_and_do_not_pile_up(path):
-    measured = separability_table(quick(path, measures=QUICK[:3]))
-    once = with_choices(measured, PROFILES)
+def test_choices_are_made_anew_and_do_not_pile_up(profiles):
+    once = with_choices(profiles, PROFILES)
     pd.testing.assert_frame_equal(with_choices(once, PROFILES), once)
     # a column of depths with gaps holds floats
-    pd.testing.assert_frame_equal(without_choices(once).reset_index(drop=True), measured, check_dtype=False)
+    pd.testing.assert_frame_equal(without_choices(once).reset_index(drop=True), profiles, check_dtype=False)
 
 
-def test_a_checkpoint_agrees_with_itself(path):
-    measured = separability_table(quick(path, measures=QUICK[:3]))
-    twin = measured.assign(fingerprint="twin", checkpoint="twin", epoch=4)
-    table = with_choices(pd.concat([measured, twin], ignore_index=True), PROFILES)
+def test_a_checkpoint_agrees_with_itself(profiles):
+    twin = profiles.assign(fingerprint="twin", checkpoint="twin", epoch=4)
+    table = with_choices(pd.concat([profiles, twin], ignore_index=True), PROFILES)
     agreed = table[table["metric"] == "agreement_of_checkpoints"]
     assert len(agreed) == 4 * 3
     np.testing.assert_allclose(agreed["value"], 1.0)
@@ -340,23 +351,19 @@ def test_the_command_writes_one_table_of_several_checkpoints_and_says_what_is_be
 
 
 def test_the_command_goes_on_adds_measures_and_refuses_another_table(path, tmp_path):
-    table = tmp_path / "t.csv"
-    done("separability", path, *OPTIONS, "--measures", "means", "--out", table)
-    done("separability", path, *OPTIONS, "--measures", "means", "--measures", "margins", "--out", table, "--resume")
-    done(
-        "separability", path, *OPTIONS, "--measures", "means", "--measures", "margins", "--out", tmp_path / "whole.csv"
-    )
+    table, whole = tmp_path / "t.csv", tmp_path / "whole.csv"
+    of_a_layer = (*OPTIONS, "--layers", "h1", "--measures", "means")
+    done("separability", path, *of_a_layer, "--out", table)
+    done("separability", path, *of_a_layer, "--measures", "margins", "--out", table, "--resume")
+    done("separability", path, *of_a_layer, "--measures", "margins", "--out", whole)
     key = ["layer", "kind", "manifold", "metric", "settings"]
-    went_on, whole = (
-        read_results(name).sort_values(key, ignore_index=True) for name in (table, tmp_path / "whole.csv")
-    )
-    pd.testing.assert_frame_equal(went_on, whole)
+    pd.testing.assert_frame_equal(*(read_results(name).sort_values(key, ignore_index=True) for name in (table, whole)))
     code, _, err = run("separability", path, "--measures", "means", "--out", table, "--resume")
     assert (code, "with these settings: give another --out, or --force" in err) == (2, True)
     other = write(tmp_path / "other.h5", seed=1)
-    code, _, err = run("separability", other, *OPTIONS, "--measures", "means", "--out", table, "--resume")
+    code, _, err = run("separability", other, *of_a_layer, "--out", table, "--resume")
     assert (code, "holds 1 other activation files" in err) == (2, True)
-    code, _, err = run("separability", path, path, *OPTIONS)
+    code, _, err = run("separability", path, path, *of_a_layer)
     assert (code, "name each checkpoint's once" in err) == (2, True)
 
 

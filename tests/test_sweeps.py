@@ -175,7 +175,7 @@ def test_where_a_cell_fails_the_others_are_done_and_it_is_tried_again(here):
 
 
 def test_a_killed_sweep_goes_on_to_the_same_results(here):
-    source = written(TWO.replace("epochs = 2", "epochs = 40"))
+    source = written(TWO.replace("epochs = 2", "epochs = 8"))
     done("sweep", source, "--out", "whole")
     process = subprocess.Popen(
         [sys.executable, "-m", "manigeo", "sweep", source, "--out", "killed"], stdout=subprocess.PIPE
