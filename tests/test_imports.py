@@ -32,7 +32,7 @@ def test_the_analysis_imports_no_torch():
 
 def test_numerics_import_no_files_figures_or_command_line():
     pure = ["capacity.mean_field", "capacity.theory", "capacity.anchors", "manifolds"]
-    pure += ["separability.probe", "separability.margins", "separability.best", "measures"]
+    pure += ["separability.probe", "separability.margins", "separability.best", "layerwise.separability"]
     loaded = modules_after(f"import {', '.join(f'manigeo.{module}' for module in pure)}")
     assert not loaded & {"torch", "h5py", "seaborn", "matplotlib", "click", "manigeo.activations", "manigeo.results"}
 
