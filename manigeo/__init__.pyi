@@ -10,10 +10,10 @@ from .capacity.mean_field import manifold_capacity as manifold_capacity
 from .capacity.sampling import capacity_vs_M as capacity_vs_M
 from .capacity.simulated import simulated_capacity as simulated_capacity
 from .dimension import total_dimension as total_dimension
-from .layerwise.capacity_tables import capacity_table as capacity_table
-from .layerwise.capacity_tables import plan_capacity as plan_capacity
-from .layerwise.separability_tables import plan_separability as plan_separability
-from .layerwise.separability_tables import separability_table as separability_table
+from .layerwise.plan import capacity_table as capacity_table
+from .layerwise.plan import plan_capacity as plan_capacity
+from .layerwise.plan import plan_separability as plan_separability
+from .layerwise.plan import separability_table as separability_table
 from .manifolds import KINDS as KINDS
 from .plots import plot_estimators as plot_estimators
 from .plots import plot_geometry as plot_geometry

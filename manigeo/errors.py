@@ -3,6 +3,8 @@
 Exit codes of every command: 0 done, 1 failure, 2 usage, 3 input incomplete or incompatible, 130 interrupted.
 """
 
+from collections.abc import Iterable
+
 
 class ManigeoError(Exception):
     """A failure that a user can understand: its message is the one line to print."""
@@ -31,6 +33,20 @@ def check_ranges(settings: object, *ranges: tuple[str, bool, str]) -> None:
 
 class InputWarning(UserWarning):
     """The numbers are there, but the data are not what the function is meant for, or some of them were left out."""
+
+
+def check_choice(what: str, value: object, choices: Iterable[str]) -> None:
+    """Refuse a name that is none of the choices.
+
+    Raises :class:`UsageError` with all of them.
+
+    >>> check_choice("labels", "randm", ("random", "one_vs_rest"))
+    Traceback (most recent call last):
+    manigeo.errors.UsageError: labels must be one of random, one_vs_rest; got 'randm'
+    """
+    known = tuple(choices)
+    if value not in known:
+        raise UsageError(f"{what} must be one of {', '.join(known)}; got {value!r}")
 
 
 def one_line(error: BaseException, most: int = 300) -> str:

@@ -222,6 +222,36 @@ def test_a_file_that_is_not_whole_is_refused_with_what_was_found(path, damage, m
         pass
 
 
+def test_a_file_is_verified_once_by_a_process_and_again_when_it_has_changed(path, monkeypatch):
+    verified = []
+    for name in ("check_heaps", "check_header", "check_chunks"):
+        check = getattr(reading, name)
+        monkeypatch.setattr(reading, name, lambda *args, n=name, c=check: (verified.append(n), c(*args))[1])
+
+    def opened() -> None:
+        with open_activations(path) as acts:
+            acts.rows("input", np.arange(2))
+            acts.rows("input", np.arange(2))
+
+    whole = ["check_heaps", "check_header", "check_chunks"]
+    opened()
+    opened()
+    assert verified == whole * 2  # written just now: it may change within a tick of the clock
+    os.utime(path, ns=(0, 10**18))
+    opened()
+    opened()
+    assert verified == whole * 3
+    path.write_bytes(path.read_bytes())
+    os.utime(path, ns=(0, 10**18 + 1))
+    opened()
+    assert verified == whole * 4
+    with h5py.File(path, "r+") as file:
+        file.attrs["fingerprint"] = "0" * 64
+    os.utime(path, ns=(0, 10**18 + 2))
+    with pytest.raises(InputError, match="was changed after it was written"):
+        opened()
+
+
 def test_a_flipped_bit_in_the_activations_is_an_error_and_not_a_number(path):
     with h5py.File(path) as file:
         start = file["layers/features.0"].id.get_chunk_info(0).byte_offset

@@ -241,48 +241,57 @@ def test_a_killed_training_run_continues_to_the_same_weights(here):
     assert Path("killed/metrics.csv").read_bytes() == Path("whole/metrics.csv").read_bytes()
 
 
-def test_an_interrupted_analysis_keeps_what_is_finished_and_goes_on_to_the_same_table(acts, monkeypatch):
+@pytest.fixture
+def breaks_off(monkeypatch):
+    """The fourth layer and kind of a table raises; the list of all that were begun."""
+    from manigeo.layerwise import plan
+
+    compute, begun = plan.job_table, []
+
+    def install(error: BaseException) -> list:
+        def computed(*job):
+            begun.append(job)
+            if len(begun) == 4:
+                raise error
+            return compute(*job)
+
+        monkeypatch.setattr(plan, "job_table", computed)
+        return begun
+
+    return install
+
+
+def test_an_interrupted_analysis_keeps_what_is_finished_and_goes_on_to_the_same_table(acts, breaks_off):
     done("capacity", acts, *QUICK, "--out", "whole.csv")
-    from manigeo.layerwise import capacity_tables as layerwise
-
-    compute, calls = layerwise._task_rows, []
-
-    def breaks_off(plan, task):
-        calls.append(task)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return compute(plan, task)
-
-    monkeypatch.setattr(layerwise, "_task_rows", breaks_off)
+    begun = breaks_off(KeyboardInterrupt())
     code, _, err = run("capacity", acts, *QUICK, "--out", "cut.csv")
     assert code == 130
     assert "what was finished is in cut.csv; the same command with --resume goes on" in err
-    assert len(read_results("cut.csv").drop_duplicates(["layer", "kind", "settings"])) == 3
+    assert len(read_results("cut.csv").drop_duplicates(["layer", "kind"])) == 3
     other = refused(2, "capacity", acts, *QUICK, "--draws", 21, "--out", "cut.csv", "--resume")
-    assert "acts.h5 with these settings: give another --out, or --force" in other
+    assert "(n_draws 20 in the table, 21 here): give the same settings, another --out, or --force" in other
     done("capacity", acts, *QUICK, "--out", "cut.csv", "--resume")
-    assert len(calls) == 4 + 29  # of 32, three were there
+    assert len(begun) == 4 + 13  # of 16, three were there
+    assert Path("cut.csv").read_bytes() == Path("whole.csv").read_bytes()
+
+
+def test_a_truncated_table_is_completed_without_a_row_twice(acts):
+    done("capacity", acts, *QUICK, "--out", "whole.csv")
+    lines = Path("whole.csv").read_text().splitlines(keepends=True)
+    Path("cut.csv").write_text("".join(lines[: len(lines) // 2]))
+    done("capacity", acts, *QUICK, "--out", "cut.csv", "--resume")
     assert Path("cut.csv").read_bytes() == Path("whole.csv").read_bytes()
 
 
 # ------------------------------------------------------------------------------------------------------------ bad input
-def test_a_killed_analysis_has_saved_what_was_finished(acts, monkeypatch):
+def test_a_killed_analysis_has_saved_what_was_finished(acts, breaks_off, monkeypatch):
     from manigeo.cli import tables
-    from manigeo.layerwise import capacity_tables as layerwise
-
-    compute, calls = layerwise._task_rows, []
-
-    def is_killed(plan, task):
-        calls.append(task)
-        if len(calls) == 4:
-            raise SystemExit(137)  # which nothing on the way holds up
-        return compute(plan, task)
 
     done("capacity", acts, *QUICK, "--out", "whole.csv")
-    monkeypatch.setattr(layerwise, "_task_rows", is_killed)
+    breaks_off(SystemExit(137))  # which nothing on the way holds up
     monkeypatch.setattr(tables, "_SAVE_SECONDS", 0.0)
     run("capacity", acts, *QUICK, "--out", "cut.csv")
-    assert len(read_results("cut.csv").drop_duplicates(["layer", "kind", "settings"])) == 3
+    assert len(read_results("cut.csv").drop_duplicates(["layer", "kind"])) == 3
     done("capacity", acts, *QUICK, "--out", "cut.csv", "--resume")
     assert Path("cut.csv").read_bytes() == Path("whole.csv").read_bytes()
 

@@ -110,6 +110,47 @@ def test_an_interrupted_table_goes_on(planted, tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(read_results(part), read_results(whole))
 
 
+OTHER_SETTINGS = {
+    "seed": ("--seed", 5),
+    "batch_norm": ("--batch-norm", "params"),
+    "examples": ("--examples", 10),
+    "group_by": ("--group-by", "kernel"),
+    "threshold": ("--threshold", 0.2),
+    "n_draws": ("--draws", 3),
+    "criticality_examples": ("--criticality", "--criticality-examples", 30),
+}
+
+
+def test_a_table_of_other_settings_is_refused_with_what_differs_and_left_as_it_is(planted, tmp_path):
+    out = tmp_path / "r.csv"
+    words = ("reinit", planted, "--draws", 2, "--checkpoints", "init", "--layers", "logits", "--out", out)
+    done(*words, "--criticality", "--criticality-examples", 20)
+    before = out.read_bytes()
+    for name, option in OTHER_SETTINGS.items():
+        code, _, err = run(*words, "--criticality", "--criticality-examples", 20, *option, "--resume")
+        assert code == 2, name
+        (line,) = [line for line in err.splitlines() if line.startswith("manigeo:")]
+        assert f"({name} " in line
+        assert "give the same settings, another --out, or --force" in line
+    code, _, err = run(*words, "--resume")
+    assert (code, "also holds 'criticality', which this command does not compute" in err) == (2, True)
+    code, _, err = run("rewind", planted, "--out", out, "--resume")
+    assert (code, "which this command does not compute" in err) == (2, True)
+    assert out.read_bytes() == before
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.99])
+def test_a_truncated_table_is_completed_without_a_row_twice(planted, tmp_path, share):
+    out = tmp_path / "r.csv"
+    words = ("reinit", planted, "--draws", 2, "--checkpoints", "init", "--layers", "logits", "--out", out,
+             "--criticality", "--criticality-examples", 20, "--utilisation")  # fmt: skip
+    done(*words)
+    whole, lines = read_results(out), out.read_text().splitlines(keepends=True)
+    out.write_text("".join(lines[: max(2, int(share * len(lines)))]))
+    done(*words, "--resume")
+    pd.testing.assert_frame_equal(read_results(out), whole)
+
+
 def test_studies_are_added_on_request_each_with_its_figure(planted, tmp_path):
     out = tmp_path / "r.csv"
     words = ("reinit", planted, "--draws", 0, "--no-zero", "--checkpoints", "init", "--out", out)

@@ -105,7 +105,7 @@ def test_what_varied_between_the_runs_is_known_and_the_machine_is_none_of_it(run
 
 
 def test_what_cannot_be_correlated_is_refused(runs, tmp_path):
-    with pytest.raises(UsageError, match="measure is one of rotation"):
+    with pytest.raises(UsageError, match="measure must be one of rotation"):
         correlation_table(runs, "turn")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="has no metrics of a run"):
@@ -133,4 +133,4 @@ def test_the_command_says_what_varied_and_leaves_table_and_figure(runs, monkeypa
     assert "wrote correlation.png" in done("plot", "correlation.csv")
     code, _, err = run("correlate", "run0", "--measure", "turn", "--out", "other.csv")
     assert code == 2
-    assert "measure is one of" in err
+    assert "measure must be one of" in err

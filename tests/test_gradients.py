@@ -331,7 +331,9 @@ def test_the_error_of_a_norm_is_its_spread_over_draws(recorded):
     opened = opened_run(recorded)
     groups = group_layers(opened.model, opened.data.inputs([0, 1]))
     found = [
-        next(tables.survey_tables(tables.plan_survey(opened, groups, [opened.snapshot("init")], most=240, seed=seed)))
+        tables.plan_survey(opened, groups, [opened.snapshot("init")], most=240, seed=seed).table(
+            opened.snapshot("init")
+        )
         for seed in range(40)
     ]
     for kind in ("unpermuted", "permuted"):
@@ -348,29 +350,54 @@ def test_a_survey_leaves_the_network_as_it_was_also_when_interrupted(recorded):
         opened, groups, opened.snapshots, sweep=tables.Sweep(opened.snapshot(0), (10, 20), 2), most=50
     )
     before = fingerprint(net)
-    for table in tables.survey_tables(survey):
+    for table in map(survey.table, survey.todo()[0]):
         assert fingerprint(net) == before
         assert table["value"].notna().all()
 
     hook = net.logits.register_forward_hook(interrupted)
     with pytest.raises(KeyboardInterrupt):
-        list(tables.survey_tables(survey))
+        survey.table(opened.snapshots[0])
     hook.remove()
     assert fingerprint(net) == before
 
 
-def test_what_was_finished_when_interrupted_is_kept(recorded, tmp_path, monkeypatch):
-    original = tables.survey_tables
+def test_an_interrupted_table_keeps_what_is_finished_and_goes_on_to_the_same_table(recorded, tmp_path, monkeypatch):
+    words = ("gradients", recorded, "--examples", 50, "--sizes", "10,20")
+    done(*words, "--out", tmp_path / "whole.csv")
+    compute, begun = tables.Survey.table, []
 
-    def soon_interrupted(survey, progress):
-        yield next(original(survey))
-        raise KeyboardInterrupt
+    def soon_interrupted(survey, task):
+        begun.append(getattr(task, "name", "sweep"))
+        if len(begun) == 2:
+            raise KeyboardInterrupt
+        return compute(survey, task)
 
-    monkeypatch.setattr(tables, "survey_tables", soon_interrupted)
-    code, _, err = run("gradients", recorded, "--out", tmp_path / "some.csv", "--examples", 50)
-    assert code == 130
-    assert f"what was finished is in {tmp_path / 'some.csv'}: epoch-0000" in err
-    assert set(read_results(tmp_path / "some.csv")["checkpoint"]) == {"epoch-0000"}
+    monkeypatch.setattr(tables.Survey, "table", soon_interrupted)
+    out = tmp_path / "some.csv"
+    code, _, err = run(*words, "--out", out)
+    assert (code, "the same command with --resume goes on" in err) == (130, True)
+    assert set(read_results(out)["checkpoint"]) == {"epoch-0000"}
+    for name, option in {"seed": ("--seed", 5), "most": ("--examples", 40), "layers": ("--layers", "logits"),
+                         "group_by": ("--group-by", "kernel"), "kinds": ("--kinds", "test")}.items():  # fmt: skip
+        code, _, err = run(*words, *option, "--out", out, "--resume")
+        assert (code, f"({name} " in err or f"; {name} " in err) == (2, True), err
+    done(*words, "--out", out, "--resume")
+    assert begun.count("epoch-0000") == 1
+    pd.testing.assert_frame_equal(read_results(out), read_results(tmp_path / "whole.csv"))
+
+
+def test_a_truncated_table_is_completed_and_processes_give_the_same_numbers(recorded, tmp_path):
+    words, whole, out = ("gradients", recorded, "--examples", 50), tmp_path / "whole.csv", tmp_path / "cut.csv"
+    done(*words, "--out", whole)
+    lines = whole.read_text().splitlines(keepends=True)
+    out.write_text("".join(lines[:-1]))
+    done(*words, "--out", out, "--resume", "--jobs", 2)
+    assert out.read_bytes() == whole.read_bytes()
+
+
+def test_a_dry_run_describes_the_survey_and_writes_nothing(recorded, tmp_path):
+    assert "examples of each kind" in done("gradients", recorded, "--dry-run", "--out", tmp_path / "never.csv")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_draw_does_not_depend_on_what_else_is_measured(recorded, tmp_path):
@@ -392,7 +419,7 @@ def test_a_draw_does_not_depend_on_what_else_is_measured(recorded, tmp_path):
         (
             ("--sizes", "200"),
             2,
-            "expected two numbers of examples or more with commas between, e.g. 200,2000; got '200'",
+            "expected 2 or more numbers from 1 on with commas between, e.g. 200,2000; got '200'",
         ),
         (("--sizes", "10,2000"), 2, "size 2000 is more than there are: 1000 test examples; give smaller sizes"),
         (("--layers", "logit"), 2, "no layer 'logit'; did you mean"),

@@ -39,8 +39,8 @@ def laboratory(run: Run, **options) -> Laboratory:
     return Laboratory(run, Examiner(run.data, run.examples), options.pop("analysis", "rewind"), **options)
 
 
-def parts(lab: Laboratory, todo, done=()) -> list[pd.DataFrame]:
-    return [lab.table(at) for at in lab.todo(todo, done)]
+def parts(lab: Laboratory, todo) -> list[pd.DataFrame]:
+    return [lab.table(at) for at in lab.todo(todo)[0]]
 
 
 def groups_of(run: Run):
@@ -164,9 +164,23 @@ def test_what_is_done_is_left_out_and_draws_do_not_depend_on_it(planted):
     todo = [Intervention("each", (group,), FRESH) for group in groups[:2]]
     lab = laboratory(planted, analysis="reinit", redraw=Redraw(planted.model), n_draws=2, seed=5)
     every = parts(lab, todo)
-    done = {(part["layer"].iloc[0], part["settings"].iloc[0]) for part in every[:2]}
-    (rest,) = parts(lab, todo, done=done)
-    pd.testing.assert_frame_equal(rest, every[2])
+    remaining, kept = lab.todo(todo, pd.concat(every[:2], ignore_index=True))
+    assert remaining == todo[1:]
+    assert len(kept) == len(every[0]) + len(every[1])
+    pd.testing.assert_frame_equal(lab.table(todo[1]), every[2])
+
+
+def test_an_intervention_is_done_only_when_all_of_its_rows_are_there(planted):
+    group = groups_of(planted)[0]
+    todo = [Intervention("each", (group,), FRESH), Intervention("each", (group,), ZERO)]
+    lab = laboratory(planted, analysis="reinit", redraw=Redraw(planted.model), n_draws=2, threshold=0.1)
+    table = pd.concat(parts(lab, todo), ignore_index=True)
+    assert lab.todo(todo, table)[0] == []
+    places = with_settings(table, "to")["to"].map({None: None, FRESH: todo[0], ZERO: todo[1]})
+    for row in table.index:
+        remaining, kept = lab.todo(todo, table.drop(index=row))
+        assert remaining == [places[row]]
+        assert len(kept) == sum(place != places[row] for place in places)
 
 
 def test_a_layer_that_cannot_be_drawn_is_flagged_and_the_others_are_computed(planted, monkeypatch):
@@ -199,7 +213,7 @@ def test_the_policies_of_batch_norm_differ_and_all_leave_the_network_as_it_was(t
         losses[policy] = values(part, "loss", "test")["h1.linear"]
         assert digest(run.model) == before
     assert len(set(losses.values())) == 3
-    with pytest.raises(UsageError, match="no batch-norm policy 'none'; there are: with-stats, params, recalibrate"):
+    with pytest.raises(UsageError, match="batch_norm must be one of with-stats, params, recalibrate; got 'none'"):
         laboratory(run, batch_norm="none")
 
 
@@ -224,7 +238,7 @@ def test_sweeps_are_of_all_layers_and_of_the_chosen_ones():
     assert sweep_layers(groups, "last")[0] == (groups[-1],)
     assert sweep_layers(groups, "prefix")[1] == tuple(groups[:2])
     assert sweep_layers(groups, "each", groups[2:3]) == [(groups[2],)]
-    with pytest.raises(UsageError, match="no sweep 'first'; there are: each, last, prefix"):
+    with pytest.raises(UsageError, match="sweep must be one of each, last, prefix; got 'first'"):
         sweep_layers(groups, "first")
 
 

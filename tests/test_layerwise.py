@@ -3,6 +3,8 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import manigeo
 from manigeo import (
@@ -16,8 +18,8 @@ from manigeo import (
 )
 from manigeo.capacity.unstructured import unstructured_capacity
 from manigeo.errors import InputError, UsageError
-from manigeo.layerwise.capacity_tables import CapacityPlan, _task_seed, capacity_parts, finished_tasks
 from manigeo.layerwise.geometry import Joint, Simulated, Sweep
+from manigeo.layerwise.plan import Plan, Task, plan_parts, remaining_tasks
 from manigeo.manifolds import KINDS
 from manigeo.results import in_order, join_results
 from tests.test_activations import CLASSES, LAYERS, grouped_examples, values, write
@@ -36,10 +38,10 @@ def aggregates(table: pd.DataFrame, metric: str = "capacity") -> pd.DataFrame:
 def test_the_default_plan_is_every_layer_and_kind_at_the_largest_common_size(path):
     plan = plan_capacity(path)
     assert plan.layers == ("input", "features.0", "a/b")
-    assert plan.size.kinds == KINDS
-    assert (plan.settings.n_classes, plan.settings.per_class) == (3, 5)
-    assert plan.size.limited_by == ("test", 0)
-    assert [task.analysis for task in plan.tasks] == ["mean_field", "spectrum"] * 12
+    assert plan.kinds == KINDS
+    assert (plan.n_classes, plan.per_class) == (3, 5)
+    assert plan.limited_by == ("test", 0)
+    assert [task.measure for task in plan.tasks] == ["mean_field", "spectrum"] * 12
 
 
 def test_the_table_holds_what_manifold_capacity_says_of_each_layer_and_kind(path):
@@ -80,7 +82,7 @@ def test_a_kind_with_too_few_examples_stands_in_the_table_as_flagged_nan(tmp_pat
     with create_activations(tmp_path / "a.h5", kept, CLASSES, LAYERS, {}) as writer:
         writer.append({layer.name: values(layer.name, len(kept), layer.n_features) for layer in LAYERS})
     plan = plan_capacity(tmp_path / "a.h5", n_draws=10)
-    assert plan.size.excluded == {"test": (2,)}
+    assert plan.excluded == {"test": "fewer_than_2:two"}
     row = aggregates(capacity_table(plan)).loc["input", "test"]
     assert np.isnan(row["value"])
     assert row["flag"] == "fewer_than_2:two"
@@ -91,7 +93,7 @@ def test_activations_of_one_class_are_no_set_of_manifolds(tmp_path):
     examples = grouped_examples().query("true_label == 0").assign(train_label=0).reset_index(drop=True)
     with create_activations(tmp_path / "a.h5", examples, CLASSES[:1], LAYERS, {}) as writer:
         writer.append({layer.name: values(layer.name, len(examples), layer.n_features) for layer in LAYERS})
-    with pytest.raises(InputError, match="has one class: manifold capacity takes 2 classes or more"):
+    with pytest.raises(InputError, match=r"no kind of two classes or more .*single_class"):
         plan_capacity(tmp_path / "a.h5")
 
 
@@ -99,7 +101,7 @@ def test_activations_without_any_kind_of_two_examples_a_class_are_refused(tmp_pa
     examples = grouped_examples().groupby(["true_label", "split", "permuted"]).head(1).reset_index(drop=True)
     with create_activations(tmp_path / "a.h5", examples, CLASSES, LAYERS, {}) as writer:
         writer.append({layer.name: values(layer.name, len(examples), layer.n_features) for layer in LAYERS})
-    with pytest.raises(InputError, match="fewer than 2 examples in every kind"):
+    with pytest.raises(InputError, match=r"no kind of two classes or more .*fewer_than_2:zero"):
         plan_capacity(tmp_path / "a.h5")
 
 
@@ -129,7 +131,7 @@ def test_a_file_without_permuted_labels_has_two_kinds(tmp_path):
     examples = grouped_examples().assign(permuted=False)
     with create_activations(tmp_path / "a.h5", examples, CLASSES, LAYERS, {}) as writer:
         writer.append({layer.name: values(layer.name, len(examples), layer.n_features) for layer in LAYERS})
-    assert plan_capacity(tmp_path / "a.h5").size.kinds == ("unpermuted", "test")
+    assert plan_capacity(tmp_path / "a.h5").kinds == ("unpermuted", "test")
     with pytest.raises(UsageError, match="has no permuted examples; it has unpermuted, test"):
         plan_capacity(tmp_path / "a.h5", kinds=["permuted"])
 
@@ -138,8 +140,12 @@ def test_a_file_without_permuted_labels_has_two_kinds(tmp_path):
 ALL = (Simulated(50), Joint(6), Sweep((2, 4), n_draws=10))
 
 
-def small(path, **changes) -> CapacityPlan:
+def small(path, **changes) -> Plan:
     return plan_capacity(path, **({"n_draws": 10, "layers": ["a/*"], "kinds": ["test"], "also": ALL} | changes))
+
+
+def seed_of(plan: Plan, task: Task) -> np.random.SeedSequence:
+    return np.random.SeedSequence(plan.seed, spawn_key=plan.measure(task.measure).key(task.layer, task.kind))
 
 
 def by_metric(table: pd.DataFrame) -> pd.DataFrame:
@@ -148,7 +154,7 @@ def by_metric(table: pd.DataFrame) -> pd.DataFrame:
 
 def test_every_analysis_has_its_rows_in_the_one_table(path):
     table = capacity_table(small(path, kinds=[]))
-    for analysis in small(path).analyses:
+    for analysis in small(path).measures:
         for kind in KINDS:
             assert set(analysis.metrics) <= set(table[(table["kind"] == kind) & (table["manifold"] == "")]["metric"])
     one_number = ["layer", "kind", "manifold", "metric", "settings"]
@@ -157,12 +163,12 @@ def test_every_analysis_has_its_rows_in_the_one_table(path):
 
 
 def test_rows_say_what_was_asked_of_their_analysis_and_nothing_of_the_others(path):
-    settings = by_metric(capacity_table(small(path)))["settings"].map(json.loads)
+    asked = by_metric(capacity_table(small(path)))["settings"].map(json.loads)
     sample = {"per_class": 5, "n_classes": 3, "project": None, "seed": 0}
-    assert settings["capacity_simulated"] == {"analysis": "simulated", "n_dichotomies": 50, "bias": False, **sample}
-    assert settings["capacity_joint"] == {"analysis": "joint", "n_draws": 6, "labels": "random", **sample}
-    assert settings["capacity"]["analysis"] == "mean_field"
-    assert settings["participation_ratio"] == {"analysis": "spectrum", **sample}
+    assert asked["capacity_simulated"] == {"analysis": "simulated", "n_dichotomies": 50, "bias": False, **sample}
+    assert asked["capacity_joint"] == {"analysis": "joint", "n_draws": 6, "labels": "random", **sample}
+    assert asked["capacity"]["analysis"] == "mean_field"
+    assert asked["participation_ratio"] == {"analysis": "spectrum", **sample}
 
 
 def test_a_number_depends_neither_on_workers_nor_on_other_layers_kinds_or_analyses(path):
@@ -179,7 +185,7 @@ def test_a_number_depends_neither_on_workers_nor_on_other_layers_kinds_or_analys
 
 def test_draws_of_different_layers_kinds_and_analyses_are_different(path):
     plan = small(path, layers=[], kinds=[], also=[Simulated(50), Joint(6)])
-    states = [tuple(_task_seed(plan.settings, task).generate_state(2)) for task in plan.tasks]
+    states = [tuple(seed_of(plan, task).generate_state(2)) for task in plan.tasks]
     assert len(set(states)) == len(states) == 3 * 4 * 4
 
 
@@ -188,7 +194,7 @@ def test_simulated_and_joint_rows_are_those_of_the_functions(path):
     table = by_metric(capacity_table(plan))
     with open_activations(path) as acts:
         clouds = acts.manifolds("a/b", "test", per_class=5)
-    seeds = {task.analysis: _task_seed(plan.settings, task) for task in plan.tasks}
+    seeds = {task.measure: seed_of(plan, task) for task in plan.tasks}
     simulated = simulated_capacity(clouds, 50, seed=seeds["simulated"])
     joint = joint_capacity(clouds, 6, seed=seeds["joint"])
     np.testing.assert_equal(
@@ -204,7 +210,7 @@ def test_simulated_and_joint_rows_are_those_of_the_functions(path):
 
 def test_capacity_stands_beside_its_floor_and_that_of_balls(path):
     table = by_metric(capacity_table(small(path)))
-    floor = unstructured_capacity(5, n_manifolds=small(path).settings.n_classes)
+    floor = unstructured_capacity(5, n_manifolds=small(path).n_classes)
     assert table.loc["capacity_floor", "value"] == floor < 2 / 5
     r, d = (table.loc[name, "value"] for name in ("radius", "dimension_prx"))
     assert table.loc["capacity_ball", "value"] == manigeo.theory.ball_capacity(r, d)
@@ -244,37 +250,65 @@ def test_a_kind_with_too_few_examples_is_nan_in_every_analysis(tmp_path):
     table = capacity_table(plan)
     excluded = table[table["kind"] == "test"]
     assert excluded["value"].isna().all()
-    assert set(excluded["metric"]) == {metric for analysis in plan.analyses for metric in analysis.metrics}
+    assert set(excluded["metric"]) == {metric for analysis in plan.measures for metric in analysis.metrics}
     assert set(excluded["flag"]) == {"fewer_than_2:two"}
 
 
 def test_an_analysis_can_be_added_to_a_finished_table_and_other_settings_cannot(path):
     first = capacity_table(small(path, also=[]))
     more = small(path)
-    done = finished_tasks(more, first)
-    assert done == set(small(path, also=[]).tasks)
-    rest = in_order(capacity_parts(more, done=done))
-    pd.testing.assert_frame_equal(join_results([first, *rest]), capacity_table(more))
-    for other in ({"n_draws": 11}, {"bootstrap": 100}, {"seed": 1}, {"project": 3}, {"per_class": 4}):
-        with pytest.raises(UsageError, match=r"is not of .* with these settings"):
-            finished_tasks(small(path, **other), first)
-    with pytest.raises(UsageError, match=r"is not of .* with these settings"):
-        finished_tasks(small(path, also=[]), capacity_table(more))
+    todo, kept = remaining_tasks(more, first)
+    assert set(more.tasks) - set(todo) == set(small(path, also=[]).tasks)
+    rest = in_order(plan_parts(more, todo=todo))
+    pd.testing.assert_frame_equal(join_results([kept, *rest]), capacity_table(more))
+    for name, other in {"n_draws": 11, "bootstrap": 100, "seed": 1, "project": 3, "per_class": 4, "centers": "keep",
+                        "errors": "manifolds", "kappa": 0.1}.items():  # fmt: skip
+        with pytest.raises(UsageError, match=rf"made with other settings \({name} .* in the table, {other} here"):
+            remaining_tasks(small(path, **{name: other}), first)
+    with pytest.raises(UsageError, match="the table also holds 'simulated', which this command does not compute"):
+        remaining_tasks(small(path, also=[]), capacity_table(more))
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_task_is_done_only_when_its_rows_are_all_there(path, whole_table, data):
+    plan = small(path, kinds=["permuted", "test"])
+    required = {metric for measure in plan.measures for metric in (*measure.metrics, *measure.profiles)}
+    one_row = st.sampled_from(whole_table.index[whole_table["metric"].isin(required)].tolist()).map(lambda row: [row])
+    truncated = st.sampled_from(whole_table.index.tolist()).map(lambda row: list(range(row, len(whole_table))))
+    cut = data.draw(one_row | truncated)
+    todo, kept = remaining_tasks(plan, whole_table.drop(index=cut))
+    analyses = [json.loads(text)["analysis"] for text in whole_table["settings"]]
+    places = list(map(Task, whole_table["layer"], whole_table["kind"], analyses))
+    touched = {places[row] for row in cut}
+    assert set(todo) == touched
+    assert len(kept) == sum(place not in touched for place in places)
+
+
+@pytest.fixture(scope="module")
+def whole_table(tmp_path_factory):
+    path = tmp_path_factory.mktemp("whole") / "acts.h5"
+    write(path)
+    return capacity_table(small(path, kinds=["permuted", "test"]))
 
 
 def test_fewer_classes_are_drawn_by_seed_and_are_the_same_for_every_kind(path):
     plan = plan_capacity(path, n_classes=2, n_draws=20)
-    assert len(plan.size.classes) == plan.settings.n_classes == 2
-    assert plan_capacity(path, n_classes=2).size.classes == plan.size.classes
-    assert {plan_capacity(path, n_classes=2, seed=seed).size.classes for seed in range(20)} == {(0, 1), (0, 2), (1, 2)}
+    assert len(plan.classes["test"]) == plan.n_classes == 2
+    assert plan_capacity(path, n_classes=2).classes == plan.classes
+    assert {plan_capacity(path, n_classes=2, seed=seed).classes["test"] for seed in range(20)} == {
+        (0, 1),
+        (0, 2),
+        (1, 2),
+    }
     table = capacity_table(plan)
-    names = [CLASSES[label] for label in plan.size.classes]
+    names = [CLASSES[label] for label in plan.classes["test"]]
     for _, rows in table[(table["metric"] == "capacity") & (table["manifold"] != "")].groupby(["layer", "kind"]):
         assert rows["manifold"].tolist() == names
     with open_activations(path) as acts:
         every = acts.manifolds("a/b", "permuted", 5)
-        some = acts.manifolds("a/b", "permuted", 5, classes=plan.size.classes)
-    for label, cloud in zip(plan.size.classes, some, strict=True):
+        some = acts.manifolds("a/b", "permuted", 5, classes=plan.classes["test"])
+    for label, cloud in zip(plan.classes["test"], some, strict=True):
         np.testing.assert_array_equal(cloud, every[label])
 
 
@@ -284,7 +318,7 @@ def test_the_size_is_matched_over_the_classes_that_are_drawn(tmp_path):
     with create_activations(tmp_path / "a.h5", kept, CLASSES, LAYERS, {}) as writer:
         writer.append({layer.name: values(layer.name, len(kept), layer.n_features) for layer in LAYERS})
     plans = [plan_capacity(tmp_path / "a.h5", n_classes=2, seed=seed) for seed in range(20)]
-    assert {plan.size.classes for plan in plans if not plan.size.excluded} == {(0, 1)}
+    assert {plan.classes["test"] for plan in plans if not plan.excluded} == {(0, 1)}
 
 
 @pytest.mark.parametrize("n", [1, 4])
@@ -295,12 +329,12 @@ def test_a_number_of_classes_that_there_is_not_is_refused(path, n):
 
 def test_total_dimension_is_left_out_of_wide_layers_unless_it_is_asked_for(path, monkeypatch):
     monkeypatch.setattr(
-        "manigeo.layerwise.capacity_tables._SPECTRUM_COST", 15 * 5 * 5
+        "manigeo.layerwise.plan._SPECTRUM_COST", 15 * 5 * 5
     )  # 15 samples; input has 6 features, "a/b" 5
 
     def with_spectrum(**options):
         plan = plan_capacity(path, kinds=["test"], **options)
-        return plan.wide, [task.layer for task in plan.tasks if task.analysis == "spectrum"]
+        return plan.wide, [task.layer for task in plan.tasks if task.measure == "spectrum"]
 
     assert with_spectrum() == (("input",), ["features.0", "a/b"])
     assert with_spectrum(project=5) == ((), ["input", "features.0", "a/b"])
@@ -324,9 +358,9 @@ def test_all_kinds_of_a_layer_are_projected_on_the_same_directions(path, monkeyp
         seeds.append(tuple(seed.generate_state(2)))
         return manifolds
 
-    monkeypatch.setattr("manigeo.layerwise.capacity_tables.project_manifolds", remember)
+    monkeypatch.setattr("manigeo.layerwise.plan.project_manifolds", remember)
     capacity_table(small(path, layers=["a/*", "input"], kinds=["permuted", "test"], project=4))
-    assert len(seeds) == 2 * 2 * 5
+    assert len(seeds) == 2 * 2 * 2  # one sample for all measures, and that of the sweep
     assert len(set(seeds)) == 2
 
 

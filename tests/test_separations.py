@@ -10,9 +10,9 @@ import pytest
 from manigeo import create_activations, open_activations, plan_separability, read_results, separability_table
 from manigeo.errors import InputError, UsageError
 from manigeo.layerwise.best import with_choices, without_choices
+from manigeo.layerwise.plan import Plan, Task, plan_parts, remaining_tasks
 from manigeo.layerwise.points import LabelledPoints
 from manigeo.layerwise.separability import Clusters, HardMargins, Means, Neighbours, Probe
-from manigeo.layerwise.separability_tables import SeparabilityPlan, finished_measures, separability_parts
 from manigeo.separability.neighbours import neighbour_purity
 from manigeo.separability.probe import LinearClassifier, LinearProbe
 from tests.command_line import done, run
@@ -57,7 +57,7 @@ def path(tmp_path: Path) -> Path:
     return write(tmp_path / "acts.h5")
 
 
-def quick(path: Path, **changes) -> SeparabilityPlan:
+def quick(path: Path, **changes) -> Plan:
     return plan_separability(path, **({"measures": QUICK} | changes))
 
 
@@ -288,15 +288,34 @@ def test_what_the_file_does_not_have_is_refused(path):
 def test_a_measure_can_be_added_to_a_finished_table_and_other_settings_cannot(file, everything):
     first = separability_table(quick(file, measures=QUICK[:2]))
     plan = quick(file)
-    finished = finished_measures(plan, first)
-    assert finished == set(quick(file, measures=QUICK[:2]).tasks)
-    rest = [part.table for part in separability_parts(plan, done=finished)]
+    todo, kept = remaining_tasks(plan, first)
+    assert len(kept) == len(first)
+    assert set(plan.tasks) - set(todo) == set(quick(file, measures=QUICK[:2]).tasks)
+    rest = [part.table for part in plan_parts(plan, todo=todo)]
     key = ["layer", "kind", "manifold", "metric", "settings"]
     both = pd.concat([first, *rest]).sort_values(key, ignore_index=True)
     pd.testing.assert_frame_equal(both, everything.sort_values(key, ignore_index=True))
-    for other in ({"seed": 1}, {"per_class": 4}, {"measures": [Probe(4), Neighbours()]}):
-        with pytest.raises(UsageError, match=r"is not of .* with these settings"):
-            finished_measures(quick(file, **other), first)
+    for name, other in {"seed": {"seed": 1}, "per_class": {"per_class": 4}, "folds": {"measures": (*QUICK[1:2], Probe(4))},
+                        "also": {"measures": (Probe(3), Neighbours((2,)))}}.items():  # fmt: skip
+        with pytest.raises(UsageError, match=rf"made with other settings \({name} .* in the table, .* here"):
+            remaining_tasks(quick(file, **other), first)
+
+
+def test_a_truncated_table_misses_the_tasks_that_are_cut_and_transfers_count_for_their_probe(file):
+    plan = quick(file, layers=["h1"], measures=QUICK[:2])
+    table = separability_table(plan)
+    (probe,) = table.index[
+        (table["metric"] == "probe_accuracy") & (table["manifold"] == "three") & (table["kind"] == "test")
+    ]
+    todo, kept = remaining_tasks(plan, table.drop(index=probe))
+    assert todo == [Task("h1", "test", "probe")]
+    assert not kept["settings"].str.contains('"trained_on": "test"').any()
+    transfer = table[
+        (table["metric"] == "transfer_accuracy") & table["settings"].str.contains('"trained_on": "restored"')
+    ]
+    for row in transfer.index:
+        assert remaining_tasks(plan, table.drop(index=row))[0] == [Task("h1", "restored", "probe")]
+    assert remaining_tasks(plan, table)[0] == []
 
 
 PROFILES = ("probe_accuracy", "knn_purity_1", "kmeans_nmi")
@@ -359,7 +378,10 @@ def test_the_command_goes_on_adds_measures_and_refuses_another_table(path, tmp_p
     key = ["layer", "kind", "manifold", "metric", "settings"]
     pd.testing.assert_frame_equal(*(read_results(name).sort_values(key, ignore_index=True) for name in (table, whole)))
     code, _, err = run("separability", path, "--measures", "means", "--out", table, "--resume")
-    assert (code, "with these settings: give another --out, or --force" in err) == (2, True)
+    assert (code, "(folds 3 in the table, 5 here): give the same settings, another --out, or --force" in err) == (
+        2,
+        True,
+    )
     other = write(tmp_path / "other.h5", seed=1)
     code, _, err = run("separability", other, *of_a_layer, "--out", table, "--resume")
     assert (code, "holds 1 other activation files" in err) == (2, True)

@@ -27,9 +27,10 @@ from manigeo_extract.data.datasets import DataSet, Permutation, load_data, permu
 from manigeo_extract.devices import check_device
 from manigeo_extract.files.checkpoints import Checkpoint, load_checkpoint
 from manigeo_extract.files.networks import Network, trained_network, untrained_network
+from manigeo_extract.gradients.tables import Survey, Sweep, Task, plan_survey
 from manigeo_extract.interventions.editing import Redraw
 from manigeo_extract.interventions.exchanges import Intervention, Laboratory
-from manigeo_extract.interventions.groups import Group, group_layers
+from manigeo_extract.interventions.groups import Group, group_layers, select_groups
 from manigeo_extract.interventions.scoring import Examiner
 from manigeo_extract.models import MODELS, build_model, complete_args
 from manigeo_extract.recording.extraction import ExtractionPlan, plan_extraction, read_labels
@@ -157,6 +158,21 @@ class LaboratoryRequest:
     batch_norm: str = field(compare=False, default="with-stats")
     threshold: float | None = field(compare=False, default=None)
     draws: int = field(compare=False, default=0)
+
+
+@dataclass(frozen=True)
+class SurveyRequest:
+    """A run and what is measured of its gradients, see :func:`~manigeo_extract.gradients.tables.plan_survey`; known by its
+    ``occasion`` alone, as a :class:`LaboratoryRequest` is."""
+
+    occasion: str
+    directory: Path = field(compare=False)
+    run: RunRequest = field(compare=False)
+    checkpoints: tuple[str, ...] = field(compare=False, default=("all",))
+    kinds: tuple[str, ...] = field(compare=False, default=())
+    sizes: tuple[int, ...] = field(compare=False, default=())
+    sizes_at: str = field(compare=False, default="init")
+    repetitions: int = field(compare=False, default=5)
 
 
 def requested(kind: type[R], options: Mapping[str, Any]) -> R:
@@ -369,15 +385,45 @@ def open_groups(run: Run, request: RunRequest) -> list[Group]:
     return group_layers(run.model, run.data.inputs([0, 1]), request.group_by)
 
 
-_OPEN: dict[LaboratoryRequest, Laboratory] = {}  # the last one
+_OPEN: dict[Any, Any] = {}  # the last one
+
+
+def _opened_once(request: R, opener: Callable[[R, Tell], Any], tell: Tell) -> Any:
+    """What a request opens: once in each process."""
+    if request not in _OPEN:
+        _OPEN.clear()  # before the next is opened: two may not fit into memory
+        _OPEN[request] = opener(request, tell)
+    return _OPEN[request]
 
 
 def open_laboratory(request: LaboratoryRequest, tell: Tell = silent) -> Laboratory:
     """The network and its examples: opened once by each process, for all interventions."""
-    if request not in _OPEN:
-        _OPEN.clear()  # before the next is opened: two may not fit into memory
-        _OPEN[request] = _laboratory(request, tell)
-    return _OPEN[request]
+    found: Laboratory = _opened_once(request, _laboratory, tell)
+    return found
+
+
+def open_survey(request: SurveyRequest, tell: Tell = silent) -> Survey:
+    """The network and what is measured of its gradients: opened once by each process."""
+    found: Survey = _opened_once(request, _survey, tell)
+    return found
+
+
+def surveyed(request: SurveyRequest, task: Task) -> pd.DataFrame:
+    """The task of a worker: the rows of one checkpoint, or of the sweep."""
+    return open_survey(request).table(task)
+
+
+def _survey(request: SurveyRequest, tell: Tell) -> Survey:
+    asked = request.run
+    run = open_run(request.directory, asked, tell)
+    groups = select_groups(open_groups(run, asked), asked.layers)
+    sizes = tuple(sorted(set(request.sizes)))
+    sweep = Sweep(run.snapshot(request.sizes_at), sizes, request.repetitions) if sizes else None
+    settings = {"group_by": asked.group_by, "layers": list(asked.layers), "most": asked.most}
+    return plan_survey(
+        run, groups, run.select(request.checkpoints), request.kinds, sweep, asked.most, asked.batch_size, asked.model.seed,
+        settings,
+    )  # fmt: skip
 
 
 def _laboratory(request: LaboratoryRequest, tell: Tell) -> Laboratory:

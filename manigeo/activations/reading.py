@@ -2,10 +2,12 @@
 
 import json
 import os
+import time
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,15 @@ from manigeo.storage.commits import CommittedFile, has_commit, partial_of
 
 _READ_BYTES = 32 << 20  # at a time
 HELD_BYTES = 256 << 20  # manifolds above this stay in the file
+_SETTLED_SECONDS = 2.0  # a file that changed just now may change again within the same tick of the clock
+
+
+@dataclass
+class Verified:
+    """What is known to be as it should be of a file: its structure with the fingerprint, and the chunks of these layers."""
+
+    header: bool = False
+    layers: set[str] = field(default_factory=set)
 
 
 class Activations:
@@ -41,10 +52,10 @@ class Activations:
     is there.
     """
 
-    def __init__(self, file: h5py.File, path: Path):
+    def __init__(self, file: h5py.File, path: Path, verified: Verified):
         self._file = file
         self._closing = weakref.finalize(self, file.close)
-        self._checked: set[str] = set()
+        self._verified = verified
         self.path = path
         self.provenance: dict[str, Any] = json.loads(file.attrs["provenance"])
         self.fingerprint = str(file.attrs["fingerprint"])
@@ -120,9 +131,9 @@ class Activations:
         return out
 
     def _check_once(self, layer: str, dataset: h5py.Dataset) -> None:
-        if layer not in self._checked:
+        if layer not in self._verified.layers:
             check_chunks(layer, dataset, self.n_done, self._file.id.get_filesize())
-            self._checked.add(layer)
+            self._verified.layers.add(layer)
 
     def manifolds(
         self,
@@ -217,16 +228,34 @@ def inspect_activations(path: str | os.PathLike[str]) -> Activations:
     if not found.is_file():
         raise InputError(f"{path} does not exist; write it with manigeo extract")
     with readable(found):
-        source = CommittedFile(found, writable=False) if has_commit(found) else found
-        check_heaps(found)
-        file = _opened(source)
+        committed = has_commit(found)
+        verified = Verified() if committed else _verified(found)
+        if not verified.header:
+            check_heaps(found)
+        file = _opened(CommittedFile(found, writable=False) if committed else found)
     try:
         with readable(found):
-            check_header(found, file)
-            return Activations(file, found)
+            if not verified.header:
+                check_header(found, file)
+                verified.header = True
+            return Activations(file, found, verified)
     except BaseException:
         file.close()
         raise
+
+
+def _verified(path: Path) -> Verified:
+    """What this process has verified of the file as it is; nothing while it may change unseen."""
+    found = path.stat()
+    if time.time() - found.st_mtime < _SETTLED_SECONDS:
+        return Verified()
+    return _verified_of(os.path.realpath(path), found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _verified_of(*state: str | int) -> Verified:
+    """What changes with the content of a file names what is known of it."""
+    return Verified()
 
 
 def _opened(source: Path | CommittedFile) -> h5py.File:

@@ -29,7 +29,7 @@ from manigeo.activations.layout import (
     layer_datasets,
     readable,
 )
-from manigeo.errors import InputError, ManigeoError, UsageError
+from manigeo.errors import InputError, ManigeoError, UsageError, check_choice
 from manigeo.storage.commits import CommittedFile, has_commit, partial_of
 from manigeo.storage.files import check_target
 
@@ -178,8 +178,7 @@ def create_activations(
     interrupted extraction and neither ``resume`` nor ``force`` says what to do with it, or it is of something else.
     """
     _check_names(layers)
-    if dtype not in DTYPES:
-        raise UsageError(f"activations are stored as {' or '.join(DTYPES)}, got {dtype!r}")
+    check_choice("dtype", dtype, DTYPES)
     header = _Header(examples, class_names, layers, provenance, dtype, batch_size, shard)
     path = check_target(path, force=force)
     with _begin(partial_of(path), header, force=force, resume=resume) as store:

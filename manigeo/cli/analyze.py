@@ -16,7 +16,7 @@ from manigeo.execution.pipeline import INTERRUPTED, UP_TO_DATE, Ledger, Step, fi
 
 STEPS = ("extract", "capacity", "separability", "weights", "rewind", "reinit", "gradients", "localize", "report")
 _MEASURES = ("probe", "neighbours", "clusters", "means")
-_RESUMABLE = ("extract", "capacity", "separability", "rewind", "reinit")
+_RESUMABLE = ("extract", "capacity", "separability", "rewind", "reinit", "gradients")
 
 
 def _names(ctx: click.Context, param: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:

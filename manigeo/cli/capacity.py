@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 import click
 
 from manigeo.cli import options
-from manigeo.cli.tables import collected, earlier_table, tell
+from manigeo.cli.tables import earlier_table, limits, measured, tell
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from manigeo.execution.workers import Workers
-    from manigeo.layerwise.capacity_tables import CapacityPlan
-    from manigeo.layerwise.geometry import Analysis
+    from manigeo.layerwise.plan import Plan
+    from manigeo.layerwise.protocol import Measure
 
 
 def _resamples(ctx: click.Context, param: click.Parameter, n: int) -> int:
@@ -41,6 +40,9 @@ def _resamples(ctx: click.Context, param: click.Parameter, n: int) -> int:
               "leave (auto), the authors' removal of directions of the centres (reference), or nothing (keep).")
 @click.option("--bootstrap", default=0, metavar="N", callback=_resamples,
               help="Resamples of the manifolds for 95 % intervals, e.g. 1000.  [default: none]")
+@click.option("--errors", default="auto", show_default=True, type=click.Choice(["auto", "jackknife", "manifolds"]),
+              help="Standard errors: from leaving out groups of manifolds (jackknife), from the spread over manifolds, or "
+              "the jackknife up to 30 manifolds (auto).")
 @click.option("--simulate", is_flag=True, help="Also simulated capacity: the separability of random dichotomies.")
 @click.option("--dichotomies", default=200, show_default=True, type=click.IntRange(min=50), help="Of --simulate.")
 @click.option("--bias", is_flag=True, help="Of --simulate: hyperplanes may have an offset.")
@@ -58,80 +60,64 @@ def _resamples(ctx: click.Context, param: click.Parameter, n: int) -> int:
 @options.work_options("Go on with an interrupted analysis in --out, or add analyses to it.")
 def capacity_command(
     acts: Path, out: Path | None, layers: tuple[str, ...], kinds: tuple[str, ...], per_class: int | None,
-    classes: int | None, draws: int, kappa: float, centers: str, bootstrap: int, simulate: bool, dichotomies: int,
-    bias: bool, joint: bool, joint_draws: int, joint_labels: str, sweep_examples: tuple[int, ...],
+    classes: int | None, draws: int, kappa: float, centers: str, bootstrap: int, errors: str, simulate: bool,
+    dichotomies: int, bias: bool, joint: bool, joint_draws: int, joint_labels: str, sweep_examples: tuple[int, ...],
     total_dimension: bool | None, project: int | None, jobs: int, cluster: str | None, seed: int, as_json: bool,
     resume: bool, dry_run: bool, force: bool,
 ) -> None:
     """Manifold capacity, radius and dimension of every layer and kind in ACTS."""
-    from manigeo.execution.workers import open_workers
-    from manigeo.layerwise.capacity_tables import plan_capacity
     from manigeo.layerwise.geometry import Joint, Simulated, Sweep
+    from manigeo.layerwise.plan import plan_capacity
 
-    also: list[Analysis] = [
+    also: list[Measure] = [
         *([Simulated(dichotomies, bias)] if simulate else []),
         *([Joint(joint_draws, joint_labels)] if joint else []),
         *([Sweep(tuple(sorted(set(sweep_examples))), kappa, draws, centers)] if sweep_examples else []),
     ]
     plan = plan_capacity(
         acts, layers=layers, kinds=kinds, per_class=per_class, n_classes=classes, kappa=kappa, n_draws=draws,
-        centers=centers, bootstrap=bootstrap, also=also, total_dimension=total_dimension, project=project, seed=seed,
+        centers=centers, bootstrap=bootstrap, errors=errors, also=also, total_dimension=total_dimension,
+        project=project, seed=seed,
     )
     click.echo(describe_plan(plan), err=as_json)
     if dry_run:
         return
     out = out or acts.with_suffix(".capacity.csv")
-    earlier = earlier_table(out, resume, force)
-    with open_workers(jobs, cluster, plan.task_bytes) as workers:
-        table = _computed(plan, out, earlier, workers)
+    table = measured([plan], out, earlier_table(out, resume, force), jobs, cluster)
     tell(table, out, geometry_report, as_json)
 
 
 # fmt: on
-def _computed(plan: "CapacityPlan", out: Path, earlier: "pd.DataFrame | None", workers: "Workers") -> "pd.DataFrame":
-    from manigeo.layerwise.capacity_tables import capacity_parts, finished_tasks
-    from manigeo.results import join_results
-
-    done = set() if earlier is None else finished_tasks(plan, earlier)
-    return collected(capacity_parts(plan, n_jobs=workers, progress=True, done=done), out, earlier, join_results)
-
-
-def describe_plan(plan: "CapacityPlan") -> str:
-    """What is compared, at which size, and by which analyses."""
-    size, settings = plan.size, plan.settings
-    analyses = [analysis for analysis in plan.analyses if any(task.analysis == analysis.name for task in plan.tasks)]
+def describe_plan(plan: "Plan") -> str:
+    """What is compared, at which size, and by which measures."""
+    measures = [m for m in plan.measures if any(task.measure == m.name for task in plan.tasks)]
     lines = [
-        f"{len(plan.layers)} layers x {len(size.kinds)} kinds, P = {settings.n_classes} classes x M = {settings.per_class} "
-        f"examples; {_floors(plan, analyses)}",
+        f"{len(plan.layers)} layers x {len(plan.kinds)} kinds, P = {plan.n_classes} classes x M = {plan.per_class} "
+        f"examples; {_floors(plan, measures)}",
         f"{len(plan.tasks)} tasks of {plan.task_bytes / 1e6:.0f} MB at most: "
-        + "; ".join(analysis.describe() for analysis in analyses),
+        + "; ".join(m.describe() for m in measures),
     ]
-    if size.limited_by:
-        kind, label = size.limited_by
-        lines.append(f"M = {size.per_class} is what class {plan.class_names[label]!r} has of {kind} examples")
-    for kind, classes in size.excluded.items():
-        names = ", ".join(repr(plan.class_names[label]) for label in classes)
-        lines.append(f"{kind} is left out: fewer than 2 examples in class {names}")
-    if plan.wide and any(analysis.name == "spectrum" for analysis in plan.analyses):
+    lines += limits(plan)
+    if plan.wide and any(m.name == "spectrum" for m in plan.measures):
         lines.append(
             f"without total dimension, which takes minutes: {', '.join(plan.wide)}; --total-dimension computes it"
         )
-    if settings.n_classes < 30:
-        lines.append(_few_classes(settings.n_classes))
+    if plan.n_classes < 30:
+        lines.append(_few_classes(plan.n_classes))
     return "\n".join(lines)
 
 
-def _floors(plan: "CapacityPlan", analyses: "list[Analysis]") -> str:
+def _floors(plan: "Plan", measures: "list[Measure]") -> str:
     """Where points without structure lie, for each estimator of the plan that has such a floor."""
     from manigeo.capacity.unstructured import unstructured_capacity
     from manigeo.layerwise.geometry import Joint, MeanField, Simulated
 
     rules = {
-        "mean field": next((a.centers for a in analyses if isinstance(a, MeanField) and not a.kappa), None),
-        "joint": next(("joint" for a in analyses if isinstance(a, Joint) and a.labels == "random"), None),
-        "simulated": next(("simulated" for a in analyses if isinstance(a, Simulated) and not a.bias), None),
+        "mean field": next((m.centers for m in measures if isinstance(m, MeanField) and not m.kappa), None),
+        "joint": next(("joint" for m in measures if isinstance(m, Joint) and m.labels == "random"), None),
+        "simulated": next(("simulated" for m in measures if isinstance(m, Simulated) and not m.bias), None),
     }
-    M, P = plan.settings.per_class, plan.settings.n_classes
+    M, P = plan.per_class, plan.n_classes
     floors = [
         f"{unstructured_capacity(M, n_manifolds=P, estimator=rule):.3f} ({name})"
         for name, rule in rules.items()

@@ -21,17 +21,21 @@ if TYPE_CHECKING:
               help="Accuracy on the labels trained on less that on test data; of the unpermuted alone; or of losses.")
 @click.option("--resamples", default=1000, show_default=True, type=click.IntRange(min=100))
 @options.results_option("correlation.csv")
+@options.dry_run_option
 @options.table_options
 def correlate_command(
-    runs: tuple[Path, ...], measure: str, gap: str, resamples: int, out: Path, seed: int, as_json: bool, force: bool
+    runs: tuple[Path, ...], measure: str, gap: str, resamples: int, out: Path, seed: int, as_json: bool, dry_run: bool,
+    force: bool,
 ) -> None:
     """Whether the layers that moved most belong to the RUNS that generalize worst: folders of manigeo train."""
     from manigeo.results import check_results_path, write_results
     from manigeo_extract.weights.comparing import correlation_table, what_varied
 
-    check_results_path(out, force)
+    check_results_path(out, force or dry_run)
     varied = [f"{name} ({', '.join(map(str, values))})" for name, values in what_varied(runs).items()]
     click.echo(f"{len(runs)} runs, which differ in {', '.join(varied) or 'nothing'}", err=as_json)
+    if dry_run:
+        return
     table = correlation_table(runs, measure, gap, n_resamples=resamples, seed=seed, progress=True)
     write_results(table, out, force)
     tell(table, out, correlation_report, as_json)

@@ -3,11 +3,12 @@
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import click
 
 from manigeo.cli import options
-from manigeo.cli.tables import tell
+from manigeo.cli.tables import collected, earlier_table, tell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,10 +31,11 @@ KINDS = ("unpermuted", "permuted", "restored", "test")
 @click.option("--repetitions", default=5, show_default=True, type=click.IntRange(min=1), help="Draws of --sizes.")
 @options.run_options
 @options.results_option("gradients.csv")
-@options.table_options
+@options.work_options("Go on with an interrupted table in --out.")
 def gradients_command(
     run: Path, checkpoints: tuple[str, ...], kinds: tuple[str, ...], sizes: tuple[int, ...], sizes_at: str,
-    repetitions: int, out: Path, as_json: bool, force: bool, **asked: Any,
+    repetitions: int, out: Path, jobs: int, cluster: str | None, as_json: bool, resume: bool, dry_run: bool, force: bool,
+    **asked: Any,
 ) -> None:
     """The label-dependent and the label-independent part of the gradient of the loss, in every layer, for every kind of
     examples, over the checkpoints of RUN (a folder of manigeo train or of a recorder).
@@ -41,21 +43,19 @@ def gradients_command(
     All kinds are looked at through as many examples, since the norm of a mean gradient falls with their number. Networks
     are in eval mode, and left as they were.
     """
-    from manigeo.results import check_results_path
-    from manigeo_extract.gradients.tables import Sweep, plan_survey
-    from manigeo_extract.interventions.groups import select_groups
-    from manigeo_extract.opening import RunRequest, open_groups, open_run, requested
+    from manigeo.execution.workers import open_workers, parts_of
+    from manigeo_extract.opening import RunRequest, SurveyRequest, open_survey, requested, surveyed
 
-    check_results_path(out, force)
-    request = requested(RunRequest, asked)
-    opened = open_run(run, request, options.note)
-    groups = select_groups(open_groups(opened, request), request.layers)
-    sweep = Sweep(opened.snapshot(sizes_at), tuple(sorted(set(sizes))), repetitions) if sizes else None
-    survey = plan_survey(
-        opened, groups, opened.select(checkpoints), kinds, sweep, request.most, request.batch_size, request.model.seed
-    )
+    earlier = earlier_table(out, resume, force or dry_run)
+    request = SurveyRequest(uuid4().hex, run, requested(RunRequest, asked), checkpoints, kinds, sizes, sizes_at, repetitions)
+    survey = open_survey(request, options.note)
     click.echo(describe_survey(survey), err=as_json)
-    table = _compute(survey, out)
+    if dry_run:
+        return
+    todo, earlier = survey.todo(earlier)
+    with open_workers(jobs if request.run.device == "cpu" else 1, cluster) as workers:
+        parts = parts_of(surveyed, [(request, task) for task in todo], workers, "gradients", "checkpoint", progress=True)
+        table = collected(parts, out, earlier)
     tell(table, out, gradient_report, as_json)
 
 
@@ -72,31 +72,6 @@ def describe_survey(survey: "Survey") -> str:
         sizes_text = ", ".join(map(str, sweep.sizes))
         lines.append(f"and {sizes_text} examples, {sweep.repetitions} draws each, at {sweep.snapshot.name}")
     return "\n".join(lines)
-
-
-def _compute(survey: "Survey", out: Path) -> "pd.DataFrame":
-    """The table, written to ``out``; so are the checkpoints that were finished when something comes in between."""
-    import pandas as pd
-
-    from manigeo.results import write_results
-    from manigeo_extract.gradients.tables import survey_tables
-
-    parts: list[pd.DataFrame] = []
-    try:
-        for part in survey_tables(survey, progress=True):
-            parts.append(part)
-    except BaseException:
-        if parts:
-            write_results(pd.concat(parts, ignore_index=True), out, force=True)
-            click.echo(f"what was finished is in {out}: {_finished(parts)}", err=True)
-        raise
-    table = pd.concat(parts, ignore_index=True)
-    write_results(table, out, force=True)
-    return table
-
-
-def _finished(parts: "list[pd.DataFrame]") -> str:
-    return ", ".join(part["checkpoint"].iloc[0] for part in parts)
 
 
 # metric -> its name in the report

@@ -1,8 +1,7 @@
 """What ``manigeo rewind`` and ``manigeo reinit`` share: options, the plan in words, and the carrying out of it."""
 
-import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,16 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from manigeo.cli import options
-from manigeo.cli.tables import collected
-from manigeo.errors import InputError
-from manigeo.execution.workers import open_workers
+from manigeo.cli.tables import collected, one_after_another
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from manigeo.results import Part
     from manigeo_extract.interventions.exchanges import Intervention
     from manigeo_extract.interventions.groups import Group
+    from manigeo_extract.interventions.studies import Study
     from manigeo_extract.opening import LaboratoryRequest
 
 _WORTH_PROCESSES = 15.0  # seconds of work
@@ -55,7 +52,7 @@ class Plan:
     todo: "Sequence[Intervention]"
     text: str
     seconds: float
-    studies: "Mapping[str, Callable[[], pd.DataFrame]]" = field(default_factory=dict)
+    studies: "Mapping[str, Study]" = field(default_factory=dict)
 
     def jobs(self, most: int) -> int:
         """How many processes it is worth: another one takes some seconds to begin, and a GPU has one user."""
@@ -64,7 +61,7 @@ class Plan:
 
 def plan_interventions(
     request: "LaboratoryRequest", todo: "Sequence[Intervention]", groups: "Sequence[Group]", to: Sequence[Any],
-    n_networks: int, studies: "Mapping[str, Callable[[], pd.DataFrame]] | None" = None,
+    n_networks: int, studies: "Mapping[str, Study] | None" = None,
 ) -> Plan:  # fmt: skip
     """What is exchanged for what, how many networks that makes, and about how long they take."""
     from manigeo_extract.opening import open_laboratory
@@ -88,36 +85,18 @@ def plan_interventions(
 def carried_out(
     plan: Plan, out: Path, earlier: "pd.DataFrame | None", jobs: int, cluster: str | None
 ) -> "pd.DataFrame":
-    """The interventions, then the studies; what an earlier table holds is not done again."""
-    from manigeo.results import Part, bare_settings, with_settings
-    from manigeo_extract.opening import open_laboratory
+    """The interventions, then the studies; what is whole in an earlier table is not done again."""
+    from manigeo.execution.workers import open_workers, parts_of
+    from manigeo.results import Part
+    from manigeo_extract.interventions.studies import remaining_studies
+    from manigeo_extract.opening import intervened, open_laboratory
 
     laboratory = open_laboratory(plan.request)
-    done = set() if earlier is None else set(zip(earlier["layer"], earlier["settings"].map(bare_settings), strict=True))
-    if earlier is not None and set(earlier["fingerprint"]) - {laboratory.run.place["fingerprint"]}:
-        raise InputError(f"{out} is of another network than {laboratory.run.directory}: give another --out, or --force")
-    studied = set() if earlier is None else set(with_settings(earlier, "analysis")["analysis"])
-    remaining = laboratory.todo(plan.todo, done)
-    studies = (
-        Part(number, table())
-        for number, (name, table) in enumerate(plan.studies.items(), len(remaining))
-        if name not in studied
-    )
-    return collected(itertools.chain(_interventions(plan, remaining, jobs, cluster), studies), out, earlier)
-
-
-def _interventions(
-    plan: Plan, todo: "Sequence[Intervention | None]", jobs: int, cluster: str | None
-) -> Iterator["Part"]:
-    from tqdm import tqdm
-
-    from manigeo.results import Part
-    from manigeo_extract.opening import intervened
-
-    with (
-        open_workers(plan.jobs(jobs), cluster) as workers,
-        tqdm(total=len(todo), desc=plan.request.analysis, unit="network", disable=None) as bar,
-    ):
-        for number, table in workers.as_completed(intervened, [(plan.request, at) for at in todo]):
-            bar.update()
-            yield Part(number, table)
+    settings = [study.settings for study in plan.studies.values()]
+    todo, earlier = laboratory.todo(plan.todo, earlier, settings)
+    studies, earlier = remaining_studies(plan.studies, earlier, [laboratory.common, *settings])
+    after = (Part(number, study.table()) for number, study in enumerate(studies))
+    with open_workers(plan.jobs(jobs), cluster) as workers:
+        tasks = [(plan.request, at) for at in todo]
+        parts = parts_of(intervened, tasks, workers, plan.request.analysis, "network", progress=True)
+        return collected(one_after_another([parts, after]), out, earlier)

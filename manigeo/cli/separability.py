@@ -1,26 +1,19 @@
 """``manigeo separability``: from activations to how well classes come apart in each layer, and in which one best."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from manigeo.cli import options
-from manigeo.cli.tables import collected, earlier_table, tell
+from manigeo.cli.tables import earlier_table, limits, measured, tell
 from manigeo.cli.train import duration
-from manigeo.errors import UsageError
+from manigeo.layerwise.registry import SEPARABILITY, measure
 from manigeo.text.separability import KINDS, separability_report
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from manigeo.execution.workers import Workers
-    from manigeo.layerwise.separability import Measure
-    from manigeo.layerwise.separability_tables import SeparabilityPlan
-    from manigeo.results import Part
-
-MEASURES = ("probe", "neighbours", "clusters", "means", "margins")
+    from manigeo.layerwise.plan import Plan
 
 
 def _fewest(least: int, what: str) -> Callable[[click.Context, click.Parameter, int], int]:
@@ -42,7 +35,7 @@ def _fewest(least: int, what: str) -> Callable[[click.Context, click.Parameter, 
 @click.option("--per-class", type=click.IntRange(min=2),
               help="Examples per class.  [default: the most that every kind has for each of its classes, up to 50]")
 @click.option("--classes", type=click.IntRange(min=2), metavar="P", help="Measure P classes of each kind, drawn at random.")
-@click.option("--measures", multiple=True, type=click.Choice(MEASURES), help="May be repeated. Default: all.")
+@click.option("--measures", multiple=True, type=click.Choice(list(SEPARABILITY)), help="May be repeated. Default: all.")
 @click.option("--folds", default=5, show_default=True, callback=_fewest(3, "two of them to choose the regularisation on"),
               help="Of probes and nearest means: each is scored by classifiers trained on the others.")
 @click.option("--neighbours", multiple=True, type=click.IntRange(min=1), metavar="K",
@@ -59,16 +52,15 @@ def separability_command(
 
     Several ACTS, e.g. of the checkpoints of a run, go to one table.
     """
-    from manigeo.execution.workers import open_workers
-    from manigeo.layerwise.best import with_choices
-    from manigeo.layerwise.separability import Clusters, HardMargins, Means, Neighbours, Probe
-    from manigeo.layerwise.separability_tables import plan_separability
+    from manigeo.layerwise.best import with_choices, without_choices
+    from manigeo.layerwise.plan import plan_separability
     from manigeo.results import write_results
 
-    every: list[Measure] = [
-        Probe(folds), Neighbours(tuple(sorted(set(neighbours)))), Clusters(cluster_seeds), Means(folds), HardMargins(pairs)
-    ]
-    chosen = [measure for measure in every if not measures or measure.name in measures]
+    settings: dict[str, dict[str, Any]] = {
+        "probe": {"folds": folds}, "neighbours": {"also": tuple(sorted(set(neighbours)))},
+        "clusters": {"seeds": cluster_seeds}, "means": {"folds": folds}, "margins": {"pairs": pairs},
+    }
+    chosen = [measure(name, **settings.get(name, {})) for name in SEPARABILITY if not measures or name in measures]
     sample = {"layers": layers, "kinds": kinds, "per_class": per_class, "n_classes": classes, "seed": seed}
     plans = [plan_separability(path, measures=chosen, **sample) for path in acts]  # type: ignore[arg-type]
     for plan in plans:
@@ -76,71 +68,21 @@ def separability_command(
     if dry_run:
         return
     out = out or acts[0].with_suffix(".separability.csv")
-    earlier = _earlier(out, resume, force)
-    with open_workers(jobs, cluster, max(plan.task_bytes for plan in plans)) as workers:
-        table = collected(_remaining(plans, earlier, workers), out, earlier)
-    table = with_choices(table, [metric for measure in chosen for metric in measure.profiles], seed)
+    earlier = earlier_table(out, resume, force)
+    table = measured(plans, out, None if earlier is None else without_choices(earlier), jobs, cluster)
+    table = with_choices(table, [metric for m in chosen for metric in m.profiles], seed)
     write_results(table, out, force=True)
     tell(table, out, separability_report, as_json)
 
 
 # fmt: on
-def _earlier(out: Path, resume: bool, force: bool) -> "pd.DataFrame | None":
-    """What was measured, without what follows from it."""
-    from manigeo.layerwise.best import without_choices
-
-    table = earlier_table(out, resume, force)
-    return None if table is None else without_choices(table)
-
-
-def _remaining(
-    plans: "Sequence[SeparabilityPlan]", earlier: "pd.DataFrame | None", workers: "Workers"
-) -> Iterator["Part"]:
-    """The parts of all plans that are not there, each file's asked for before the work begins.
-
-    Raises :class:`~manigeo.errors.UsageError` for files that hold the same, and where what is there is of others.
-    """
-    from manigeo.layerwise.separability_tables import finished_measures, separability_parts
-
-    known = [plan.fingerprint for plan in plans]
-    if len(set(known)) < len(known):
-        raise UsageError("two of the files hold the same activations: name each checkpoint's once")
-    done: list[set[tuple[str, str, str]]] = [set() for _ in plans]
-    if earlier is not None:
-        if strange := set(earlier["fingerprint"]) - set(known):
-            n = len(strange)
-            raise UsageError(
-                f"the table holds {n} other activation files: name these too, give another --out, or --force"
-            )
-        done = [set(finished_measures(plan, earlier[earlier["fingerprint"] == plan.fingerprint])) for plan in plans]
-    return _numbered_on(
-        separability_parts(plan, n_jobs=workers, progress=True, done=of_plan)
-        for plan, of_plan in zip(plans, done, strict=True)
-    )
-
-
-def _numbered_on(each: Iterator[Iterator["Part"]]) -> Iterator["Part"]:
-    """The parts of all, those of one before those of the next."""
-    first = 0
-    for parts in each:
-        numbers = [-1]
-        for part in parts:
-            numbers.append(part.number)
-            yield part._replace(number=first + part.number)
-        first += max(numbers) + 1
-
-
-def describe_plan(plan: "SeparabilityPlan") -> str:
+def describe_plan(plan: "Plan") -> str:
     """What is measured, on which sample, and about how long it takes."""
     numbers = {kind: len(labels) for kind, labels in plan.classes.items() if kind not in plan.excluded}
     kinds = ", ".join(f"{kind} {n} classes" for kind, n in numbers.items())
     lines = [
         f"{plan.path}: {len(plan.layers)} layers; {kinds}, each of M = {plan.per_class} examples",
         f"{len(plan.tasks)} tasks of {plan.task_bytes / 1e6:.0f} MB at most, about {duration(plan.seconds)} on one core: "
-        + "; ".join(measure.describe() for measure in plan.measures),
+        + "; ".join(m.describe() for m in plan.measures),
     ]
-    if plan.limited_by:
-        kind, label = plan.limited_by
-        lines.append(f"M = {plan.per_class} is what class {plan.class_names[label]!r} has of {kind} examples")
-    lines += [f"{kind} is left out: {flag}" for kind, flag in plan.excluded.items()]
-    return "\n".join(lines)
+    return "\n".join([*lines, *limits(plan)])

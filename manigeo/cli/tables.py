@@ -1,7 +1,7 @@
 """Results tables that grow: written now and then, and when the user interrupts; and what is there already."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from manigeo.errors import UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from manigeo.layerwise.plan import Plan
     from manigeo.results import Part
 
 _SAVE_SECONDS = 30.0
@@ -71,3 +72,61 @@ def collected(
             click.echo(f"what was finished is in {out}; the same command with --resume goes on", err=True)
         raise
     return written()
+
+
+def measured(
+    plans: "Sequence[Plan]", out: Path, earlier: "pd.DataFrame | None", jobs: int, cluster: str | None
+) -> "pd.DataFrame":
+    """The table of all plans, written to ``out``; what an ``earlier`` table holds of them is not computed again.
+
+    Raises :class:`~manigeo.errors.UsageError` for plans of the same activations, and for a table of others.
+    """
+    import pandas as pd
+
+    from manigeo.execution.workers import open_workers
+    from manigeo.layerwise.plan import plan_parts, remaining_tasks
+    from manigeo.results import join_results
+
+    by_file = {plan.fingerprint: plan for plan in plans}
+    if len(by_file) < len(plans):
+        raise UsageError("two of the files hold the same activations: name each checkpoint's once")
+    tables = {} if earlier is None else dict(iter(earlier.groupby("fingerprint", sort=False)))
+    if strange := set(tables) - set(by_file):
+        raise UsageError(
+            f"{out} holds {len(strange)} other activation files: name these too, give another --out, or --force"
+        )
+    found = {fingerprint: remaining_tasks(plan, tables.get(fingerprint)) for fingerprint, plan in by_file.items()}
+    kept = [table for _, table in found.values() if table is not None]
+    with open_workers(jobs, cluster, max(plan.task_bytes for plan in plans)) as workers:
+        parts = (
+            plan_parts(plan, n_jobs=workers, progress=True, todo=found[fingerprint][0])
+            for fingerprint, plan in by_file.items()
+        )
+        return collected(
+            one_after_another(parts), out, pd.concat(kept, ignore_index=True) if kept else None, join_results
+        )
+
+
+def limits(plan: "Plan") -> list[str]:
+    """What limits the number of examples, and the kinds that are left out."""
+    lines = []
+    for kind, flag in plan.excluded.items():
+        few = ", ".join(map(repr, filter(None, flag.partition(":")[2].split(","))))
+        lines.append(
+            f"{kind} is left out: {f'fewer than 2 examples in class {few}' if few else flag.replace('_', ' ')}"
+        )
+    if plan.limited_by is None:
+        return lines
+    kind, label = plan.limited_by
+    return [f"M = {plan.per_class} is what class {plan.class_names[label]!r} has of {kind} examples", *lines]
+
+
+def one_after_another(each: "Iterable[Iterator[Part]]") -> "Iterator[Part]":
+    """The parts of all, those of one before those of the next."""
+    first = 0
+    for parts in each:
+        last = first - 1
+        for part in parts:
+            last = max(last, first + part.number)
+            yield part._replace(number=first + part.number)
+        first = last + 1

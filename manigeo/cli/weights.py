@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 @click.argument("checkpoints", nargs=-1, required=True, type=click.Path(path_type=Path))
 @options.results_option("weights.csv")
 @options.json_option
+@options.dry_run_option
 @options.force_option
 @options.config_option
-def weights_command(checkpoints: tuple[Path, ...], out: Path, as_json: bool, force: bool) -> None:
+def weights_command(checkpoints: tuple[Path, ...], out: Path, as_json: bool, dry_run: bool, force: bool) -> None:
     """Rotation and distance of every layer from the first of CHECKPOINTS, files in their order, or the folder of one run.
 
     No network is built: the weights of any program's checkpoints will do.
@@ -30,9 +31,11 @@ def weights_command(checkpoints: tuple[Path, ...], out: Path, as_json: bool, for
     folders = [path for path in checkpoints if path.is_dir()]
     if folders and len(checkpoints) > 1:
         raise UsageError(f"give one run, or files: {folders[0]} is a folder among {len(checkpoints)} arguments")
-    check_results_path(out, force)
+    check_results_path(out, force or dry_run)
     paths = run_checkpoints(folders[0]) if folders else list(checkpoints)
     click.echo(f"{len(paths)} checkpoints, against {paths[0]}", err=as_json)
+    if dry_run:
+        return
     table = weight_table(paths, progress=True)
     write_results(table, out, force)
     tell(table, out, weights_report, as_json)

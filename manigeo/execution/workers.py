@@ -17,12 +17,16 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import joblib
 import psutil
 from threadpoolctl import ThreadpoolController
+from tqdm import tqdm
 
 from manigeo import __version__
 from manigeo.errors import ManigeoError, UsageError
 
 if TYPE_CHECKING:
+    import pandas as pd
     from distributed import Client, Future
+
+    from manigeo.results import Part
 
 Job = Sequence[Any]
 
@@ -56,6 +60,24 @@ class Processes:
         calls = (joblib.delayed(_numbered)(here, compute, number, job) for number, job in enumerate(jobs))
         n_jobs = min(joblib.effective_n_jobs(self.n_jobs), max(len(jobs), 1))
         yield from joblib.Parallel(n_jobs, return_as="generator_unordered")(calls)
+
+
+def parts_of(
+    compute: "Callable[..., pd.DataFrame]",
+    jobs: Sequence[Job],
+    workers: Workers | int,
+    title: str,
+    unit: str,
+    progress: bool = False,
+) -> "Iterator[Part]":
+    """The tables of all jobs as they are finished, each with the job's number."""
+    from manigeo.results import Part
+
+    workers = Processes(workers) if isinstance(workers, int) else workers
+    with tqdm(total=len(jobs), desc=title, unit=unit, disable=None if progress else True) as bar:
+        for number, table in workers.as_completed(compute, jobs):
+            bar.update()
+            yield Part(number, table)
 
 
 class DaskWorkers:

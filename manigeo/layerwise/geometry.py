@@ -1,50 +1,27 @@
-"""What is measured of the manifolds of one layer and kind: from arrays to rows of the results table.
+"""What is measured of the manifolds of one layer and kind: from arrays to rows of the results table."""
 
-An analysis is its settings, and says what it computes with them. A row holds what the numbers know of themselves
-(``manifold``, ``metric``, ``value``, ``stderr``, ``n``, ``flag``); where it belongs,
-:mod:`manigeo.layerwise.capacity_tables` knows.
-"""
-
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import ClassVar
 
 import numpy as np
 
-from manigeo.capacity.joint import JointCapacity, joint_capacity
-from manigeo.capacity.mean_field import MEASURES, ManifoldCapacity, manifold_capacity
+from manigeo.capacity.joint import LABELS, JointCapacity, joint_capacity
+from manigeo.capacity.mean_field import ERRORS, MEASURES, RULES, ManifoldCapacity, manifold_capacity
 from manigeo.capacity.sampling import bootstrap_intervals, capacity_vs_M
 from manigeo.capacity.simulated import simulated_capacity
 from manigeo.capacity.theory import ball_capacity
 from manigeo.capacity.unstructured import unstructured_capacity
 from manigeo.dimension import total_dimension
-
-Row = dict[str, Any]
+from manigeo.errors import check_choice
+from manigeo.layerwise.points import LabelledPoints
+from manigeo.layerwise.protocol import Measure, Others, Row
 
 GLUE = ("dimension", "radius", "utility", "center_alignment", "axis_alignment", "center_axis_alignment")
 
 
-@runtime_checkable
-class Analysis(Protocol):
-    """``name`` and the fields are the settings of its rows; ``metrics`` are what a kind without manifolds has as NaN.
-
-    A row may carry ``per_class``, where it was computed from fewer points of each manifold than were given.
-    """
-
-    name: ClassVar[str]
-    metrics: ClassVar[tuple[str, ...]]
-
-    def describe(self) -> str:
-        """Its settings, in the words of a plan."""
-
-    def rows(
-        self, manifolds: Sequence[np.ndarray], classes: Sequence[str], seed: np.random.SeedSequence
-    ) -> Iterator[Row]:
-        """The numbers, of all manifolds together and of each class."""
-
-
 @dataclass(frozen=True)
-class MeanField:
+class MeanField(Measure):
     """Mean-field capacity, radius and dimension, with the floor and the capacity of balls of that radius and dimension;
     intervals over manifolds from ``bootstrap`` resamples, if any."""
 
@@ -52,22 +29,33 @@ class MeanField:
     n_draws: int = 300
     centers: str = "auto"
     bootstrap: int = 0
+    errors: str = "auto"
 
     name: ClassVar[str] = "mean_field"
-    metrics: ClassVar[tuple[str, ...]] = MEASURES
+    metrics = MEASURES
+    profiles = ("capacity", "radius", "dimension")
+
+    def key(self, layer: str, kind: str) -> tuple[int, ...]:
+        return super().key(layer, kind)[:2]  # of old, when there was no other measure
+
+    def __post_init__(self) -> None:
+        check_choice("centers", self.centers, RULES)
+        check_choice("errors", self.errors, ERRORS)
 
     def describe(self) -> str:
         intervals = f", {self.bootstrap} bootstrap resamples of the manifolds" if self.bootstrap else ""
         return f"mean field, {self.n_draws} draws{intervals}"
 
-    def rows(
-        self, manifolds: Sequence[np.ndarray], classes: Sequence[str], seed: np.random.SeedSequence
-    ) -> Iterator[Row]:
-        r = manifold_capacity(manifolds, self.kappa, self.n_draws, self.centers, seed)
+    def rows(self, sample: LabelledPoints, others: Others, seed: np.random.SeedSequence) -> Iterator[Row]:
+        r = manifold_capacity(sample.manifolds, self.kappa, self.n_draws, self.centers, seed, errors=self.errors)
         common = {"n": r.n_manifolds, "flag": r.flag}
-        for row in (*_mean_field_rows(r), *self._reference_rows(r, len(manifolds[0])), *self._interval_rows(r, seed)):
+        for row in (
+            *_mean_field_rows(r),
+            *self._reference_rows(r, len(sample.manifolds[0])),
+            *self._interval_rows(r, seed),
+        ):
             yield common | row
-        for name, manifold in zip(classes, r.per_manifold.to_dict("records"), strict=True):
+        for name, manifold in zip(sample.classes, r.per_manifold.to_dict("records"), strict=True):
             common = {"manifold": name, "n": manifold["n_draws"], "flag": manifold["flag"]}
             for metric in ("capacity", "radius", "dimension"):
                 yield common | {"metric": metric, "value": manifold[metric], "stderr": manifold[f"{metric}_stderr"]}
@@ -103,41 +91,37 @@ def _mean_field_rows(r: ManifoldCapacity) -> Iterator[Row]:
 
 
 @dataclass(frozen=True)
-class Spectrum:
+class Spectrum(Measure):
     """Total dimension of all samples together: participation ratio, and directions of 90 % of the variance."""
 
     name: ClassVar[str] = "spectrum"
-    metrics: ClassVar[tuple[str, ...]] = ("participation_ratio", "directions_90")
+    metrics = ("participation_ratio", "directions_90")
 
     def describe(self) -> str:
         return "total dimension"
 
-    def rows(
-        self, manifolds: Sequence[np.ndarray], classes: Sequence[str], seed: np.random.SeedSequence
-    ) -> Iterator[Row]:
-        r = total_dimension(manifolds, share=0.9)
-        common = {"n": len(manifolds), "flag": r.flag}
+    def rows(self, sample: LabelledPoints, others: Others, seed: np.random.SeedSequence) -> Iterator[Row]:
+        r = total_dimension(sample.manifolds, share=0.9)
+        common = {"n": len(sample.manifolds), "flag": r.flag}
         yield common | {"metric": "participation_ratio", "value": r.participation_ratio}
         yield common | {"metric": "directions_90", "value": r.n_directions}
 
 
 @dataclass(frozen=True)
-class Simulated:
+class Simulated(Measure):
     """Capacity by the separability of random dichotomies, with the critical dimension N_c."""
 
     n_dichotomies: int = 200
     bias: bool = False
 
     name: ClassVar[str] = "simulated"
-    metrics: ClassVar[tuple[str, ...]] = ("capacity_simulated", "critical_dimension")
+    metrics = ("capacity_simulated", "critical_dimension")
 
     def describe(self) -> str:
         return f"simulated, {self.n_dichotomies} dichotomies" + (", with a bias" if self.bias else "")
 
-    def rows(
-        self, manifolds: Sequence[np.ndarray], classes: Sequence[str], seed: np.random.SeedSequence
-    ) -> Iterator[Row]:
-        r = simulated_capacity(manifolds, self.n_dichotomies, bias=self.bias, seed=seed)
+    def rows(self, sample: LabelledPoints, others: Others, seed: np.random.SeedSequence) -> Iterator[Row]:
+        r = simulated_capacity(sample.manifolds, self.n_dichotomies, bias=self.bias, seed=seed)
         common = {"n": r.n_manifolds, "flag": r.flag}
         yield common | {"metric": "capacity_simulated", "value": r.capacity, "stderr": r.stderr}
         yield common | {
@@ -148,25 +132,27 @@ class Simulated:
 
 
 @dataclass(frozen=True)
-class Joint:
+class Joint(Measure):
     """Joint capacity and GLUE's measures; of each class, its part in the inverse capacity and what follows from it."""
 
     n_draws: int = 100
     labels: str = "random"
 
     name: ClassVar[str] = "joint"
-    metrics: ClassVar[tuple[str, ...]] = ("capacity_joint", *(f"{name}_joint" for name in GLUE))
+    metrics = ("capacity_joint", *(f"{name}_joint" for name in GLUE))
+    profiles = tuple(f"{name}_joint" for name in ("inverse_capacity", "capacity", "radius", "anchored"))
+
+    def __post_init__(self) -> None:
+        check_choice("labels", self.labels, LABELS)
 
     def describe(self) -> str:
         return f"joint, {self.n_draws} draws, {self.labels.replace('_', ' ')} labels"
 
-    def rows(
-        self, manifolds: Sequence[np.ndarray], classes: Sequence[str], seed: np.random.SeedSequence
-    ) -> Iterator[Row]:
-        r = joint_capacity(manifolds, self.n_draws, labels=self.labels, seed=seed)
+    def rows(self, sample: LabelledPoints, others: Others, seed: np.random.SeedSequence) -> Iterator[Row]:
+        r = joint_capacity(sample.manifolds, self.n_draws, labels=self.labels, seed=seed)
         for row in _joint_rows(r):
             yield {"n": r.n_manifolds, "flag": r.flag} | row
-        for name, manifold in zip(classes, r.per_class.to_dict("records"), strict=True):
+        for name, manifold in zip(sample.classes, r.per_class.to_dict("records"), strict=True):
             common = {"manifold": name, "n": r.n_draws, "flag": r.flag}
             for metric in ("inverse_capacity", "capacity"):
                 error = manifold[f"{metric}_stderr"]
@@ -184,7 +170,7 @@ def _joint_rows(r: JointCapacity) -> Iterator[Row]:
 
 
 @dataclass(frozen=True)
-class Sweep:
+class Sweep(Measure):
     """Mean-field capacity, radius and dimension against the number of points M; smaller samples lie in larger ones."""
 
     sizes: tuple[int, ...]
@@ -193,15 +179,23 @@ class Sweep:
     centers: str = "auto"
 
     name: ClassVar[str] = "sweep"
-    metrics: ClassVar[tuple[str, ...]] = ("capacity_sweep", "radius_sweep", "dimension_sweep")
+    metrics = ("capacity_sweep", "radius_sweep", "dimension_sweep")
+
+    def __post_init__(self) -> None:
+        check_choice("centers", self.centers, RULES)
+
+    @property
+    def examples(self) -> tuple[int, ...]:
+        return self.sizes
+
+    def key(self, layer: str, kind: str) -> tuple[int, ...]:
+        return super().key(layer, kind)[:2]  # that of mean field: what differs between them is the sample
 
     def describe(self) -> str:
         return f"mean field at M = {', '.join(map(str, self.sizes))}, {self.n_draws} draws"
 
-    def rows(
-        self, manifolds: Sequence[np.ndarray], classes: Sequence[str], seed: np.random.SeedSequence
-    ) -> Iterator[Row]:
-        table = capacity_vs_M(manifolds, self.sizes, self.kappa, self.n_draws, self.centers, seed)
+    def rows(self, sample: LabelledPoints, others: Others, seed: np.random.SeedSequence) -> Iterator[Row]:
+        table = capacity_vs_M(sample.manifolds, self.sizes, self.kappa, self.n_draws, self.centers, seed)
         for at in table.to_dict("records"):
             common = {"per_class": at["M"], "n": at["n_manifolds"], "flag": at["flag"]}
             for name in ("capacity", "radius", "dimension"):

@@ -40,12 +40,16 @@ class LabelledPoints:
     ) -> None:
         self.manifolds, self.images, self.classes, self.needs = manifolds, images, tuple(classes), tuple(needs)
         self.labels: Int[np.ndarray, " points"] = np.repeat(np.arange(len(sizes)), sizes)
-        first = stratified_folds(self.labels, 2, rng) == 0
-        self.halves: tuple[Bool[np.ndarray, " points"], ...] = (first, ~first)
+        self._rng = rng
 
     @property
     def n_classes(self) -> int:
         return len(self.classes)
+
+    @cached_property
+    def halves(self) -> tuple[Bool[np.ndarray, " points"], ...]:
+        first = stratified_folds(self.labels, 2, self._rng) == 0
+        return first, ~first
 
     @cached_property
     def moments(self) -> Moments:

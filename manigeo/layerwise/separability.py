@@ -1,18 +1,19 @@
 """What is measured of the separability of one layer and kind: from points with labels to rows of the results table.
 
-A measure is its settings, and says what it computes with them, as the analyses of :mod:`manigeo.layerwise.geometry` do for
-capacity. Beside each number stand what labels without relation to the points would give (``_chance``), what separate
+Beside each number stand what labels without relation to the points would give (``_chance``), what separate
 classes reach (``_ceiling``), and the same of either half of the examples (``_half1``, ``_half2``): a layer chosen on one is
 scored on the other.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import ClassVar
+from zlib import crc32
 
 import numpy as np
 
 from manigeo.layerwise.points import LabelledPoints
+from manigeo.layerwise.protocol import Measure, Others, Row, kind_key, nothing
 from manigeo.manifolds import standard_error
 from manigeo.separability.clusters import cluster_agreement
 from manigeo.separability.margins import Margins, one_versus_rest, pairs_of_classes
@@ -21,32 +22,22 @@ from manigeo.separability.neighbours import neighbour_purity
 from manigeo.separability.probe import LinearProbe
 from manigeo.separability.scores import class_averages, wilson_interval
 
-Row = dict[str, Any]
 
+class _OfPoints(Measure):
+    """A measure that has nothing to tell of equal points, and draws alike in every layer."""
 
-@runtime_checkable
-class Measure(Protocol):
-    """``name`` and the fields are the settings of its rows; ``metrics`` are what a kind that cannot be measured has as NaN,
-    and of these ``profiles`` are those that have a row a class, so that the best layer can be asked for."""
+    def key(self, layer: str, kind: str) -> tuple[int, ...]:
+        return kind_key(kind), crc32(self.name.encode())  # the same folds in every layer
 
-    name: ClassVar[str]
+    def rows(self, sample: LabelledPoints, others: Others, seed: np.random.SeedSequence) -> Iterator[Row]:
+        if sample.constant:
+            yield from nothing(self.metrics, "constant_features")
+        else:
+            yield from self.scores(sample, others, np.random.default_rng(seed))
 
-    @property
-    def metrics(self) -> tuple[str, ...]: ...
-
-    @property
-    def profiles(self) -> tuple[str, ...]: ...
-
-    def describe(self) -> str:
-        """Its settings, in the words of a plan."""
-
-    def seconds(self, n: int, coordinates: int, n_classes: int) -> float:
-        """Roughly, for ``n`` points on one core of a machine of 2024."""
-
-    def rows(
-        self, sample: LabelledPoints, others: Mapping[str, LabelledPoints], rng: np.random.Generator
-    ) -> Iterator[Row]:
-        """The numbers of a sample; ``others`` are the kinds of the same layer and classes."""
+    def scores(self, sample: LabelledPoints, others: Others, rng: np.random.Generator) -> Iterator[Row]:
+        """The rows of points that are not all the same."""
+        raise NotImplementedError
 
 
 def score_rows(
@@ -88,27 +79,23 @@ def _interval_rows(metric: str, common: Row, share: float, n: int) -> Iterator[R
     yield common | {"metric": f"{metric}_ci_high", "value": high}
 
 
-def nothing(metrics: Sequence[str], flag: str) -> Iterator[Row]:
-    """NaN, and why."""
-    for metric in metrics:
-        yield {"metric": metric, "value": np.nan, "n": 0, "flag": flag}
-
-
 def _too_few(sample: LabelledPoints, folds: int) -> str:
     smallest = int(np.bincount(sample.labels).min())
     return f"fewer_than_{folds}_folds:{smallest}" if smallest < folds else ""
 
 
 @dataclass(frozen=True)
-class Probe:
+class Probe(_OfPoints):
     """Accuracy of a linear classifier on the folds it has not seen, and on the other kinds: ``transfer_accuracy`` of a kind,
     with the kind it was trained on in the settings, always on images that the classifier has not seen."""
 
     folds: int = 5
 
     name: ClassVar[str] = "probe"
+    needs: ClassVar[str] = "standardised"
     metrics = ("probe_accuracy",)
     profiles = metrics
+    transfers = ("transfer_accuracy",)
 
     def describe(self) -> str:
         return f"linear probes, {self.folds} folds"
@@ -116,9 +103,7 @@ class Probe:
     def seconds(self, n: int, coordinates: int, n_classes: int) -> float:
         return 1e-8 * self.folds * n * coordinates * n_classes
 
-    def rows(
-        self, sample: LabelledPoints, others: Mapping[str, LabelledPoints], rng: np.random.Generator
-    ) -> Iterator[Row]:
+    def scores(self, sample: LabelledPoints, others: Others, rng: np.random.Generator) -> Iterator[Row]:
         if flag := _too_few(sample, self.folds):
             yield from nothing(self.metrics, flag)
             return
@@ -129,7 +114,8 @@ class Probe:
         exponents = np.log10(probe.regularization)
         yield {"metric": "probe_regularization", "value": 10 ** exponents.mean(), "n": self.folds, "flag": flag}
         classifiers = sample.classifiers(probe) if others else []
-        for kind, other in others.items():
+        for kind, read in others.items():
+            other = read()
             scores = sample.transfer(probe, classifiers, other)
             for row in score_rows("transfer_accuracy", scores, other, chance=1 / other.n_classes, flag=flag):
                 yield {"kind": kind} | row
@@ -146,7 +132,7 @@ def _probe_flag(probe: LinearProbe, sample: LabelledPoints) -> str:
 
 
 @dataclass(frozen=True)
-class Neighbours:
+class Neighbours(_OfPoints):
     """Purity of the nearest neighbour and of as many neighbours as a class has other examples; of other numbers as well."""
 
     also: tuple[int, ...] = ()
@@ -167,9 +153,7 @@ class Neighbours:
     def seconds(self, n: int, coordinates: int, n_classes: int) -> float:
         return 1e-10 * n**2 * coordinates
 
-    def rows(
-        self, sample: LabelledPoints, others: Mapping[str, LabelledPoints], rng: np.random.Generator
-    ) -> Iterator[Row]:
+    def scores(self, sample: LabelledPoints, others: Others, rng: np.random.Generator) -> Iterator[Row]:
         n = len(sample.labels)
         sizes = dict(zip(self.metrics, (1, int(np.bincount(sample.labels).min()) - 1, *self.also), strict=True))
         within = {metric: k for metric, k in sizes.items() if k < n}
@@ -184,7 +168,7 @@ class Neighbours:
 
 
 @dataclass(frozen=True)
-class Clusters:
+class Clusters(_OfPoints):
     """Normalised mutual information of k-means clusters with the classes, g, averaged over seeds."""
 
     seeds: int = 3
@@ -199,9 +183,7 @@ class Clusters:
     def seconds(self, n: int, coordinates: int, n_classes: int) -> float:
         return 4e-9 * self.seeds * n * coordinates * n_classes
 
-    def rows(
-        self, sample: LabelledPoints, others: Mapping[str, LabelledPoints], rng: np.random.Generator
-    ) -> Iterator[Row]:
+    def scores(self, sample: LabelledPoints, others: Others, rng: np.random.Generator) -> Iterator[Row]:
         whole = cluster_agreement(sample.points, sample.labels, self.seeds, rng=rng)
         common = {"n": sample.n_classes, "flag": "" if whole.converged else "not_converged"}
         error = standard_error(whole.per_class)
@@ -217,7 +199,7 @@ class Clusters:
 
 
 @dataclass(frozen=True)
-class Means:
+class Means(_OfPoints):
     """Accuracy of the nearest class mean, and the variance between classes over that within them."""
 
     folds: int = 5
@@ -232,9 +214,7 @@ class Means:
     def seconds(self, n: int, coordinates: int, n_classes: int) -> float:
         return 1e-9 * n * coordinates * n_classes
 
-    def rows(
-        self, sample: LabelledPoints, others: Mapping[str, LabelledPoints], rng: np.random.Generator
-    ) -> Iterator[Row]:
+    def scores(self, sample: LabelledPoints, others: Others, rng: np.random.Generator) -> Iterator[Row]:
         if flag := _too_few(sample, self.folds):
             yield from nothing(self.metrics[:1], flag)
         else:
@@ -255,7 +235,7 @@ class Means:
 
 
 @dataclass(frozen=True)
-class HardMargins:
+class HardMargins(_OfPoints):
     """Share of the classes that a hyperplane tells from the rest, and of the pairs that one tells apart, with margins."""
 
     pairs: int = 500
@@ -270,9 +250,7 @@ class HardMargins:
     def seconds(self, n: int, coordinates: int, n_classes: int) -> float:
         return 1e-5 * n * n_classes + 2e-3 * min(self.pairs, n_classes**2 / 2)
 
-    def rows(
-        self, sample: LabelledPoints, others: Mapping[str, LabelledPoints], rng: np.random.Generator
-    ) -> Iterator[Row]:
+    def scores(self, sample: LabelledPoints, others: Others, rng: np.random.Generator) -> Iterator[Row]:
         rest = one_versus_rest(sample.points, sample.labels)
         yield from _margin_rows("ovr", rest)
         yield from _margin_rows("pairs", pairs_of_classes(sample.points, sample.labels, self.pairs, rng=rng))
@@ -293,6 +271,3 @@ def _margin_rows(problems: str, solved: Margins) -> Iterator[Row]:
         "stderr": standard_error(solved.margin),
     }
     yield common | {"metric": f"margin_{problems}_residual", "value": solved.residual.max()}
-
-
-MEASURES = ("probe", "neighbours", "clusters", "means", "margins")

@@ -9,13 +9,13 @@ import sys
 import time
 
 from manigeo.execution.workers import Processes, Workers, open_workers
-from manigeo.layerwise.capacity_tables import CapacityPlan, capacity_table, plan_capacity
+from manigeo.layerwise.plan import Plan, capacity_table, plan_capacity
 
 TASKS = 2000
 NODES, CORES = 100, 8
 
 
-def nothing(plan: CapacityPlan, tasks: list) -> int:
+def nothing(plan: Plan, tasks: list) -> int:
     return len(tasks)
 
 
@@ -25,7 +25,7 @@ def seconds_of(work) -> float:
     return time.perf_counter() - began
 
 
-def overhead(workers: Workers, plan: CapacityPlan) -> float:
+def overhead(workers: Workers, plan: Plan) -> float:
     """Seconds of a task that does nothing."""
     jobs = [(plan, plan.tasks[:1])] * TASKS
     return seconds_of(lambda: list(workers.as_completed(nothing, jobs))) / TASKS

@@ -13,19 +13,19 @@ in either limit; between them chunks are noisier than the whole, and it is up to
 
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
-from tqdm import tqdm
 
 from manigeo.errors import UsageError
+from manigeo.execution.resuming import remaining
 from manigeo.manifolds import KINDS, kind_examples, standard_error
 from manigeo.randomness import stream
 from manigeo.results import as_table
@@ -101,7 +101,7 @@ class Sweep:
 @dataclass(frozen=True, eq=False)
 class Survey:
     """What is measured: the parts of the gradient in ``groups`` of the parameters of a run's network, over ``n`` examples
-    of every kind of ``samples`` at each of ``snapshots``, and in a ``sweep``."""
+    of every kind of ``samples`` at each of ``snapshots``, and in a ``sweep``. ``settings`` are other ones of numbers."""
 
     run: Run
     groups: tuple[Group, ...]
@@ -111,6 +111,7 @@ class Survey:
     sweep: Sweep | None = None
     batch_size: int = 256
     seed: int = 0
+    settings: Mapping[str, Any] | None = None
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -123,11 +124,57 @@ class Survey:
         return tuple(self.n * i // k for i in range(1, k + 1))
 
     @property
-    def n_batches(self) -> int:
-        compared = _n_batches(self.chunks, self.batch_size) * len(self.snapshots)
-        sweep = self.sweep
-        swept = 0 if sweep is None else _n_batches(sweep.sizes, self.batch_size) * sweep.repetitions
-        return (compared + swept) * len(self.samples)
+    def common(self) -> dict[str, Any]:
+        """The settings that all rows share."""
+        return {"mode": "eval", "kinds": list(self.kinds), "seed": self.seed} | dict(self.settings or {})
+
+    @cached_property
+    def chosen(self) -> Int[np.ndarray, " n"]:
+        """Rows of the table that are looked at."""
+        return np.unique(np.concatenate([sample.rows for sample in self.samples]))
+
+    @cached_property
+    def source(self) -> HasInputs:
+        return held(self.run.data, self.chosen, next(self.run.model.parameters()).device)
+
+    def table(self, task: "Task") -> pd.DataFrame:
+        """The results table of a task.
+
+        Of every layer, and of ``(all)`` as one: ``<part>_norm`` of each of
+        :data:`~manigeo_extract.gradients.decomposition.PARTS`; ``parts_cosine`` and ``parts_centred_cosine`` between the
+        two parts; ``parts_residual``, how far these are from summing to the gradient; ``<part>_cosine`` between two kinds,
+        of which the other is ``with`` in the settings. Of the sweep: ``<part>_norm_sweep`` for each size n, and
+        ``<part>_slope`` of log norm against log n. Their errors are over draws from the same examples: they know nothing
+        of other data, and are too small where a draw takes most of what there is.
+
+        Afterwards the network is what it was, buffers and flags included, also after Ctrl-C.
+        """
+        rows, snapshot = (_swept, task.snapshot) if isinstance(task, Sweep) else (_compared, task)
+        with _splitting(self, snapshot) as (place, split):
+            look = _Look(split, self.source, self.chosen, self.batch_size)
+            return as_table([place | row for row in rows(self, look)])
+
+    def todo(self, table: pd.DataFrame | None = None) -> "tuple[list[Task], pd.DataFrame | None]":
+        """The tasks that are not whole in an earlier ``table``, and the table without those that are not.
+
+        Raises :class:`~manigeo.errors.UsageError` for a table of other settings.
+        """
+        tasks: dict[tuple[Any, Any], Task] = {("gradients", snapshot.name): snapshot for snapshot in self.snapshots}
+        wanted = [_compared_settings(self)]
+        if self.sweep:
+            tasks["gradient_sweep", self.sweep.snapshot.name] = self.sweep
+            wanted.append(_swept_settings(self))
+        return remaining(table, tasks, wanted, lambda row, of: (of["analysis"], row.checkpoint), self._is_whole)
+
+    def _is_whole(self, task: "Task", rows: Sequence[Any]) -> bool:
+        n, parts = len(self.kinds), len(PARTS)
+        compared = n * (parts + len(_PAIRS) + 1) + n * (n - 1) // 2 * parts
+        wanted = n * parts * (len(task.sizes) + 1) if isinstance(task, Sweep) else compared
+        path = task.snapshot.path if isinstance(task, Sweep) else task.path
+        return len(rows) == wanted * (len(self.groups) + 1) and rows[0].fingerprint == load_checkpoint(path).sha256
+
+
+Task = Snapshot | Sweep
 
 
 def plan_survey(
@@ -139,6 +186,7 @@ def plan_survey(
     most: int | None = None,
     batch_size: int = 256,
     seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
 ) -> Survey:
     """A survey of as many examples as every kind has, ``most`` at most.
 
@@ -155,34 +203,10 @@ def plan_survey(
             f"size {sweep.sizes[-1]} is more than there are: {len(short.rows)} {short.kinds[0]} examples; give smaller "
             "sizes, or only kinds that have more"
         )
-    return Survey(run, tuple(groups), tuple(samples), n, tuple(snapshots), sweep, batch_size, seed)
+    return Survey(run, tuple(groups), tuple(samples), n, tuple(snapshots), sweep, batch_size, seed, settings)
 
 
 # ---------------------------------------------------------------------------------------------------------------- tables
-def survey_tables(survey: Survey, *, progress: bool = False) -> Iterator[pd.DataFrame]:
-    """A results table for each snapshot and one for the sweep, as they are finished.
-
-    Of every layer, and of ``(all)`` as one: ``<part>_norm`` of each of
-    :data:`~manigeo_extract.gradients.decomposition.PARTS`;
-    ``parts_cosine`` and ``parts_centred_cosine`` between the two parts; ``parts_residual``, how far these are from summing
-    to the gradient; ``<part>_cosine`` between two kinds, of which the other is ``with`` in the settings. Of the sweep:
-    ``<part>_norm_sweep`` for each size n, and ``<part>_slope`` of log norm against log n. Their errors are over draws from
-    the same examples: they know nothing of other data, and are too small where a draw takes most of what there is.
-
-    Between tables and afterwards the network is what it was, buffers and flags included, also after Ctrl-C.
-    """
-    tasks = [(snapshot, _compared) for snapshot in survey.snapshots]
-    tasks += [(survey.sweep.snapshot, _swept)] if survey.sweep else []
-    chosen = np.unique(np.concatenate([sample.rows for sample in survey.samples]))
-    source = held(survey.run.data, chosen, next(survey.run.model.parameters()).device)
-    with tqdm(total=survey.n_batches, desc="gradients", unit="batch", disable=None if progress else True) as bar:
-        for snapshot, rows in tasks:
-            with _splitting(survey, snapshot) as (place, split):
-                look = _Look(split, source, chosen, survey.batch_size, bar)
-                table = as_table([place | row for row in rows(survey, look)])
-            yield table  # outside of the block: who takes the table may be interrupted
-
-
 @contextmanager
 def _splitting(survey: Survey, snapshot: Snapshot) -> Iterator[tuple[Row, Split]]:
     """The network as it was at a snapshot, and the columns of the table that say so."""
@@ -200,7 +224,6 @@ class _Look:
     source: HasInputs
     chosen: Int[np.ndarray, " n"]  # rows of the table that the source has, in its order
     batch_size: int
-    bar: Any
 
     def pieces(self, sample: Sample, ends: Sequence[int]) -> Iterator[Gradients]:
         """The gradients of the examples up to the first of ``ends``, from there to the second ..."""
@@ -210,9 +233,7 @@ class _Look:
             yield reduce(Gradients.add_, others, first)
 
     def _of(self, at: Int[np.ndarray, " batch"], labels: Int[torch.Tensor, "kinds batch"]) -> Gradients:
-        found = self.split(self.source.inputs(at), labels)
-        self.bar.update()
-        return found
+        return self.split(self.source.inputs(at), labels)
 
 
 def _batches(ends: Sequence[int], size: int) -> list[list[slice]]:
@@ -225,11 +246,11 @@ def _batches(ends: Sequence[int], size: int) -> list[list[slice]]:
     return [[slice(i, min(i + size, stop)) for i in range(start, stop, size)] for start, stop in pieces]
 
 
-def _n_batches(ends: Sequence[int], size: int) -> int:
-    return sum(map(len, _batches(ends, size)))
-
-
 # ----------------------------------------------------------------------------------------------------- kinds beside kinds
+def _compared_settings(survey: Survey) -> dict[str, Any]:
+    return {"analysis": "gradients", "chunks": len(survey.chunks)} | survey.common
+
+
 def _compared(survey: Survey, look: _Look) -> Iterator[Row]:
     totals, errors = [], []
     for sample in survey.samples:
@@ -237,7 +258,7 @@ def _compared(survey: Survey, look: _Look) -> Iterator[Row]:
         totals.append(total)
         errors.append(standard_error(of_chunks))
     gram, error = inner_products(totals), np.concatenate(errors, axis=1)
-    settings = {"analysis": "gradients", "mode": "eval", "chunks": len(survey.chunks), "seed": survey.seed}
+    settings = _compared_settings(survey)
     for a, kind in enumerate(survey.kinds):
         common = {"kind": kind, "n": survey.n, "settings": json.dumps(settings)}
         for i, part in enumerate(PARTS):
@@ -285,10 +306,15 @@ def _layer_rows(
 
 
 # ------------------------------------------------------------------------------------------------- the number of examples
+def _swept_settings(survey: Survey) -> dict[str, Any]:
+    assert survey.sweep is not None
+    return {"analysis": "gradient_sweep", "repetitions": survey.sweep.repetitions} | survey.common
+
+
 def _swept(survey: Survey, look: _Look) -> Iterator[Row]:
     sweep = survey.sweep
     assert sweep is not None
-    settings = {"analysis": "gradient_sweep", "mode": "eval", "repetitions": sweep.repetitions, "seed": survey.seed}
+    settings = _swept_settings(survey)
     for sample in survey.samples:
         draws = (sample.drawn(sweep.sizes[-1], survey.seed, r) for r in range(sweep.repetitions))
         found = np.stack([np.stack(list(_growing(look.pieces(draw, sweep.sizes)))) for draw in draws])

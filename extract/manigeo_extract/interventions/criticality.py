@@ -28,7 +28,7 @@ Losses and errors are not negative, so a point is given up as soon as their sum 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from manigeo.errors import UsageError, check_ranges
+from manigeo.errors import UsageError, check_choice, check_ranges
 from manigeo.manifolds import KINDS, kind_examples, standard_error
 from manigeo.randomness import stream
 from manigeo_extract.batches import called
@@ -51,6 +51,11 @@ from manigeo_extract.training.evaluation import HasInputs, held
 from manigeo_extract.training.runs import Run
 
 _EXAMPLES = 1 << 20  # the stream that examples are drawn from; below it those of the layers
+_SUMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    # in float32 the loss of an example that is known comes in steps of 6e-8, more than 1 % of it may be
+    "loss": lambda logits, y: F.cross_entropy(logits.double(), y, reduction="sum"),
+    "error": lambda logits, y: (logits.argmax(dim=1) != y).sum(),
+}
 _MEASURES = {"criticality": "loss", "criticality_absolute": "loss", "criticality_error": "error"}
 
 
@@ -298,7 +303,12 @@ class Learned:
         return len(self.y)
 
     def sums(self, measure: str) -> Iterator[float]:
-        """The sum of the losses, or of the errors, of every batch."""
+        """The sum of the losses, or of the errors, of every batch.
+
+        Raises :class:`~manigeo.errors.UsageError` for a measure that is neither "loss" nor "error".
+        """
+        check_choice("measure", measure, _SUMS)
+        summed = _SUMS[measure]
         root = unwrap(self.model)
         with evaluating(root), eagerly(root), torch.inference_mode():
             for start in range(0, self.n, self.batch_size):
@@ -306,11 +316,7 @@ class Learned:
                 logits = first_tensor(called(root, self.source.inputs(at).to(self.y.device)))
                 assert logits is not None
                 y = self.y[start : start + self.batch_size]
-                if measure == "error":
-                    yield float((logits.argmax(dim=1) != y).sum())
-                else:
-                    # in float32 the loss of an example that is known comes in steps of 6e-8, more than 1 % of it may be
-                    yield float(F.cross_entropy(logits.double(), y, reduction="sum"))
+                yield float(summed(logits, y))
 
     def bounds(self, plan: CriticalityPlan) -> dict[str, float]:
         """What the sum may be, by metric."""

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from manigeo.errors import InputError
+from manigeo.errors import InputError, check_choice
 from manigeo.weights import is_kernel
 from manigeo_extract.batches import Batch, called
 from manigeo_extract.interventions.groups import Group
@@ -52,7 +52,11 @@ def replaced(model: nn.Module, tensors: Tensors) -> Iterator[None]:
 
 
 def taken_from(state: Tensors, group: Group, batch_norm: str = "with-stats") -> dict[str, Tensor]:
-    """The tensors of a group as they are in ``state``; running statistics too, unless ``batch_norm`` is "params"."""
+    """The tensors of a group as they are in ``state``; running statistics too, unless ``batch_norm`` is "params".
+
+    Raises :class:`~manigeo.errors.UsageError` for a policy that is none of :data:`BATCH_NORM`.
+    """
+    check_choice("batch_norm", batch_norm, BATCH_NORM)
     buffers = () if batch_norm == "params" else group.buffers
     return {name: state[name] for name in (*group.parameters, *buffers)}
 

@@ -8,7 +8,7 @@ kinds are scored, and the network is then as it was.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,7 +19,8 @@ import torch
 from scipy import stats
 from torch import nn
 
-from manigeo.errors import InputError, UsageError
+from manigeo.errors import InputError, UsageError, check_choice
+from manigeo.execution.resuming import remaining
 from manigeo.manifolds import kind_examples, standard_error
 from manigeo.results import as_table
 from manigeo_extract.interventions.editing import (
@@ -35,13 +36,30 @@ from manigeo_extract.interventions.editing import (
 )
 from manigeo_extract.interventions.groups import Group, joined
 from manigeo_extract.interventions.prefixes import Prefixes
-from manigeo_extract.interventions.scoring import Answers, Examiner, Row
+from manigeo_extract.interventions.scoring import COMPARED, SCORES, Answers, Examiner, Row
 from manigeo_extract.training.runs import Run, Snapshot
 
-SWEEPS = ("each", "last", "prefix")
 FRESH, ZERO = "fresh draw", "zero"
 _CALIBRATION = 2048  # training examples that statistics are estimated anew from
 _INTERVALS = ("accuracy", "accuracy_drop", "normalised_drop", "softmax_distance", "js")
+_ENDS = {"_ci_low": 0.025, "_ci_high": 0.975}
+_TASK = ("analysis", "sweep", "to", "to_epoch")  # settings that tell interventions on layers of one name apart
+Layers = tuple[Group, ...]
+
+# sweep -> the sets of layers that it exchanges, of all layers and of those chosen
+SWEEPS: dict[str, Callable[[Sequence[Group], Sequence[Group]], list[Layers]]] = {
+    "each": lambda groups, chosen: [(group,) for group in chosen or groups],
+    "last": lambda groups, chosen: [tuple(groups[-k:]) for k in range(1, len(groups) + 1)],
+    "prefix": lambda groups, chosen: [tuple(groups[:k]) for k in range(1, len(groups) + 1)],
+}
+# sweep -> the name of a set of its layers in the results table
+_NAMES: dict[str, Callable[[Layers], str]] = {
+    "each": lambda layers: layers[0].name,
+    "last": lambda layers: f"(last {len(layers)})",
+    "prefix": lambda layers: f"(first {len(layers)})",
+    "set": lambda layers: "+".join(group.name for group in layers),
+    "whole": lambda layers: "(all)",
+}
 
 
 @dataclass(frozen=True)
@@ -49,20 +67,25 @@ class Intervention:
     """Layers, and what they get: ``to`` is a snapshot, :data:`FRESH` or :data:`ZERO`.
 
     ``sweep`` is "each" layer alone, the "last" k, the first k ("prefix"), a "set" of one's own, or the "whole" network.
+
+    Raises :class:`~manigeo.errors.UsageError` for another sweep, another ``to``, and no layers.
     """
 
     sweep: str
-    layers: tuple[Group, ...]
+    layers: Layers
     to: Snapshot | str
+
+    def __post_init__(self) -> None:
+        check_choice("sweep", self.sweep, _NAMES)
+        if not isinstance(self.to, Snapshot):
+            check_choice("to (where it is not a snapshot of Run.snapshot)", self.to, (FRESH, ZERO))
+        if not self.layers:
+            raise UsageError("an intervention exchanges one layer or more, got none")
 
     @property
     def layer(self) -> str:
         """What stands in the results table."""
-        k = len(self.layers)
-        if self.sweep == "set":
-            return "+".join(group.name for group in self.layers)
-        several = {"last": f"(last {k})", "prefix": f"(first {k})", "whole": "(all)"}
-        return several.get(self.sweep, self.layers[0].name)
+        return _NAMES[self.sweep](self.layers)
 
     @property
     def depth(self) -> int:
@@ -75,19 +98,13 @@ class Intervention:
         return {"sweep": self.sweep, "k": len(self.layers), "to": to, "to_epoch": epoch}
 
 
-def sweep_layers(groups: Sequence[Group], sweep: str, chosen: Sequence[Group] = ()) -> list[tuple[Group, ...]]:
+def sweep_layers(groups: Sequence[Group], sweep: str, chosen: Sequence[Group] = ()) -> list[Layers]:
     """The sets of layers of a sweep: each of ``chosen`` (all) alone; the last 1, 2, ... of all; the first 1, 2, ...
 
     Raises :class:`~manigeo.errors.UsageError` for a sweep that is none of :data:`SWEEPS`.
     """
-    n = len(groups)
-    if sweep == "each":
-        return [(group,) for group in chosen or groups]
-    if sweep == "last":
-        return [tuple(groups[n - k :]) for k in range(1, n + 1)]
-    if sweep == "prefix":
-        return [tuple(groups[:k]) for k in range(1, n + 1)]
-    raise UsageError(f"no sweep {sweep!r}; there are: {', '.join(SWEEPS)}")
+    check_choice("sweep", sweep, SWEEPS)
+    return SWEEPS[sweep](groups, chosen)
 
 
 @dataclass(frozen=True)
@@ -111,14 +128,43 @@ class Laboratory:
     settings: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        if self.batch_norm not in BATCH_NORM:
-            raise UsageError(f"no batch-norm policy {self.batch_norm!r}; there are: {', '.join(BATCH_NORM)}")
+        check_choice("batch_norm", self.batch_norm, BATCH_NORM)
 
     def todo(
-        self, interventions: Sequence[Intervention], done: Collection[tuple[str, str]] = ()
-    ) -> list[Intervention | None]:
-        """The network as it was trained (None) and the interventions, without the layers and settings that are ``done``."""
-        return [at for at in (None, *interventions) if (_place(at)["layer"], self._settings(at)) not in done]
+        self,
+        interventions: Sequence[Intervention],
+        table: pd.DataFrame | None = None,
+        more: Sequence[Mapping[str, Any]] = (),
+    ) -> tuple[list[Intervention | None], pd.DataFrame | None]:
+        """The network as it was trained (None) and the interventions without those that are whole in an earlier
+        ``table``, and the table without those that are not; ``more`` are settings that other rows of it may have.
+
+        Raises :class:`~manigeo.errors.UsageError` for a table of other settings, :class:`~manigeo.errors.InputError` for
+        one of another network.
+        """
+        if table is not None and set(table["fingerprint"]) - {self.run.place["fingerprint"]}:
+            raise InputError(f"the table is not of the network in {self.run.directory}: give another --out, or --force")
+        tasks = {self._task(at): at for at in (None, *interventions)}
+        wanted = [self.common, *more]
+        return remaining(
+            table, tasks, wanted, lambda row, of: (row.layer, *(of.get(name) for name in _TASK)), self._is_whole
+        )
+
+    def _task(self, at: Intervention | None) -> tuple[Any, ...]:
+        settings = self.common | _task_settings(at)
+        return (_place(at)["layer"], *(settings[name] for name in _TASK))
+
+    def _is_whole(self, at: Intervention | None, rows: Sequence[Any]) -> bool:
+        found = {(row.kind, row.metric): row for row in rows}
+        wanted = SCORES if at is None else (*COMPARED, *(["critical"] if self.threshold is not None else []))
+        undrawn = [kind for kind in self.examiner.kinds if (row := found.get((kind, "accuracy"))) and row.n == 0]
+        kinds = [kind for kind in self.examiner.kinds if kind not in undrawn]
+        scored = [(kind, metric) for kind in kinds for metric in wanted]
+        if not all(place in found for place in scored):
+            return False
+        drawn = at is not None and at.to == FRESH and self.n_draws > 1
+        intervals = [place for place in scored if drawn and place[1] in _INTERVALS and not found[place].flag]
+        return all((kind, f"{metric}{end}") in found for kind, metric in intervals for end in _ENDS)
 
     def table(self, at: Intervention | None) -> pd.DataFrame:
         """The rows of one intervention, or (None, layer ``(none)``) of the network as it was trained.
@@ -142,16 +188,14 @@ class Laboratory:
     def _states(self) -> _States:
         return _States(self.run.model)
 
+    @property
+    def common(self) -> dict[str, Any]:
+        """The settings that all rows share."""
+        names = ("analysis", "batch_norm", "threshold", "seed", *(["n_draws"] if self.redraw else []))
+        return {name: getattr(self, name) for name in names} | dict(self.settings or {})
+
     def _settings(self, at: Intervention | None) -> str:
-        own = {"sweep": "none", "k": 0, "to": None, "to_epoch": None} if at is None else at.settings
-        common = {
-            "analysis": self.analysis,
-            "batch_norm": self.batch_norm,
-            "threshold": self.threshold,
-            "seed": self.seed,
-        }
-        drawn = {"n_draws": self.n_draws} if own["to"] == FRESH else {}
-        return json.dumps(common | dict(self.settings or {}) | dict(own) | drawn, sort_keys=True)
+        return json.dumps(self.common | _task_settings(at), sort_keys=True)
 
     def _rows(self, at: Intervention) -> list[Row]:
         if at.to != FRESH:
@@ -180,6 +224,10 @@ class Laboratory:
         rows = np.random.default_rng(self.seed).permutation(rows)[:_CALIBRATION]
         for batch in np.array_split(rows, max(1, len(rows) // self.examiner.batch_size)):
             yield self.run.data.inputs(batch).to(self.examiner.device)
+
+
+def _task_settings(at: Intervention | None) -> dict[str, Any]:
+    return {"sweep": "none", "k": 0, "to": None, "to_epoch": None} if at is None else at.settings
 
 
 def _place(at: Intervention | None) -> dict[str, Any]:
@@ -220,7 +268,6 @@ def _over_draws(draws: Sequence[Sequence[Row]], threshold: float | None) -> list
 
 
 def _intervals(rows: Sequence[Row]) -> list[Row]:
-    ends = (("_ci_low", 0.025), ("_ci_high", 0.975))
     return [
         row
         | {
@@ -230,7 +277,7 @@ def _intervals(rows: Sequence[Row]) -> list[Row]:
         }
         for row in rows
         if row["metric"] in _INTERVALS and row["n"] > 1 and not row["flag"]
-        for name, q in ends
+        for name, q in _ENDS.items()
     ]
 
 

@@ -33,6 +33,9 @@ from manigeo_extract.recording.layers import eagerly, evaluating, first_tensor, 
 from manigeo_extract.training.evaluation import VALIDATION, HasInputs, held, members_of
 
 Row = dict[str, Any]
+# of each kind: of a network, and of a changed one in comparison
+SCORES = ("accuracy", "loss")
+COMPARED = (*SCORES, "accuracy_drop", "softmax_distance", "js", "normalised_drop")
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import pandas as pd
 
-from manigeo.results import as_table
+from manigeo.execution.resuming import remaining
+from manigeo.results import as_table, row_settings
 from manigeo_extract.interventions.criticality import CriticalityPlan, criticality_rows
 from manigeo_extract.interventions.exchanges import FRESH, Laboratory
 from manigeo_extract.interventions.groups import Group
@@ -31,31 +33,57 @@ class StudiesRequest:
     criticality_examples: int = 500
 
 
-def studies(
-    laboratory: Laboratory, groups: Sequence[Group], request: StudiesRequest
-) -> dict[str, Callable[[], pd.DataFrame]]:
-    """The studies that were asked for, by name; each gives its part of the results table when it is called."""
+@dataclass(frozen=True)
+class Study:
+    """A study that was asked for, with the settings that change its numbers; ``rows`` computes it."""
+
+    place: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    rows: Callable[[], Iterable[Row]]
+
+    def table(self) -> pd.DataFrame:
+        """Its part of the results table; the settings hold its number of rows, too."""
+        rows = list(self.rows())
+        common = {**self.settings, "rows": len(rows)}
+        return as_table(
+            [{**self.place, **row, "settings": json.dumps(common | row["settings"], sort_keys=True)} for row in rows]
+        )
+
+
+def studies(laboratory: Laboratory, groups: Sequence[Group], request: StudiesRequest) -> dict[str, Study]:
+    """The studies that were asked for, by name."""
     run, examiner, seed = laboratory.run, laboratory.examiner, laboratory.seed
-    found: dict[str, Callable[[], Iterable[Row]]] = {}
+    found: dict[str, Study] = {}
+
+    def add(name: str, rows: Callable[[], Iterable[Row]], *fields: str) -> None:
+        own = {field: getattr(request, field) for field in fields}
+        found[name] = Study(run.place, {"analysis": name, "seed": seed, **(laboratory.settings or {}), **own}, rows)
+
     if request.final_reset:
         sources = tuple(FRESH if name == "fresh" else name for name in request.reset_to)
         resets = ResetPlan(last=request.final_reset, sources=sources, steps=request.retrain_steps, seed=seed)
-        redraw = laboratory.redraw
-        found["final_reset"] = lambda: final_layer_reset(run, examiner, groups, resets, redraw=redraw, progress=True)
+        reset = partial(final_layer_reset, run, examiner, groups, resets, redraw=laboratory.redraw, progress=True)
+        add("final_reset", reset, "final_reset", "reset_to", "retrain_steps")
     if request.utilisation:
-        probes = ProbePlan(seed=seed)
-        found["utilisation"] = lambda: prefix_curve(run, examiner, groups, probes, progress=True)
+        add("utilisation", partial(prefix_curve, run, examiner, groups, ProbePlan(seed=seed), progress=True))
     if request.criticality:
         critical = CriticalityPlan(most=request.criticality_examples, seed=seed)
-        found["criticality"] = lambda: criticality_rows(run, examiner, groups, critical, progress=True)
-    return {name: partial(_table, laboratory, name, rows) for name, rows in found.items()}
+        add(
+            "criticality",
+            partial(criticality_rows, run, examiner, groups, critical, progress=True),
+            "criticality_examples",
+        )
+    return found
 
 
-def _table(laboratory: Laboratory, name: str, rows: Callable[[], Iterable[Row]]) -> pd.DataFrame:
-    common = {"analysis": name, **(laboratory.settings or {})}
-    return as_table(
-        [
-            {**laboratory.run.place, **row, "settings": json.dumps(common | row["settings"], sort_keys=True)}
-            for row in rows()
-        ]
+def remaining_studies(
+    found: Mapping[str, Study], table: pd.DataFrame | None, wanted: Iterable[Mapping[str, Any]]
+) -> tuple[list[Study], pd.DataFrame | None]:
+    """The studies that are not whole in an earlier table, and the table without those."""
+    return remaining(
+        table,
+        found,
+        wanted,
+        lambda row, settings: str(settings.get("analysis")),
+        lambda study, rows: all(row_settings(row.settings).get("rows") == len(rows) for row in rows),
     )

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from manigeo.errors import UsageError
+from manigeo.errors import UsageError, check_choice
 from manigeo.weights import is_kernel
 
 OTHERS = ("inner", "frozen")
@@ -64,8 +64,7 @@ class Layca(Optimizer):
         a: float = 0.0,
         others: str = "inner",
     ) -> None:
-        if others not in OTHERS:
-            raise UsageError(f"others must be one of {OTHERS}, got {others!r}")
+        check_choice("others", others, OTHERS)
         found = dict(named_parameters)
         chosen = {name: p for name, p in found.items() if is_kernel(name, tuple(p.shape))}
         empty = [name for name, p in chosen.items() if not p.detach().any()]

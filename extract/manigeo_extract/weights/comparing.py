@@ -11,7 +11,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from manigeo.correlation import COEFFICIENTS, correlate
-from manigeo.errors import InputError, UsageError
+from manigeo.errors import InputError, check_choice
 from manigeo.results import as_table
 from manigeo.runs import RunFolder, distinct_names
 from manigeo.weights import MEASURES
@@ -20,7 +20,13 @@ from manigeo_extract.weights.trajectory import run_checkpoints, weight_table
 
 PathLike = str | os.PathLike[str]
 
-GAPS = ("accuracy", "clean", "loss")
+# gap -> the score, the kinds that were trained on, and the sign of test less training with which overfitting is positive
+_GAPS = {
+    "accuracy": ("accuracy", ["unpermuted", "permuted"], -1),
+    "clean": ("accuracy", ["unpermuted"], -1),
+    "loss": ("loss", ["unpermuted", "permuted"], 1),
+}
+GAPS = tuple(_GAPS)
 # What differs between any two runs, and is nothing that was varied.
 _NOT_VARIED = ("versions", "machine", "data_fingerprint", "format", "run_id")
 
@@ -31,18 +37,19 @@ def generalization_gap(metrics: pd.DataFrame, gap: str = "accuracy") -> float:
     ``"accuracy"`` on the labels that it was trained on, permuted ones included, less that on test data; ``"clean"``: on the
     unpermuted alone; ``"loss"``: the loss on test data less that in training.
 
-    Raises :class:`~manigeo.errors.InputError` for metrics without test data, or without training data.
+    Raises :class:`~manigeo.errors.UsageError` for a gap that is none of :data:`GAPS`,
+    :class:`~manigeo.errors.InputError` for metrics without test data, or without training data.
     """
+    check_choice("gap", gap, GAPS)
+    name, kinds, sign = _GAPS[gap]
     last = metrics[metrics["epoch"] == metrics["epoch"].max()].set_index("kind")
-    kinds = ["unpermuted"] if gap == "clean" else ["unpermuted", "permuted"]
     trained = last.reindex(kinds).dropna(subset="n")
     if trained.empty or "test" not in last.index:
         raise InputError(
             f"a gap needs test and {' or '.join(kinds)} examples, the metrics have {', '.join(last.index)}"
         )
-    name = "loss" if gap == "loss" else "accuracy"
     in_training = float(np.average(trained[name].astype(float), weights=trained["n"].astype(float)))
-    return (float(last.loc["test", name]) - in_training) * (1 if gap == "loss" else -1)
+    return sign * (float(last.loc["test", name]) - in_training)
 
 
 def correlation_table(
@@ -62,10 +69,8 @@ def correlation_table(
 
     Raises :class:`~manigeo.errors.InputError` for runs without metrics, test data, two checkpoints or a layer in common.
     """
-    if measure not in MEASURES or gap not in GAPS:
-        raise UsageError(
-            f"measure is one of {', '.join(MEASURES)} and gap of {', '.join(GAPS)}; got {measure} and {gap}"
-        )
+    check_choice("measure", measure, MEASURES)
+    check_choice("gap", gap, GAPS)
     settings = json.dumps(
         {"analysis": "correlate", "measure": measure, "gap": gap, "resamples": n_resamples, "seed": seed}
     )

@@ -1,51 +1,19 @@
-"""Analyses of activation files as lists of tasks: one analysis of one layer and kind each.
+"""Which layers, kinds, classes and examples of an activation file are measured, and the sample that a measure sees."""
 
-A task carries names, never arrays: it opens the file itself, so tasks run in any process, and a result depends neither on
-the number of workers nor on the other layers, kinds and analyses asked for. The numbers of a finished task are known by
-their settings, so that an interrupted table goes on.
-"""
-
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
-from zlib import crc32
 
 import numpy as np
-import pandas as pd
-from tqdm import tqdm
 
 from manigeo.activations import HELD_BYTES, Activations
 from manigeo.errors import UsageError
-from manigeo.execution.workers import Processes, Workers
-from manigeo.manifolds import ALL_KINDS, KINDS, classes_of, matched_size
-from manigeo.results import bare_settings
+from manigeo.layerwise.protocol import Row
+from manigeo.manifolds import KINDS, classes_of, matched_size
 
-Row = dict[str, Any]
-
-# Spawn keys of what is neither a layer's kind nor an analysis of it; kinds beyond the four have keys above these.
+# Spawn keys of what is neither a layer's kind nor a measure of it; kinds beyond the four have keys above these.
 PROJECTION_KEY = len(KINDS)
 CLASSES_KEY = PROJECTION_KEY + 1
 _PROGRAM_BYTES = 300 << 20
-_RESERVED = 2
-
-
-class Task(NamedTuple):
-    """One analysis of one layer and kind."""
-
-    layer: str
-    kind: str
-    analysis: str
-
-
-def kind_key(kind: str) -> int:
-    """The spawn key of a kind."""
-    place = ALL_KINDS.index(kind)
-    return place if place < len(KINDS) else place + _RESERVED
-
-
-def layer_seed(seed: int, layer: str, *key: int) -> np.random.SeedSequence:
-    """Of one layer, whichever others there are."""
-    return np.random.SeedSequence(seed, spawn_key=(crc32(layer.encode()), *key))
 
 
 def row_place(acts: Activations, layer: str, kind: str) -> Row:
@@ -118,36 +86,8 @@ def task_bytes(n_points: int, n_features: int) -> int:
     return _PROGRAM_BYTES + 2 * held + 5 * 8 * n_points**2
 
 
-def carried_out(
-    jobs: Sequence[tuple[Any, Sequence[Task]]],
-    compute: Callable[..., list[Row]],
-    workers: Workers | int,
-    title: str,
-    progress: bool,
-) -> Iterator[tuple[int, list[Row]]]:
-    """The number and the rows of each job, a plan and what of it is to be computed together, as they are finished."""
-    workers = Processes(workers) if isinstance(workers, int) else workers
-    total = sum(len(tasks) for _, tasks in jobs)
-    with tqdm(total=total, desc=title, unit="task", disable=None if progress else True) as bar:
-        for number, rows in workers.as_completed(compute, jobs):
-            bar.update(len(jobs[number][1]))
-            yield number, rows
-
-
-def finished(table: pd.DataFrame, path: str, fingerprint: str, origins: Mapping[str, tuple[str, str]]) -> set[Task]:
-    """The tasks whose rows stand in a table of an earlier, interrupted run.
-
-    ``origins`` says of all settings that a row can have which analysis they are of, and of which kind where that is not
-    the row's own.
-
-    Raises :class:`~manigeo.errors.UsageError` where the table is of other activations or settings.
-    """
-    settings_of = table["settings"].map(bare_settings)
-    if set(table["fingerprint"]) - {fingerprint} or set(settings_of) - set(origins):
-        raise UsageError(f"the table is not of {path} with these settings: give another --out, or --force")
-    places = zip(table["layer"], table["kind"], settings_of, strict=True)
-    return {Task(layer, origins[settings][1] or kind, origins[settings][0]) for layer, kind, settings in set(places)}
-
-
-def left_out(tasks: Collection[Task], done: Collection[tuple[str, str, str]]) -> list[Task]:
-    return [task for task in tasks if task not in done]
+def obstacle(too_small: Sequence[int], classes: Sequence[int], names: Sequence[str]) -> str:
+    """Why a kind of these classes cannot be measured, as a flag; empty where it can."""
+    if len(classes) < 2:
+        return "single_class"
+    return f"fewer_than_2:{','.join(names[label] for label in too_small[:5])}" if too_small else ""

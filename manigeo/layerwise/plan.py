@@ -1,0 +1,360 @@
+"""Plans for whole activation files: which measures of which layers and kinds, on which examples; their tables; going on.
+
+A task is one measure of one layer and kind. It carries names, never arrays: whoever does it opens the file, so that tasks
+run in any process, and a number depends neither on the number of workers nor on the other layers, kinds and measures asked
+for. All measures of a layer and kind are computed together, from a sample that is read once.
+"""
+
+import functools
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
+from zlib import crc32
+
+import numpy as np
+import pandas as pd
+
+from manigeo.activations import Activations, open_activations
+from manigeo.capacity.projection import project_manifolds
+from manigeo.errors import InputError, UsageError
+from manigeo.execution.resuming import remaining
+from manigeo.execution.workers import Workers, parts_of
+from manigeo.layerwise.points import LabelledPoints
+from manigeo.layerwise.protocol import Measure, Row, kind_key, nothing
+from manigeo.layerwise.registry import SEPARABILITY, measure
+from manigeo.layerwise.sample import (
+    PROJECTION_KEY,
+    check_sample,
+    draw_classes,
+    obstacle,
+    row_place,
+    select_kinds,
+    select_layers,
+    task_bytes,
+)
+from manigeo.manifolds import ALL_KINDS, UNSEEN, matched_size, sample_rows
+from manigeo.randomness import stream
+from manigeo.results import Part, as_table, bare_settings, in_order, join_results
+
+_HALVES = crc32(b"halves")
+# Samples times features times the smaller of the two: up to here total dimension takes seconds, above it minutes.
+_SPECTRUM_COST = 1e11
+
+
+class Task(NamedTuple):
+    """One measure of one layer and kind."""
+
+    layer: str
+    kind: str
+    measure: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which layers and kinds of a file are measured, how, and on how many examples per class.
+
+    ``classes`` are the labels of each kind's classes; ``excluded`` holds a flag for each kind that cannot be measured.
+    ``limited_by`` names the kind and class that set ``per_class`` (None: the cap did). ``sampling`` stands in the settings
+    of all rows: the seed, and for capacities the number of random directions. ``wide`` are layers whose total dimension
+    would take long, and is left out. ``features`` are numbers of features by layer.
+    """
+
+    title: str
+    path: str
+    fingerprint: str
+    class_names: tuple[str, ...]
+    features: Mapping[str, int]
+    classes: Mapping[str, tuple[int, ...]]
+    excluded: Mapping[str, str]
+    per_class: int
+    limited_by: tuple[str, int] | None
+    measures: tuple[Measure, ...]
+    sampling: Mapping[str, Any]
+    wide: tuple[str, ...] = ()
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return tuple(self.features)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Those that can be measured."""
+        return tuple(kind for kind in self.classes if kind not in self.excluded)
+
+    @property
+    def n_classes(self) -> int:
+        """The largest number of classes of a kind."""
+        return max(map(len, self.classes.values()))
+
+    @property
+    def seed(self) -> int:
+        return int(self.sampling["seed"])
+
+    @property
+    def tasks(self) -> list[Task]:
+        places = [(layer, kind, m.name) for layer in self.layers for kind in self.classes for m in self.measures]
+        return [Task(*place) for place in places if not (place[2] == "spectrum" and place[0] in self.wide)]
+
+    @property
+    def task_bytes(self) -> int:
+        """What the largest task takes, at most."""
+        most = self.sampling.get("project")
+        return max(task_bytes(self.per_class * self.n_classes, min(f, most or f)) for f in self.features.values())
+
+    @property
+    def seconds(self) -> float:
+        """Rough time on one core."""
+        sizes = [self.per_class * len(self.classes[kind]) for kind in self.kinds]
+        shapes = [(n, features, n // self.per_class) for n in sizes for features in self.features.values()]
+        products = sum(4e-11 * n**2 * features for n, features, _ in shapes if features > n)
+        return products + sum(m.seconds(n, min(n, f), P) for n, f, P in shapes for m in self.measures)
+
+    def measure(self, name: str) -> Measure:
+        (found,) = (m for m in self.measures if m.name == name)
+        return found
+
+    def sharing(self, kind: str) -> list[str]:
+        """The other kinds of the file that are measured on the same classes."""
+        same = [other for other in ALL_KINDS if self.classes.get(other) == self.classes[kind]]
+        return [other for other in same if other != kind and other not in self.excluded]
+
+    def settings(self, m: Measure, kind: str, per_class: int | None = None, trained_on: str = "") -> str:
+        """The settings of a row, as JSON."""
+        sample = {"per_class": per_class or self.per_class, "n_classes": len(self.classes[kind]), **self.sampling}
+        origin = {"trained_on": trained_on} if trained_on else {}
+        return json.dumps({"analysis": m.name} | sample | asdict(m) | origin, sort_keys=True)  # type: ignore[call-overload]
+
+    def all_settings(self, m: Measure, kind: str) -> list[str]:
+        """Those of the rows that a task has of its own kind."""
+        return [self.settings(m, kind, size) for size in m.examples or (self.per_class,)]
+
+    def sample(
+        self, acts: Activations, layer: str, kind: str, per_class: int | None = None, needs: Sequence[str] = ()
+    ) -> LabelledPoints:
+        labels, per_class = self.classes[kind], per_class or self.per_class
+        images = list(sample_rows(acts.examples, kind, per_class, self.seed, labels).values())
+        clouds: Sequence[np.ndarray] = acts.manifolds(layer, kind, per_class, self.seed, labels)
+        if n_directions := self.sampling.get("project"):
+            seed = np.random.SeedSequence(self.seed, spawn_key=(crc32(layer.encode()), PROJECTION_KEY))
+            clouds = project_manifolds(clouds, n_directions, seed)
+        names, sizes = [self.class_names[label] for label in labels], [len(rows) for rows in images]
+        halves = stream(self.seed, kind_key(kind), _HALVES)
+        return LabelledPoints(clouds, np.concatenate(images), names, sizes, halves, needs)
+
+
+# ------------------------------------------------------------------------------------------------------------- planning
+def plan_capacity(
+    path: str | os.PathLike[str],
+    *,
+    layers: Sequence[str] = (),
+    kinds: Sequence[str] = (),
+    per_class: int | None = None,
+    n_classes: int | None = None,
+    kappa: float = 0.0,
+    n_draws: int = 300,
+    centers: str = "auto",
+    bootstrap: int = 0,
+    errors: str = "auto",
+    also: Sequence[Measure] = (),
+    total_dimension: bool | None = None,
+    project: int | None = None,
+    seed: int = 0,
+) -> Plan:
+    """Look at a file and say what would be computed: layers (globs), kinds, and the matched number of points per class.
+
+    ``per_class`` defaults to the largest number that every kind has for every class, up to 50; ``n_classes`` to all, else
+    so many are drawn by ``seed``: fewer manifolds keep joint and simulated capacity out of saturation. Mean field is always
+    computed; ``also`` are other measures of :mod:`manigeo.layerwise.geometry`. Total dimension is computed where it takes
+    seconds (None), of every layer (True) or of none (False). Layers of more features than ``project`` are projected on so
+    many random directions, the same for all kinds.
+
+    Raises :class:`~manigeo.errors.UsageError` for a pattern that matches no layer, a kind that is not in the file, or more
+    classes, or points per class, than there are, and for ``centers`` and ``errors`` that
+    :func:`~manigeo.capacity.mean_field.manifold_capacity` does not have.
+    """
+    if not np.isfinite(kappa):
+        raise UsageError(f"the margin kappa must be a finite number, got {kappa}")
+    mean_field = measure(
+        "mean_field", kappa=kappa, n_draws=n_draws, centers=centers, bootstrap=bootstrap, errors=errors
+    )
+    spectrum = [] if total_dimension is False else [measure("spectrum")]
+    with open_activations(path) as acts:
+        wanted = select_kinds(acts, kinds, [kind for kind in acts.kinds if kind != UNSEEN] or acts.kinds)
+        if UNSEEN in wanted and len(wanted) > 1:
+            raise UsageError(
+                f"{UNSEEN} examples are of other classes than {', '.join(kind for kind in wanted if kind != UNSEEN)}, and "
+                f"capacities of other classes do not compare: give --kinds {UNSEEN} alone"
+            )
+        sampling = {"project": project, "seed": seed}
+        plan = _planned(
+            "capacity", acts, layers, wanted, per_class, n_classes, (mean_field, *spectrum, *also), sampling
+        )
+        largest = max((max(m.examples) for m in also if m.examples), default=None)
+        check_sample(acts, plan.kinds, plan.classes[wanted[0]], "--sweep-examples", largest)
+    n, most = plan.per_class * plan.n_classes, project or max(plan.features.values())
+    costs = {name: n * (f := min(width, most)) * min(n, f) for name, width in plan.features.items()}
+    wide = () if total_dimension else tuple(name for name, cost in costs.items() if cost > _SPECTRUM_COST)
+    return replace(plan, wide=wide)
+
+
+def plan_separability(
+    path: str | os.PathLike[str],
+    *,
+    layers: Sequence[str] = (),
+    kinds: Sequence[str] = (),
+    per_class: int | None = None,
+    n_classes: int | None = None,
+    measures: Sequence[Measure] | None = None,
+    seed: int = 0,
+) -> Plan:
+    """Look at a file and say what would be computed: layers (globs), kinds, and the number of examples per class.
+
+    Every kind is measured on its own classes, so that kinds that share none (unseen classes beside those of training)
+    stand in one table; all have the same number of examples per class. ``per_class`` defaults to the largest number that
+    every kind has for each of its classes, up to 50; ``n_classes`` to all of a kind, else so many are drawn by ``seed``.
+    ``measures`` default to all of :mod:`manigeo.layerwise.separability`.
+
+    Raises :class:`~manigeo.errors.UsageError` for a pattern that matches no layer, a kind that is not in the file, or more
+    classes, or examples per class, than there are; :class:`~manigeo.errors.InputError` where no kind can be measured.
+    """
+    chosen = tuple(map(measure, SEPARABILITY) if measures is None else measures)
+    with open_activations(path) as acts:
+        wanted = select_kinds(acts, kinds, acts.kinds)
+        return _planned("separability", acts, layers, wanted, per_class, n_classes, chosen, {"seed": seed})
+
+
+def _planned(
+    title: str,
+    acts: Activations,
+    layers: Sequence[str],
+    kinds: Sequence[str],
+    per_class: int | None,
+    n_classes: int | None,
+    measures: tuple[Measure, ...],
+    sampling: Mapping[str, Any],
+) -> Plan:
+    """Every kind on its own classes, all at the largest number of examples per class that each kind has, up to 50."""
+    names = acts.class_names
+    classes = {kind: tuple(draw_classes(acts, kind, n_classes, sampling["seed"])) for kind in kinds}
+    sizes = {kind: matched_size(acts.examples, [kind], per_class or 50, labels) for kind, labels in classes.items()}
+    excluded = {kind: obstacle(size.excluded.get(kind, ()), classes[kind], names) for kind, size in sizes.items()}
+    measurable = [kind for kind in kinds if not excluded[kind]]
+    if not measurable:
+        reasons = "; ".join(f"{kind}: {flag}" for kind, flag in excluded.items())
+        raise InputError(f"{acts.path} has no kind of two classes or more with 2 examples or more each ({reasons})")
+    smallest = min((sizes[kind] for kind in measurable), key=lambda size: size.per_class)
+    for kind in measurable:
+        check_sample(acts, [kind], classes[kind], "--per-class", per_class)
+    return Plan(
+        title, os.fspath(acts.path), acts.fingerprint, names,
+        {name: acts.layer(name).n_features for name in select_layers(acts, layers)}, classes,
+        {kind: flag for kind, flag in excluded.items() if flag}, smallest.per_class, smallest.limited_by, measures, sampling,
+    )  # fmt: skip
+
+
+# --------------------------------------------------------------------------------------------------------------- tables
+def capacity_table(plan: Plan, *, n_jobs: Workers | int = 1, progress: bool = False) -> pd.DataFrame:
+    """The measures of the plan for every layer and kind of it, by ``n_jobs`` processes or by workers of a cluster.
+
+    Aggregates have an empty ``manifold``; the numbers of each class follow under the class's name.
+    """
+    return join_results(in_order(plan_parts(plan, n_jobs=n_jobs, progress=progress)))
+
+
+def separability_table(plan: Plan, *, n_jobs: Workers | int = 1, progress: bool = False) -> pd.DataFrame:
+    """The measures of the plan for every layer and kind of it, by ``n_jobs`` processes or by workers of a cluster.
+
+    Aggregates have an empty ``manifold``; what is known of each class follows under the class's name. The metrics, most
+    with ``_chance``, ``_ceiling``, ``_half1`` and ``_half2`` beside them, shares of examples with ``_ci_low``, ``_ci_high``:
+
+    - ``probe_accuracy``, ``probe_regularization`` and, of a kind scored by another's probe, ``transfer_accuracy``
+    - ``knn_purity_1``, ``knn_purity_class``
+    - ``kmeans_nmi``
+    - ``nearest_mean_accuracy``, ``fisher_ratio``
+    - ``separable_ovr``, ``margin_ovr``, ``separable_pairs``, ``margin_pairs``, with ``_residual``
+    """
+    return join_results(in_order(plan_parts(plan, n_jobs=n_jobs, progress=progress)))
+
+
+def plan_parts(
+    plan: Plan, *, n_jobs: Workers | int = 1, progress: bool = False, todo: Sequence[Task] | None = None
+) -> Iterator[Part]:
+    """The parts of the plan's table, a layer and kind each, as they are finished; of the tasks ``todo`` alone, if given."""
+    together: dict[tuple[str, str], list[Task]] = {}
+    for task in plan.tasks if todo is None else todo:
+        together.setdefault((task.layer, task.kind), []).append(task)
+    jobs = [(plan, tasks) for tasks in together.values()]
+    return parts_of(job_table, jobs, n_jobs, plan.title, "layer and kind", progress)
+
+
+def job_table(plan: Plan, tasks: Sequence[Task]) -> pd.DataFrame:
+    """Tasks of one layer and kind, in whatever process: they open the file themselves."""
+    with open_activations(plan.path) as acts:
+        place = row_place(acts, tasks[0].layer, tasks[0].kind)
+        rows = _excluded(plan, tasks) if tasks[0].kind in plan.excluded else _measured(plan, tasks, acts)
+        return as_table([place | row for row in rows])
+
+
+def _excluded(plan: Plan, tasks: Sequence[Task]) -> Iterator[Row]:
+    for task in tasks:
+        m = plan.measure(task.measure)
+        for settings in plan.all_settings(m, task.kind):
+            yield from ({"settings": settings} | row for row in nothing(m.metrics, plan.excluded[task.kind]))
+
+
+def _measured(plan: Plan, tasks: Sequence[Task], acts: Activations) -> Iterator[Row]:
+    """The file stays open meanwhile, since layers that are not held are read as they are looked at."""
+    layer, kind = tasks[0].layer, tasks[0].kind
+    measures = [plan.measure(task.measure) for task in tasks]
+    needs = tuple(dict.fromkeys(m.needs for m in measures))
+    others = {other: functools.partial(plan.sample, acts, layer, other) for other in plan.sharing(kind)}
+    read = functools.cache(lambda per_class: plan.sample(acts, layer, kind, per_class, needs))
+    for m in measures:
+        sample = read(max(m.examples, default=plan.per_class))
+        for row in m.rows(sample, others, np.random.SeedSequence(plan.seed, spawn_key=m.key(layer, kind))):
+            of = row.get("kind", kind)
+            settings = plan.settings(m, of, row.pop("per_class", None), kind if of != kind else "")
+            yield {"settings": settings} | row
+
+
+# ------------------------------------------------------------------------------------------------------------- going on
+def remaining_tasks(plan: Plan, table: pd.DataFrame | None) -> tuple[list[Task], pd.DataFrame | None]:
+    """The tasks that an earlier, interrupted run of the plan has not finished, and its table without rows of these.
+
+    A task is done where all its aggregates are there, and the rows of classes and of other kinds that follow from them.
+
+    Raises :class:`~manigeo.errors.UsageError` where the table is of other activations or settings.
+    """
+    if table is not None and set(table["fingerprint"]) - {plan.fingerprint}:
+        raise UsageError(f"the table is not of {plan.path}: give another --out, or --force")
+    wanted = [text for m in plan.measures for kind in plan.classes for text in plan.all_settings(m, kind)]
+    tasks = {task: task for task in plan.tasks}
+    return remaining(table, tasks, map(json.loads, wanted), _task_of, lambda task, rows: _is_whole(plan, task, rows))
+
+
+def _task_of(row: Any, settings: Mapping[str, Any]) -> Task:
+    return Task(row.layer, settings.get("trained_on", row.kind), settings["analysis"])
+
+
+def _is_whole(plan: Plan, task: Task, rows: Sequence[Any]) -> bool:
+    present = {(row.kind, bare_settings(row.settings), row.manifold, row.metric): row.n for row in rows}
+
+    def measured(kind: str, settings: str, metrics: Sequence[str]) -> list[str]:
+        """The aggregates that are there, and of something."""
+        return [metric for metric in metrics if present.get((kind, settings, "", metric))]
+
+    def whole(kind: str, settings: str, metrics: Sequence[str], profiles: Sequence[str]) -> bool:
+        scored = measured(kind, settings, metrics)
+        of_classes = [p for p in profiles if p in scored or (scored and p not in metrics)]
+        names = [plan.class_names[label] for label in plan.classes[kind]]
+        wanted = [("", metric) for metric in metrics] + [(name, p) for p in of_classes for name in names]
+        return all((kind, settings, *row) in present for row in wanted)
+
+    m = plan.measure(task.measure)
+    own = plan.all_settings(m, task.kind)
+    others = plan.sharing(task.kind) if m.transfers and measured(task.kind, own[0], m.metrics) else []
+    return all(whole(task.kind, settings, m.metrics, m.profiles) for settings in own) and all(
+        whole(other, plan.settings(m, other, trained_on=task.kind), m.transfers, m.transfers) for other in others
+    )
