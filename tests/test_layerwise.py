@@ -16,9 +16,9 @@ from manigeo import (
 )
 from manigeo.capacity.unstructured import unstructured_capacity
 from manigeo.errors import InputError, UsageError
+from manigeo.kinds import KINDS
 from manigeo.layerwise.capacity_tables import CapacityPlan, _task_seed, capacity_parts, finished_tasks
 from manigeo.layerwise.geometry import Joint, Simulated, Sweep
-from manigeo.manifolds import KINDS
 from manigeo.results import in_order, join_results
 from tests.test_activations import CLASSES, LAYERS, grouped_examples, values, write
 

@@ -8,9 +8,8 @@ import click
 
 from manigeo.cli import options
 from manigeo.cli.tables import collected, earlier_table, tell
-from manigeo.cli.train import duration
 from manigeo.errors import UsageError
-from manigeo.text.separability import KINDS, separability_report
+from manigeo.kinds import ALL_KINDS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,13 +37,13 @@ def _fewest(least: int, what: str) -> Callable[[click.Context, click.Parameter, 
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False),
               help="Results: .csv, .json or .parquet.  [default: the first ACTS with .separability.csv]")
 @click.option("--layers", multiple=True, metavar="GLOB", help="Layers to measure; may be repeated. Default: all.")
-@click.option("--kinds", multiple=True, type=click.Choice(KINDS), help="Kinds of examples; may be repeated. Default: all.")
+@click.option("--kinds", multiple=True, type=click.Choice(ALL_KINDS), help="Kinds of examples; repeatable. Default: all.")
 @click.option("--per-class", type=click.IntRange(min=2),
               help="Examples per class.  [default: the most that every kind has for each of its classes, up to 50]")
 @click.option("--classes", type=click.IntRange(min=2), metavar="P", help="Measure P classes of each kind, drawn at random.")
 @click.option("--measures", multiple=True, type=click.Choice(MEASURES), help="May be repeated. Default: all.")
 @click.option("--folds", default=5, show_default=True, callback=_fewest(3, "two of them to choose the regularisation on"),
-              help="Of probes and nearest means: each is scored by classifiers trained on the others.")
+              help="Folds of probes and nearest means: each is scored by classifiers trained on the others.")
 @click.option("--neighbours", multiple=True, type=click.IntRange(min=1), metavar="K",
               help="Also the purity of K neighbours; may be repeated. Always: 1, and one less than examples per class.")
 @click.option("--cluster-seeds", default=3, show_default=True, type=click.IntRange(min=1), help="Starts of k-means.")
@@ -64,6 +63,7 @@ def separability_command(
     from manigeo.layerwise.separability import Clusters, HardMargins, Means, Neighbours, Probe
     from manigeo.layerwise.separability_tables import plan_separability
     from manigeo.results import write_results
+    from manigeo.text.separability import describe_plan, separability_report
 
     every: list[Measure] = [
         Probe(folds), Neighbours(tuple(sorted(set(neighbours)))), Clusters(cluster_seeds), Means(folds), HardMargins(pairs)
@@ -128,19 +128,3 @@ def _numbered_on(each: Iterator[Iterator["Part"]]) -> Iterator["Part"]:
             numbers.append(part.number)
             yield part._replace(number=first + part.number)
         first += max(numbers) + 1
-
-
-def describe_plan(plan: "SeparabilityPlan") -> str:
-    """What is measured, on which sample, and about how long it takes."""
-    numbers = {kind: len(labels) for kind, labels in plan.classes.items() if kind not in plan.excluded}
-    kinds = ", ".join(f"{kind} {n} classes" for kind, n in numbers.items())
-    lines = [
-        f"{plan.path}: {len(plan.layers)} layers; {kinds}, each of M = {plan.per_class} examples",
-        f"{len(plan.tasks)} tasks of {plan.task_bytes / 1e6:.0f} MB at most, about {duration(plan.seconds)} on one core: "
-        + "; ".join(measure.describe() for measure in plan.measures),
-    ]
-    if plan.limited_by:
-        kind, label = plan.limited_by
-        lines.append(f"M = {plan.per_class} is what class {plan.class_names[label]!r} has of {kind} examples")
-    lines += [f"{kind} is left out: {flag}" for kind, flag in plan.excluded.items()]
-    return "\n".join(lines)

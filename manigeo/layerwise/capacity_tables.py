@@ -14,6 +14,7 @@ from manigeo.activations import Activations, open_activations
 from manigeo.capacity.projection import project_manifolds
 from manigeo.errors import InputError, UsageError
 from manigeo.execution.workers import Workers
+from manigeo.kinds import UNSEEN
 from manigeo.layerwise.geometry import Analysis, MeanField, Row, Spectrum, Sweep
 from manigeo.layerwise.tasks import (
     PROJECTION_KEY,
@@ -30,7 +31,7 @@ from manigeo.layerwise.tasks import (
     select_layers,
     task_bytes,
 )
-from manigeo.manifolds import UNSEEN, MatchedSize, matched_size
+from manigeo.manifolds import MatchedSize, matched_size
 from manigeo.results import Part, as_table, in_order, join_results
 
 # Samples times features times the smaller of the two: up to here total dimension takes seconds, above it minutes.

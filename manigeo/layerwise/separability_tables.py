@@ -17,6 +17,7 @@ import pandas as pd
 from manigeo.activations import Activations, open_activations
 from manigeo.errors import InputError
 from manigeo.execution.workers import Workers
+from manigeo.kinds import ALL_KINDS
 from manigeo.layerwise.points import LabelledPoints
 from manigeo.layerwise.separability import Clusters, HardMargins, Means, Measure, Neighbours, Probe, Row, nothing
 from manigeo.layerwise.tasks import (
@@ -32,7 +33,7 @@ from manigeo.layerwise.tasks import (
     select_layers,
     task_bytes,
 )
-from manigeo.manifolds import ALL_KINDS, matched_size, sample_rows
+from manigeo.manifolds import matched_size, sample_rows
 from manigeo.randomness import stream
 from manigeo.results import Part, as_table, in_order, join_results
 

@@ -17,7 +17,8 @@ from tqdm import tqdm
 from manigeo.activations import HELD_BYTES, Activations
 from manigeo.errors import UsageError
 from manigeo.execution.workers import Processes, Workers
-from manigeo.manifolds import ALL_KINDS, KINDS, classes_of, matched_size
+from manigeo.kinds import ALL_KINDS, KINDS
+from manigeo.manifolds import classes_of, matched_size
 from manigeo.results import bare_settings
 
 Row = dict[str, Any]
