@@ -24,12 +24,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from manigeo.kinds import ALL_KINDS, KINDS, UNSEEN
+
 # Float arrays (points, features), in memory or not; unsubscripted, since a type check of an element may read a file.
 Clouds = Sequence
-
-KINDS = ("unpermuted", "permuted", "restored", "test")  # these share their classes
-UNSEEN = "unseen"
-ALL_KINDS = (*KINDS, UNSEEN)  # places in here are spawn keys: append only
 
 
 def kind_examples(examples: pd.DataFrame, kind: str) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
@@ -37,7 +35,7 @@ def kind_examples(examples: pd.DataFrame, kind: str) -> tuple[Int[np.ndarray, " 
 
     ``examples`` has a row per example and the columns ``split``, ``true_label``, ``train_label``, ``permuted``.
 
-    Raises ``ValueError`` for a kind that is not one of :data:`ALL_KINDS`.
+    Raises ``ValueError`` for a kind that is not one of :data:`~manigeo.kinds.ALL_KINDS`.
 
     >>> table = pd.DataFrame({"split": ["train", "train", "test"], "true_label": [0, 1, 1],
     ...                       "train_label": [0, 0, 1], "permuted": [False, True, False]})
@@ -63,10 +61,10 @@ def kind_examples(examples: pd.DataFrame, kind: str) -> tuple[Int[np.ndarray, " 
 
 
 def classes_of(examples: pd.DataFrame, kind: str) -> Int[np.ndarray, " classes"]:
-    """Labels of the classes that ``kind`` is about: the unseen ones for :data:`UNSEEN`, for the others the seen ones,
-    which are all classes where none was held out. A class may yet have no example of the kind.
+    """Labels of the classes that ``kind`` is about: the unseen ones for :data:`~manigeo.kinds.UNSEEN`, for the others the
+    seen ones, which are all classes where none was held out. A class may yet have no example of the kind.
 
-    Raises ``ValueError`` for a kind that is not one of :data:`ALL_KINDS`.
+    Raises ``ValueError`` for a kind that is not one of :data:`~manigeo.kinds.ALL_KINDS`.
 
     >>> table = pd.DataFrame({"split": ["train", "test", "unseen"], "true_label": [0, 1, 2]})
     >>> classes_of(table, "test").tolist(), classes_of(table, "unseen").tolist()

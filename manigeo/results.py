@@ -22,25 +22,13 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from manigeo.errors import InputError, UsageError, one_line, shorten
-from manigeo.manifolds import KINDS
+from manigeo.kinds import PLACES
 from manigeo.storage.files import check_target, whole_file
 
 COLUMNS = (
-    "run",
-    "checkpoint",
-    "epoch",
-    "layer",
-    "depth",
-    "kind",
-    "manifold",
-    "metric",
-    "value",
-    "stderr",
-    "n",
-    "flag",
-    "settings",
+    "run", "checkpoint", "epoch", "layer", "depth", "kind", "manifold", "metric", "value", "stderr", "n", "flag", "settings",
     "fingerprint",
-)
+)  # fmt: skip
 IDENTITY = ("run_id", "checkpoint_sha256")
 _TEXT = ("run", "checkpoint", "layer", "kind", "manifold", "metric", "flag", "settings", "fingerprint")
 _NUMERIC = tuple(column for column in COLUMNS if column not in _TEXT)
@@ -159,8 +147,11 @@ def bare_settings(text: str) -> str:
 def join_results(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Tables one below the other, ordered by depth and kind; the rows of one layer and kind keep their order."""
     table = pd.concat(tables, ignore_index=True)
-    rank = {"depth": lambda column: column, "kind": lambda column: column.map(dict(zip(KINDS, range(4), strict=True)))}
-    return table.sort_values(["depth", "kind"], key=lambda c: rank[c.name](c), kind="stable", ignore_index=True)
+
+    def place(column: pd.Series) -> pd.Series:
+        return column.map(PLACES) if column.name == "kind" else column
+
+    return table.sort_values(["depth", "kind"], key=place, kind="stable", ignore_index=True)
 
 
 class Part(NamedTuple):

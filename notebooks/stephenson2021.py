@@ -34,7 +34,7 @@ import torch
 
 import manigeo
 from manigeo.cli.main import cli
-from manigeo.manifolds import KINDS
+from manigeo.kinds import KINDS
 from manigeo.plots.interventions import plot_rewind
 from manigeo.plots.style import COLOR
 from manigeo.results import with_settings

@@ -17,7 +17,8 @@ from manigeo.activations import Activations, StoredLayer, StoredManifolds, readi
 from manigeo.activations.reading import _spans
 from manigeo.activations.writing import _chunk_rows
 from manigeo.errors import InputError, UsageError
-from manigeo.manifolds import KINDS, kind_examples
+from manigeo.kinds import KINDS
+from manigeo.manifolds import kind_examples
 from tests.test_manifolds import example_table
 
 CLASSES = ("zero", "one", "two")

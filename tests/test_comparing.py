@@ -128,7 +128,7 @@ def test_the_command_says_what_varied_and_leaves_table_and_figure(runs, monkeypa
     monkeypatch.chdir(runs[0].parent)
     out = done("correlate", *[folder.name for folder in runs], "--resamples", 100)
     assert "6 runs, which differ in arch_args.width (5, 6), seed (0, 1, 2, 3, 4, 5)" in out
-    assert "spearman_partial" in out
+    assert "Spearman, given the number of weights" in out
     assert "wrote correlation.csv; next: manigeo plot correlation.csv" in out
     assert "wrote correlation.png" in done("plot", "correlation.csv")
     code, _, err = run("correlate", "run0", "--measure", "turn", "--out", "other.csv")

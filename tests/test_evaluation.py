@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from manigeo.errors import UsageError
-from manigeo.manifolds import KINDS, kind_examples
+from manigeo.kinds import KINDS
+from manigeo.manifolds import kind_examples
 from manigeo_extract.training.evaluation import evaluate, memorized
 
 N, CLASSES = 60, 3

@@ -12,7 +12,8 @@ from torch import nn
 from manigeo import open_activations
 from manigeo.activations.merging import merge_activations
 from manigeo.errors import InputError, UsageError
-from manigeo.manifolds import KINDS, kind_examples
+from manigeo.kinds import KINDS
+from manigeo.manifolds import kind_examples
 from manigeo_extract.data.datasets import DataSet, Permutation, load_data, permute_labels
 from manigeo_extract.machine import this_machine
 from manigeo_extract.models import build_model

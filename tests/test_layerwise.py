@@ -18,9 +18,9 @@ from manigeo import (
 )
 from manigeo.capacity.unstructured import unstructured_capacity
 from manigeo.errors import InputError, UsageError
+from manigeo.kinds import KINDS
 from manigeo.layerwise.geometry import Joint, Simulated, Sweep
 from manigeo.layerwise.plan import Plan, Task, plan_parts, remaining_tasks
-from manigeo.manifolds import KINDS
 from manigeo.results import in_order, join_results
 from tests.test_activations import CLASSES, LAYERS, grouped_examples, values, write
 

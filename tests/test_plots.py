@@ -5,8 +5,9 @@ import pytest
 from manigeo import plot_estimators, plot_geometry, plot_sweep
 from manigeo.capacity.unstructured import unstructured_capacity
 from manigeo.errors import InputError, UsageError
-from manigeo.manifolds import KINDS
-from manigeo.plots import PANELS, figures_of, save_figure
+from manigeo.kinds import KINDS
+from manigeo.plots import figures_of, save_figure
+from manigeo.plots.geometry import PANELS
 from manigeo.results import as_table
 
 

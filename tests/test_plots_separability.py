@@ -8,8 +8,9 @@ import pytest
 
 from manigeo import plot_memorization, plot_progress, plot_separability, plot_transfer
 from manigeo.errors import InputError
-from manigeo.manifolds import ALL_KINDS, KINDS
-from manigeo.plots import SEPARABILITY_PANELS, figures_of
+from manigeo.kinds import ALL_KINDS, KINDS
+from manigeo.plots import figures_of
+from manigeo.plots.separability import SEPARABILITY_PANELS
 from manigeo.results import as_table
 
 CHECKPOINTS = (("best", 6), ("last", 40))

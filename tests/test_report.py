@@ -15,13 +15,12 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from matplotlib.figure import Figure
 
 from manigeo.errors import InputError
-from manigeo.manifolds import KINDS
-from manigeo.plots import FIGURES, PANELS, WEIGHT_PANELS
+from manigeo.kinds import KINDS
+from manigeo.plots.geometry import PANELS
+from manigeo.plots.movement import WEIGHT_PANELS
 from manigeo.report import collect_sources, render_page
-from manigeo.report.captions import CAPTIONS
 from manigeo.report.caveats import caveats
 from manigeo.report.colors import LEAST_CONTRAST, PAPER, contrast, luminance, on_dark
 from manigeo.report.downloads import embed_tables
@@ -31,7 +30,8 @@ from manigeo.report.sources import DescribedRun, ResultsFile
 from manigeo.report.tables import MOST_ROWS, metric_tables
 from manigeo.results import as_table, read_results, write_results
 from manigeo.runs import RunFolder
-from manigeo.text.words import flag_words, measured
+from manigeo.text.cells import measured
+from manigeo.vocabulary import flag_words
 from tests.command_line import done, run
 from tests.test_imports import modules_after
 
@@ -297,28 +297,6 @@ def test_a_figure_that_cannot_be_drawn_says_why(tmp_path):
     both = pd.concat([geometry(), geometry().assign(settings=SAMPLE.replace("20", "10"))])
     write_results(both, tmp_path / "t.csv")
     assert re.search(r"Not drawn: .*at different settings", page_of(tmp_path))
-
-
-def test_every_figure_has_a_caption():
-    assert set(CAPTIONS) == set(FIGURES)
-
-
-def test_a_figure_without_a_caption_is_described_by_its_function(monkeypatch):
-    def draw(table: pd.DataFrame) -> Figure:
-        """Points of ``a`` new kind.
-
-        They rise. Raises :class:`ValueError` never.
-        """
-        figure = Figure()
-        figure.subplots().plot(table["depth"], table["value"], "o", label="permuted")
-        return figure
-
-    monkeypatch.setitem(FIGURES, "new-figure", (draw, frozenset({"novelty"})))
-    table = as_table([{"metric": "novelty", "layer": "h1", "depth": 1, "value": 3.0, "kind": "permuted"}])
-    (picture,) = draw_pictures([ResultsFile("t.csv", "", table)])
-    assert (picture.caption.title, picture.caption.seen) == ("New figure", "Points of a new kind.")
-    assert picture.caption.read == "They rise."
-    assert told(picture.svg) == ["h1 · permuted\nnovelty 3"]
 
 
 def test_a_large_drawing_becomes_an_image(monkeypatch):

@@ -15,7 +15,7 @@ from torch import nn
 
 from manigeo import open_activations
 from manigeo.errors import InputError, UsageError
-from manigeo.manifolds import KINDS
+from manigeo.kinds import KINDS
 from manigeo_extract.batches import Batch, called
 from manigeo_extract.data.datasets import DataSet, Permutation, load_data, permute_labels
 from manigeo_extract.models import MODELS, build_model, complete_args

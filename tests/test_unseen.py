@@ -15,7 +15,9 @@ from PIL import Image
 
 from manigeo.activations import open_activations
 from manigeo.errors import InputError, UsageError
-from manigeo.manifolds import KINDS, UNSEEN, kind_examples
+from manigeo.kinds import KINDS, UNSEEN
+from manigeo.manifolds import kind_examples
+from manigeo.plots import plot_geometry
 from manigeo.results import read_results
 from manigeo_extract.data.datasets import CONVENTIONS, DataSet, Permutation, describe, load_data, permute_labels
 from manigeo_extract.data.unseen import choose_unseen
@@ -264,6 +266,17 @@ def test_capacity_of_the_four_kinds_is_over_the_seen_classes(folder, tmp_path, m
     assert set(table["kind"]) == set(KINDS)
     assert set(table["manifold"]) == {"", *"01245689"}
     assert np.isfinite(table["value"]).all()
+
+
+def test_capacity_of_the_unseen_classes_is_drawn_by_the_command_that_it_names(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(folder / "acts.h5", "acts.h5")
+    measured = ("--layers", "logits", "--draws", 20, "--sweep-examples", "5,10")
+    said = done("capacity", "acts.h5", *measured, "--kinds", "unseen", "--out", "unseen.csv").splitlines()[-1]
+    assert done(*said.partition("next: manigeo ")[2].split()) == "wrote geometry.png\nwrote sweep.png\n"
+    done("capacity", "acts.h5", *measured)
+    with pytest.raises(InputError, match="capacities of unseen classes do not compare with those of others"):
+        plot_geometry(read_results(["unseen.csv", "acts.capacity.csv"]))
 
 
 def test_the_option_is_short_for_the_arg_of_the_data(tmp_path):

@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 from torch import nn
 
 from manigeo.errors import UsageError
-from manigeo.manifolds import KINDS
+from manigeo.kinds import KINDS
 from manigeo_extract.interventions.groups import group_layers
 from manigeo_extract.interventions.scoring import Examiner
 from manigeo_extract.interventions.utilisation import ProbePlan, features, fit_probe, prefix_curve

@@ -19,7 +19,7 @@ def defined_as(name: str) -> tuple[str, str]:
         return "mod", found.__name__
     if callable(found):
         return "func", f"{found.__module__}.{found.__name__}"
-    return "data", f"manigeo.manifolds.{name}"
+    return "data", f"manigeo.kinds.{name}"
 
 
 class PublicNames(SphinxDirective):

@@ -27,7 +27,8 @@ from manigeo.activations.layout import (
 )
 from manigeo.activations.streaming import StoredManifolds
 from manigeo.errors import InputError, UsageError, one_line
-from manigeo.manifolds import ALL_KINDS, kind_examples, sample_rows
+from manigeo.kinds import ALL_KINDS
+from manigeo.manifolds import kind_examples, sample_rows
 from manigeo.storage.commits import CommittedFile, has_commit, partial_of
 
 _READ_BYTES = 32 << 20  # at a time

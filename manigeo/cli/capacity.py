@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING
 import click
 
 from manigeo.cli import options
-from manigeo.cli.tables import earlier_table, limits, measured, tell
+from manigeo.cli.tables import earlier_table, measured, tell
+from manigeo.kinds import ALL_KINDS
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from manigeo.layerwise.plan import Plan
     from manigeo.layerwise.protocol import Measure
 
 
@@ -27,13 +25,13 @@ def _resamples(ctx: click.Context, param: click.Parameter, n: int) -> int:
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False),
               help="Results: .csv, .json or .parquet.  [default: ACTS with .capacity.csv]")
 @click.option("--layers", multiple=True, metavar="GLOB", help="Layers to analyse; may be repeated. Default: all.")
-@click.option("--kinds", multiple=True, type=click.Choice(["unpermuted", "permuted", "restored", "test", "unseen"]),
+@click.option("--kinds", multiple=True, type=click.Choice(ALL_KINDS),
               help="Kinds of examples; may be repeated; unseen classes alone. Default: all others.")
 @click.option("--per-class", type=click.IntRange(min=2),
               help="Points per manifold.  [default: the most that every kind has for every class, up to 50]")
 @click.option("--classes", type=click.IntRange(min=2), metavar="P",
               help="Analyse P classes, drawn at random: fewer keep --joint and --simulate out of saturation. Default: all.")
-@click.option("--draws", default=300, show_default=True, type=click.IntRange(min=2), help="Gaussian draws a manifold.")
+@click.option("--draws", default=300, show_default=True, type=click.IntRange(min=2), help="Gaussian draws per manifold.")
 @click.option("--kappa", default=0.0, show_default=True, help="Margin.")
 @click.option("--centers", default="auto", show_default=True, type=click.Choice(["auto", "reference", "keep"]),
               help="What is done about directions that classes share: each manifold seen in the metric that the others "
@@ -44,12 +42,14 @@ def _resamples(ctx: click.Context, param: click.Parameter, n: int) -> int:
               help="Standard errors: from leaving out groups of manifolds (jackknife), from the spread over manifolds, or "
               "the jackknife up to 30 manifolds (auto).")
 @click.option("--simulate", is_flag=True, help="Also simulated capacity: the separability of random dichotomies.")
-@click.option("--dichotomies", default=200, show_default=True, type=click.IntRange(min=50), help="Of --simulate.")
-@click.option("--bias", is_flag=True, help="Of --simulate: hyperplanes may have an offset.")
+@click.option("--dichotomies", default=200, show_default=True, type=click.IntRange(min=50),
+              help="Number of dichotomies (only with --simulate).")
+@click.option("--bias", is_flag=True, help="Hyperplanes may have an offset (only with --simulate).")
 @click.option("--joint", is_flag=True, help="Also joint capacity (GLUE): all manifolds at once, without a rule for centres.")
-@click.option("--joint-draws", default=100, show_default=True, type=click.IntRange(min=2), help="Of --joint.")
+@click.option("--joint-draws", default=100, show_default=True, type=click.IntRange(min=2),
+              help="Gaussian draws (only with --joint).")
 @click.option("--joint-labels", default="random", show_default=True, type=click.Choice(["random", "one_vs_rest"]),
-              help="Of --joint.")
+              help="Labels of the dichotomies (only with --joint).")
 @click.option("--sweep-examples", metavar="M,M,...",
               callback=options.whole_numbers("numbers of 2 or more with commas between, e.g. 5,10,20", least=2),
               help="Also mean-field capacity against M, the number of points per manifold, e.g. 5,10,20,50.")
@@ -68,6 +68,7 @@ def capacity_command(
     """Manifold capacity, radius and dimension of every layer and kind in ACTS."""
     from manigeo.layerwise.geometry import Joint, Simulated, Sweep
     from manigeo.layerwise.plan import plan_capacity
+    from manigeo.text.geometry import describe_plan, geometry_report
 
     also: list[Measure] = [
         *([Simulated(dichotomies, bias)] if simulate else []),
@@ -88,94 +89,3 @@ def capacity_command(
 
 
 # fmt: on
-def describe_plan(plan: "Plan") -> str:
-    """What is compared, at which size, and by which measures."""
-    measures = [m for m in plan.measures if any(task.measure == m.name for task in plan.tasks)]
-    lines = [
-        f"{len(plan.layers)} layers x {len(plan.kinds)} kinds, P = {plan.n_classes} classes x M = {plan.per_class} "
-        f"examples; {_floors(plan, measures)}",
-        f"{len(plan.tasks)} tasks of {plan.task_bytes / 1e6:.0f} MB at most: "
-        + "; ".join(m.describe() for m in measures),
-    ]
-    lines += limits(plan)
-    if plan.wide and any(m.name == "spectrum" for m in plan.measures):
-        lines.append(
-            f"without total dimension, which takes minutes: {', '.join(plan.wide)}; --total-dimension computes it"
-        )
-    if plan.n_classes < 30:
-        lines.append(_few_classes(plan.n_classes))
-    return "\n".join(lines)
-
-
-def _floors(plan: "Plan", measures: "list[Measure]") -> str:
-    """Where points without structure lie, for each estimator of the plan that has such a floor."""
-    from manigeo.capacity.unstructured import unstructured_capacity
-    from manigeo.layerwise.geometry import Joint, MeanField, Simulated
-
-    rules = {
-        "mean field": next((m.centers for m in measures if isinstance(m, MeanField) and not m.kappa), None),
-        "joint": next(("joint" for m in measures if isinstance(m, Joint) and m.labels == "random"), None),
-        "simulated": next(("simulated" for m in measures if isinstance(m, Simulated) and not m.bias), None),
-    }
-    M, P = plan.per_class, plan.n_classes
-    floors = [
-        f"{unstructured_capacity(M, n_manifolds=P, estimator=rule):.3f} ({name})"
-        for name, rule in rules.items()
-        if rule
-    ]
-    return "capacity without structure " + (", ".join(floors) if floors else "is not known at a margin")
-
-
-def _few_classes(n_classes: int) -> str:
-    """How far off the estimators were: on the layers of an mlp on digits and of the glyphs reference, drawn to 5 classes."""
-    if n_classes >= 10:
-        return f"P = {n_classes} classes is small for mean field: read the curves, not the third digit"
-    if n_classes == 2:
-        return "P = 2 classes have one dichotomy, so no simulated capacity; mean field is a third too low, take --joint"
-    return (
-        f"P = {n_classes} classes are few: on 30 layers of trained networks at P = 5 mean field was 3 to 17 % below "
-        "simulation, joint up to 5 %; take --simulate"
-    )
-
-
-# metric -> its name in the report, digits
-REPORTED = {
-    "capacity": ("capacity", 3),
-    "capacity_joint": ("joint capacity", 3),
-    "capacity_simulated": ("simulated capacity", 3),
-    "radius": ("radius", 2),
-    "dimension": ("dimension", 1),
-    "center_correlation": ("centre correlation", 3),
-}
-
-
-def geometry_report(table: "pd.DataFrame") -> str:
-    """The aggregates as text: a block a measure, a line a layer, a column a kind, value +- standard error."""
-    aggregates = table[table["manifold"] == ""]
-    blocks = []
-    for metric, (name, digits) in REPORTED.items():
-        part = aggregates[aggregates["metric"] == metric]
-        if part.empty:
-            continue
-        cells = part.assign(cell=[_cell(v, e, digits) for v, e in zip(part["value"], part["stderr"], strict=True)])
-        wide = cells.pivot(index=["depth", "layer"], columns="kind", values="cell").reset_index("depth", drop=True)
-        kinds = [kind for kind in ("unpermuted", "permuted", "restored", "test", "unseen") if kind in wide]
-        blocks.append(wide[kinds].rename_axis(index=None, columns=name).to_string())
-    return "\n\n".join([*blocks, *_flags(aggregates)])
-
-
-def _flags(aggregates: "pd.DataFrame") -> list[str]:
-    flagged = aggregates[aggregates["flag"] != ""].drop_duplicates(["kind", "layer", "flag"])
-    layers = flagged.groupby(["kind", "flag"])["layer"].agg(", ".join)
-    every = aggregates["layer"].nunique()
-    said = [
-        f"{kind}: {flag}" + ("" if len(names.split(", ")) == every else f" ({names})")
-        for (kind, flag), names in layers.items()
-    ]
-    return ["flags: " + "; ".join(said)] if said else []
-
-
-def _cell(value: float, error: float, digits: int) -> str:
-    if value != value:
-        return "-"
-    return f"{value:.{digits}f}" + (f" ± {error:.{digits}f}" if error == error else "")

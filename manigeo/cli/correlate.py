@@ -9,7 +9,7 @@ from manigeo.cli import options
 from manigeo.cli.tables import tell
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 
 # fmt: off
@@ -29,6 +29,7 @@ def correlate_command(
 ) -> None:
     """Whether the layers that moved most belong to the RUNS that generalize worst: folders of manigeo train."""
     from manigeo.results import check_results_path, write_results
+    from manigeo.text.weights import correlation_report
     from manigeo_extract.weights.comparing import correlation_table, what_varied
 
     check_results_path(out, force or dry_run)
@@ -42,17 +43,3 @@ def correlate_command(
 
 
 # fmt: on
-def correlation_report(table: "pd.DataFrame") -> str:
-    """The coefficients of each layer with their intervals: a line a layer."""
-    over_runs = table[(table["run"] == "") & table["layer"].ne("")]
-    wide = over_runs.pivot(index=["depth", "layer"], columns="metric", values="value").reset_index("depth", drop=True)
-    names = ("pearson", "spearman", "kendall", "spearman_partial")
-    shown = {name: [_interval(row, name) for _, row in wide.iterrows()] for name in names}
-    import pandas as pd
-
-    return pd.DataFrame(shown, index=wide.index.rename(None)).to_string()
-
-
-def _interval(row: "pd.Series", name: str) -> str:
-    value, low, high = (row[f"{name}{ending}"] for ending in ("", "_ci_low", "_ci_high"))
-    return f"{value:+.2f} [{low:+.2f}, {high:+.2f}]" if value == value else "-"

@@ -1,6 +1,5 @@
 """``manigeo gradients``: which part of the gradient knows the labels, layer by layer, kind by kind."""
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -9,13 +8,10 @@ import click
 
 from manigeo.cli import options
 from manigeo.cli.tables import collected, earlier_table, tell
+from manigeo.kinds import KINDS
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from manigeo_extract.gradients.tables import Survey
-
-KINDS = ("unpermuted", "permuted", "restored", "test")
+    pass
 
 
 # fmt: off
@@ -27,7 +23,7 @@ KINDS = ("unpermuted", "permuted", "restored", "test")
                   "two numbers of examples or more with commas between, e.g. 200,2000", least=1, fewest=2),
               help="Also the norms against the number of examples, e.g. 200,2000,20000, with their slope: -1/2 where labels "
               "are nothing but chance.")
-@click.option("--sizes-at", default="init", show_default=True, metavar="NAME", help="The checkpoint of --sizes.")
+@click.option("--sizes-at", default="init", show_default=True, metavar="NAME", help="Checkpoint (only with --sizes).")
 @click.option("--repetitions", default=5, show_default=True, type=click.IntRange(min=1), help="Draws of --sizes.")
 @options.run_options
 @options.results_option("gradients.csv")
@@ -44,6 +40,7 @@ def gradients_command(
     are in eval mode, and left as they were.
     """
     from manigeo.execution.workers import open_workers, parts_of
+    from manigeo.text.gradients import describe_survey, gradient_report
     from manigeo_extract.opening import RunRequest, SurveyRequest, open_survey, requested, surveyed
 
     earlier = earlier_table(out, resume, force or dry_run)
@@ -60,66 +57,3 @@ def gradients_command(
 
 
 # fmt: on
-def describe_survey(survey: "Survey") -> str:
-    """What is compared, and through how many examples."""
-    sizes = {sample.kinds[0]: len(sample.rows) for sample in survey.samples}
-    limit = next((f", what {kind} has" for kind, n in sizes.items() if n == survey.n < max(sizes.values())), "")
-    lines = [
-        f"{len(survey.groups)} layers x {len(survey.kinds)} kinds x {len(survey.snapshots)} checkpoints "
-        f"({', '.join(snapshot.name for snapshot in survey.snapshots)}), {survey.n} examples of each kind{limit}"
-    ]
-    if sweep := survey.sweep:
-        sizes_text = ", ".join(map(str, sweep.sizes))
-        lines.append(f"and {sizes_text} examples, {sweep.repetitions} draws each, at {sweep.snapshot.name}")
-    return "\n".join(lines)
-
-
-# metric -> its name in the report
-REPORTED = {
-    "label_dependent_centred_norm": "label-dependent part, centred",
-    "label_independent_centred_norm": "label-independent part, centred",
-    "gradient_norm": "gradient",
-    "parts_centred_cosine": "cosine of the two parts",
-}
-
-
-def gradient_report(table: "pd.DataFrame") -> str:
-    """The whole network at every checkpoint, the layers at the last, and slopes: value ± standard error, a column a kind."""
-    of_layer = table["layer"] != "(all)"
-    last = table.loc[table["metric"] == "gradient_norm", "checkpoint"].iloc[-1]
-    blocks = []
-    for metric, name in REPORTED.items():
-        rows = table["metric"] == metric
-        blocks.append(_block(table[rows & ~of_layer], "checkpoint", f"{name}, whole network"))
-        blocks.append(_block(table[rows & of_layer & (table["checkpoint"] == last)], "layer", f"{name}, {last}"))
-    for part in ("label_dependent_centred", "label_independent_centred"):
-        swept, slopes = (table[table["metric"] == f"{part}_{ending}"] for ending in ("norm_sweep", "slope"))
-        if not swept.empty:
-            name = f"{REPORTED[f'{part}_norm']}, {swept['checkpoint'].iloc[0]}"
-            blocks.append(_block(swept[swept["layer"] == "(all)"], "n", f"{name}, whole network, over n examples"))
-            blocks.append(_block(slopes, "layer", f"{name}, slope of log norm against log n"))
-    return "\n\n".join(blocks)
-
-
-def _block(rows: "pd.DataFrame", lines: str, title: str) -> str:
-    cells = rows.assign(cell=[_cell(v, e) for v, e in zip(rows["value"], rows["stderr"], strict=True)])
-    wide = cells.pivot(index=lines, columns="kind", values="cell")
-    order = list(dict.fromkeys(rows[lines]))
-    text: str = (
-        wide.loc[order, [kind for kind in KINDS if kind in wide]].rename_axis(index=None, columns=None).to_string()
-    )
-    return f"{title}\n{text}"
-
-
-def _cell(value: float, error: float) -> str:
-    """As many decimals as the error has a meaning for.
-
-    >>> _cell(16.04, 0.123), _cell(0.5, float("nan"))
-    ('16.0 ± 0.1', '0.5')
-    """
-    if value != value:
-        return "-"
-    if not error > 0:
-        return f"{value:.3g}"
-    decimals = max(0, -math.floor(math.log10(error)))
-    return f"{value:.{decimals}f} ± {error:.{decimals}f}"

@@ -19,6 +19,7 @@ def info_command(acts: Path, as_json: bool) -> None:
     import json
 
     from manigeo.activations import inspect_activations
+    from manigeo.text.geometry import describe_content
 
     with inspect_activations(acts) as file:
         content = _content(file)
@@ -48,36 +49,3 @@ def _content(file: "Activations") -> dict[str, Any]:
         "dtypes": file.dtypes,
         "provenance": file.provenance,
     }
-
-
-def describe_content(content: dict[str, Any]) -> str:
-    """What is in the file, for reading."""
-    origin, shard = content["provenance"], content["shard"]
-    state = "complete" if content["complete"] else (
-        f"incomplete, {content['examples_done']} of {content['examples_total']} examples are there; the command that began "
-        "it goes on with --resume"
-    )  # fmt: skip
-    lines = [
-        f"{content['path']}: {len(content['layers'])} layers, {content['classes']} classes, made {content['created']}",
-        f"state    {state}",
-        f"model    {origin.get('arch')} {origin.get('checkpoint')} epoch {origin.get('epoch')}",
-        f"data     {origin.get('data')} permutation {origin.get('permutation')}",
-        f"examples {', '.join(f'{kind} {n}' for kind, n in content['examples'].items())}",
-        f"layers   {', '.join(_describe_layer(name, content) for name in content['layers'])}",
-    ]
-    if shard:
-        stop = shard["start"] + content["examples_total"]
-        lines.insert(2, f"shard    {shard['number']} of {shard['of']}: examples {shard['start']} to {stop - 1} of "
-                        f"{shard['n_examples']}; manigeo merge joins them")  # fmt: skip
-    return "\n".join(lines)
-
-
-def _describe_layer(name: str, content: dict[str, Any]) -> str:
-    """Name and shape, and what is not as usual."""
-    readout, projection, dtype = (content[key][name] for key in ("readouts", "projections", "dtypes"))
-    remarks = [
-        *([readout] if readout != "flatten" else []),
-        *([f"projected from {'x'.join(map(str, projection['feature_shape']))}"] if projection else []),
-        *([dtype] if dtype != "float32" else []),
-    ]
-    return f"{name} ({', '.join([content['layers'][name], *remarks])})"

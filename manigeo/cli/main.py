@@ -18,7 +18,7 @@ COMMANDS = {
     "layers": "List the layers of a model, with shapes and sizes.",
     "extract": "Write the activations of a model's layers to acts.h5.",
     "merge": "Join the shards of an extraction to one file.",
-    "info": "Say what is in an activation file.",
+    "info": "Show the contents of an activation file.",
     "capacity": "Mean-field capacity, radius and dimension of every layer and kind.",
     "separability": "Probes, neighbours, clusters, margins of every layer, and the best.",
     "weights": "How far the layers of a run have moved: rotation, distances.",

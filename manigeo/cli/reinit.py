@@ -25,14 +25,14 @@ study_options = options.several(
     click.option("--criticality", is_flag=True, help="Also module criticality: how far towards its initial values, and "
                  "under how much noise, a layer can be moved before the training loss rises by a hundredth."),
     click.option("--criticality-examples", default=500, show_default=True, type=click.IntRange(min=1), metavar="N",
-                 help="Of --criticality: training examples of a kind."),
+                 help="Training examples of each kind (only with --criticality)."),
     click.option("--final-reset", type=click.IntRange(min=1), metavar="K",
                  help="Also the last 1 ... K layers reset as regularisation, chosen on validation data."),
     click.option("--reset-to", default="init,best,fresh", show_default=True, metavar="NAMES",
                  callback=options.names("names", "init,best,fresh"),
-                 help="Of --final-reset: checkpoints by name or epoch, init, fresh (draws)."),
+                 help="Checkpoints by name or epoch, init, fresh draws (only with --final-reset)."),
     click.option("--retrain-steps", default=200, show_default=True, type=click.IntRange(min=0),
-                 help="Of --final-reset: steps in which just the reset layers are trained again; 0 for none."),
+                 help="Steps for which the reset layers alone are trained again; 0: none (only with --final-reset)."),
     click.option("--utilisation", is_flag=True,
                  help="Also the prefix curve: layers up to each kept, a linear probe on top."),
 )  # fmt: skip
@@ -56,7 +56,6 @@ def reinit_command(
     """Set each layer of the trained network of RUN to its initial values, to those of every checkpoint, to a fresh draw and
     to zero, and score the four kinds: which layers are critical, and which robust?"""
     from manigeo.text.interventions import reinit_report
-    from manigeo.text.studies import study_report
     from manigeo_extract.interventions.exchanges import FRESH, ZERO, Intervention, sweep_layers
     from manigeo_extract.interventions.groups import select_groups
     from manigeo_extract.interventions.studies import StudiesRequest, studies
@@ -84,4 +83,4 @@ def reinit_command(
     if dry_run:
         return
     table = carried_out(plan, out, earlier, jobs, cluster)
-    tell(table, out, lambda t: "\n\n".join([reinit_report(t), *study_report(t)]), as_json)
+    tell(table, out, reinit_report, as_json)

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from manigeo.cli import options
-from manigeo.cli.tables import earlier_table, limits, measured, tell
-from manigeo.cli.train import duration
+from manigeo.cli.tables import earlier_table, measured, tell
+from manigeo.kinds import ALL_KINDS
 from manigeo.layerwise.registry import SEPARABILITY, measure
-from manigeo.text.separability import KINDS, separability_report
 
 if TYPE_CHECKING:
-    from manigeo.layerwise.plan import Plan
+    pass
 
 
 def _fewest(least: int, what: str) -> Callable[[click.Context, click.Parameter, int], int]:
@@ -31,13 +30,13 @@ def _fewest(least: int, what: str) -> Callable[[click.Context, click.Parameter, 
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False),
               help="Results: .csv, .json or .parquet.  [default: the first ACTS with .separability.csv]")
 @click.option("--layers", multiple=True, metavar="GLOB", help="Layers to measure; may be repeated. Default: all.")
-@click.option("--kinds", multiple=True, type=click.Choice(KINDS), help="Kinds of examples; may be repeated. Default: all.")
+@click.option("--kinds", multiple=True, type=click.Choice(ALL_KINDS), help="Kinds of examples; repeatable. Default: all.")
 @click.option("--per-class", type=click.IntRange(min=2),
               help="Examples per class.  [default: the most that every kind has for each of its classes, up to 50]")
 @click.option("--classes", type=click.IntRange(min=2), metavar="P", help="Measure P classes of each kind, drawn at random.")
 @click.option("--measures", multiple=True, type=click.Choice(list(SEPARABILITY)), help="May be repeated. Default: all.")
 @click.option("--folds", default=5, show_default=True, callback=_fewest(3, "two of them to choose the regularisation on"),
-              help="Of probes and nearest means: each is scored by classifiers trained on the others.")
+              help="Folds of probes and nearest means: each is scored by classifiers trained on the others.")
 @click.option("--neighbours", multiple=True, type=click.IntRange(min=1), metavar="K",
               help="Also the purity of K neighbours; may be repeated. Always: 1, and one less than examples per class.")
 @click.option("--cluster-seeds", default=3, show_default=True, type=click.IntRange(min=1), help="Starts of k-means.")
@@ -55,6 +54,7 @@ def separability_command(
     from manigeo.layerwise.best import with_choices, without_choices
     from manigeo.layerwise.plan import plan_separability
     from manigeo.results import write_results
+    from manigeo.text.separability import describe_plan, separability_report
 
     settings: dict[str, dict[str, Any]] = {
         "probe": {"folds": folds}, "neighbours": {"also": tuple(sorted(set(neighbours)))},
@@ -76,13 +76,3 @@ def separability_command(
 
 
 # fmt: on
-def describe_plan(plan: "Plan") -> str:
-    """What is measured, on which sample, and about how long it takes."""
-    numbers = {kind: len(labels) for kind, labels in plan.classes.items() if kind not in plan.excluded}
-    kinds = ", ".join(f"{kind} {n} classes" for kind, n in numbers.items())
-    lines = [
-        f"{plan.path}: {len(plan.layers)} layers; {kinds}, each of M = {plan.per_class} examples",
-        f"{len(plan.tasks)} tasks of {plan.task_bytes / 1e6:.0f} MB at most, about {duration(plan.seconds)} on one core: "
-        + "; ".join(m.describe() for m in plan.measures),
-    ]
-    return "\n".join([*lines, *limits(plan)])

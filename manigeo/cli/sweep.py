@@ -78,7 +78,7 @@ def _described(source: str, folder: Path, states: Mapping[str, str], todo: Seque
 
 def _described_size(todo: Sequence[Sequence[Step]]) -> str:
     """Parameters, disk and time of training, from a few of the networks, spread over the cells."""
-    from manigeo.cli.train import duration
+    from manigeo.text.cells import duration
 
     some = todo[:: math.ceil(len(todo) / _MEASURED)]
     sizes = [size for steps in some if (size := _measured(steps[0])) is not None]

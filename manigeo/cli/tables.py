@@ -107,20 +107,6 @@ def measured(
         )
 
 
-def limits(plan: "Plan") -> list[str]:
-    """What limits the number of examples, and the kinds that are left out."""
-    lines = []
-    for kind, flag in plan.excluded.items():
-        few = ", ".join(map(repr, filter(None, flag.partition(":")[2].split(","))))
-        lines.append(
-            f"{kind} is left out: {f'fewer than 2 examples in class {few}' if few else flag.replace('_', ' ')}"
-        )
-    if plan.limited_by is None:
-        return lines
-    kind, label = plan.limited_by
-    return [f"M = {plan.per_class} is what class {plan.class_names[label]!r} has of {kind} examples", *lines]
-
-
 def one_after_another(each: "Iterable[Iterator[Part]]") -> "Iterator[Part]":
     """The parts of all, those of one before those of the next."""
     first = 0

@@ -8,6 +8,7 @@ import click
 
 from manigeo.cli import options
 from manigeo.errors import UsageError
+from manigeo.text.cells import duration
 
 if TYPE_CHECKING:
     from manigeo_extract.opening import Training
@@ -127,16 +128,6 @@ def measured_training(words: Sequence[str]) -> tuple[int, float, int]:
     asked = train_command.make_context("train", list(words)).params
     t = _opened(**asked)
     return t.parameters, t.seconds(asked["device"]), t.checkpoint_bytes
-
-
-def duration(seconds: float) -> str:
-    """
-    >>> duration(45), duration(600), duration(9000)
-    ('45 s', '10 minutes', '2.5 hours')
-    """
-    if seconds < 100:
-        return f"{max(seconds, 1):.0f} s"
-    return f"{seconds / 60:.0f} minutes" if seconds < 6000 else f"{seconds / 3600:.1f} hours"
 
 
 def describe_scores(scores: dict[str, dict[str, Any]]) -> str:

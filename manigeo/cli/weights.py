@@ -10,7 +10,7 @@ from manigeo.cli.tables import tell
 from manigeo.errors import UsageError
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 
 @click.command("weights")
@@ -26,6 +26,7 @@ def weights_command(checkpoints: tuple[Path, ...], out: Path, as_json: bool, dry
     No network is built: the weights of any program's checkpoints will do.
     """
     from manigeo.results import check_results_path, write_results
+    from manigeo.text.weights import weights_report
     from manigeo_extract.weights.trajectory import run_checkpoints, weight_table
 
     folders = [path for path in checkpoints if path.is_dir()]
@@ -39,13 +40,3 @@ def weights_command(checkpoints: tuple[Path, ...], out: Path, as_json: bool, dry
     table = weight_table(paths, progress=True)
     write_results(table, out, force)
     tell(table, out, weights_report, as_json)
-
-
-def weights_report(table: "pd.DataFrame") -> str:
-    """Where each layer has come in the end: a line a layer."""
-    from manigeo.weights import MEASURES
-
-    last = table[table["checkpoint"] == table["checkpoint"].iloc[-1]]
-    wide = last.pivot(index=["depth", "layer"], columns="metric", values="value").reset_index("depth", drop=True)
-    shown = [name for name in MEASURES if name in wide and name != "angle"]
-    return wide[shown].rename_axis(index=None, columns=None).to_string(float_format="{:.4g}".format)

@@ -7,8 +7,9 @@ import numpy as np
 
 from manigeo.activations import HELD_BYTES, Activations
 from manigeo.errors import UsageError
+from manigeo.kinds import KINDS
 from manigeo.layerwise.protocol import Row
-from manigeo.manifolds import KINDS, classes_of, matched_size
+from manigeo.manifolds import classes_of, matched_size
 
 # Spawn keys of what is neither a layer's kind nor a measure of it; kinds beyond the four have keys above these.
 PROJECTION_KEY = len(KINDS)

@@ -16,6 +16,7 @@ from manigeo.errors import InputError
 from manigeo.localization.evidence import METHODS, Curve, Method, paired_layers
 from manigeo.localization.profile import Estimate, Evidence, Localization, agreement, locate
 from manigeo.results import as_table, with_settings
+from manigeo.vocabulary import flag_words
 
 Row = dict[str, Any]
 
@@ -122,12 +123,6 @@ def _reason(found: Localization) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------------------- words
-_WHY = {
-    "no_error": "a single run has no error here; give several seeds",
-    "no_evidence": "not enough evidence: no layer is above zero beyond its interval",
-    "no_layer_differs": "not enough evidence: the layers do not differ",
-    "wide_interval": "not enough evidence: the interval spans half of the network",
-}
 _SAYS = {
     "geometry": "the manifolds of permuted labels come apart",
     "separability": "a linear probe learns to read the permuted labels",
@@ -193,7 +188,7 @@ def _relative_center(rows: pd.DataFrame) -> tuple[float, float, float]:
 def _describe_method(name: str, rows: pd.DataFrame) -> str:
     flag = rows.loc[rows["metric"] == "localized", "flag"].iloc[0]
     if flag:
-        return _WHY[flag] + ("" if flag == "no_error" else f" (p = {_value(rows, 'p_value'):.2g})")
+        return flag_words(flag) + ("" if flag == "no_error" else f" (p = {_value(rows, 'p_value'):.2g})")
     profile = rows[rows["metric"] == "profile"].sort_values("depth")
     names = list(profile["layer"])
     onset, low, high = (names[int(_value(rows, f"onset{ending}"))] for ending in ("", "_ci_low", "_ci_high"))

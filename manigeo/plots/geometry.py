@@ -11,7 +11,7 @@ from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from manigeo.capacity.unstructured import unstructured_capacity
 from manigeo.errors import InputError
-from manigeo.manifolds import KINDS
+from manigeo.kinds import ALL_KINDS, UNSEEN
 from manigeo.plots.style import (
     FLOOR,
     IDENTITY,
@@ -19,20 +19,18 @@ from manigeo.plots.style import (
     SATURATED,
     by_checkpoint,
     draw_line,
-    finish,
+    draws,
     is_saturated,
+    legend,
     name_layers,
+    rows_of,
     setting,
-    styled,
+    subplots,
 )
 from manigeo.results import row_settings
+from manigeo.vocabulary import metric_words
 
-PANELS = {
-    "capacity": r"capacity $\alpha_M$",
-    "radius": r"radius $R_M$",
-    "dimension": r"dimension $D_M$",
-    "center_correlation": r"centre correlation $\rho$",
-}
+PANELS = ("capacity", "radius", "dimension", "center_correlation")
 # estimator -> its metric, colour, marker and line
 _ESTIMATORS = {
     "mean field": ("capacity", "C0", "o", "-"),
@@ -41,70 +39,45 @@ _ESTIMATORS = {
 }
 
 
+@draws("geometry", "capacity")
 def plot_geometry(table: pd.DataFrame) -> Figure:
-    """Capacity, radius, dimension and centre correlation against depth: a row each, a line a kind, a column a checkpoint.
-
-    Bands are one standard error over manifolds; the dotted line is the floor of capacity, where as many manifolds of M
-    points without structure lie (2/M for many). Hollow points are of layers too narrow to separate their manifolds (flag
-    ``saturated``). Rows share their scale, so that checkpoints compare by eye.
-
-    Raises :class:`~manigeo.errors.InputError` for a table without these measures, at several settings, or with kinds or
-    checkpoints at different numbers of classes or of examples: these do not compare.
-    """
     columns = by_checkpoint(_aggregates(table, PANELS))
-    with styled():
-        figure = Figure(figsize=(1.2 + 4.2 * len(columns), 10.5), layout="constrained")
-        axes = figure.subplots(len(PANELS), len(columns), sharex="col", sharey="row", squeeze=False)
-        for (title, part), column in zip(columns.items(), axes.T, strict=True):
-            _draw_checkpoint(part, list(column))
-            column[0].set_title(title)
-        for label, ax in zip(PANELS.values(), axes[:, 0], strict=True):
-            ax.set_ylabel(label)
-        finish(figure)
+    figure, axes = subplots(len(PANELS), len(columns), (1.2, 10.5), (4.2, 0.0), sharex="col", sharey="row")
+    for (title, part), column in zip(columns.items(), axes.T, strict=True):
+        _draw_checkpoint(part, list(column))
+        column[0].set_title(title)
+    for metric, ax in zip(PANELS, axes[:, 0], strict=True):
+        ax.set_ylabel(metric_words(metric).label)
+    legend(figure)
     return figure
 
 
+@draws("estimators", "capacity_joint", "capacity_simulated")
 def plot_estimators(table: pd.DataFrame) -> Figure:
-    """Capacity by every estimator in the table (mean field, joint, simulated): a column a kind, a row a checkpoint.
-
-    Bars are one standard error: of mean field over manifolds, of the others over draws and dichotomies. Hollow points, off
-    the line, are of layers too narrow to separate their manifolds: joint capacity is at the bound P/rank there.
-    Dotted lines are the floors, where each estimator sees points without structure.
-
-    Raises :class:`~manigeo.errors.InputError` as :func:`plot_geometry` does, and for a table of one estimator.
-    """
     metrics = [metric for metric, *_ in _ESTIMATORS.values()]
     part = _aggregates(table, metrics)
     if part.loc[part["value"].notna(), "metric"].nunique() < 2:
         raise InputError("the table holds one estimator of capacity; add --simulate or --joint to manigeo capacity")
     rows = by_checkpoint(part)
-    kinds = [kind for kind in KINDS if kind in set(part["kind"])]
-    with styled():
-        figure = Figure(figsize=(1.2 + 3.2 * len(kinds), 0.9 + 3.0 * len(rows)), layout="constrained")
-        axes = figure.subplots(len(rows), len(kinds), sharex=True, sharey=True, squeeze=False)
-        for (title, at), line in zip(rows.items(), axes, strict=True):
-            for kind, ax in zip(kinds, line, strict=True):
-                _draw_estimators(ax, at[at["kind"] == kind])
-                for metric, color, *_ in _ESTIMATORS.values():
-                    _draw_floor(ax, at[at["metric"] == metric], color, f"{FLOOR} of each estimator")
-                name_layers(ax, at)
-            line[0].set_ylabel(f"{title}\n{PANELS['capacity']}" if title else PANELS["capacity"])
-        for kind, ax in zip(kinds, axes[0], strict=True):
-            ax.set_title(kind)
-        for ax in axes[:-1].flat:
-            ax.set_xlabel("")
-        finish(figure)
+    kinds = [kind for kind in ALL_KINDS if kind in set(part["kind"])]
+    figure, axes = subplots(len(rows), len(kinds), (1.2, 0.9), (3.2, 3.0), sharex=True, sharey=True)
+    for (title, at), line in zip(rows.items(), axes, strict=True):
+        for kind, ax in zip(kinds, line, strict=True):
+            _draw_estimators(ax, at[at["kind"] == kind])
+            for metric, color, *_ in _ESTIMATORS.values():
+                _draw_floor(ax, at[at["metric"] == metric], color, f"{FLOOR} of each estimator")
+            name_layers(ax, at)
+        line[0].set_ylabel("\n".join(filter(None, [title, metric_words("capacity").label])))
+    for kind, ax in zip(kinds, axes[0], strict=True):
+        ax.set_title(kind)
+    for ax in axes[:-1].flat:
+        ax.set_xlabel("")
+    legend(figure)
     return figure
 
 
+@draws("sweep", "capacity_sweep")
 def plot_sweep(table: pd.DataFrame) -> Figure:
-    """Capacity against the number of points per manifold M: a line a kind, a panel a layer, rows of panels a checkpoint.
-
-    Both axes are logarithmic; the dotted line is the floor, where points without structure lie. Kinds are told apart at an
-    M where their lines are.
-
-    Raises :class:`~manigeo.errors.InputError` for a table without a sweep, and where kinds were swept over different M.
-    """
     part = _aggregates(table, ["capacity_sweep"], by_size=True)
     part = part.assign(M=[setting(settings, "per_class") for settings in part["settings"]])
     panels = {
@@ -116,31 +89,27 @@ def plot_sweep(table: pd.DataFrame) -> Figure:
         _refuse_different(at.groupby("kind")["M"].agg(lambda M: tuple(sorted(M))), f"at {layer} kinds were swept over")
     n_columns = min(MOST_COLUMNS, len(panels))
     n_rows = -(-len(panels) // n_columns)
-    with styled():
-        figure = Figure(figsize=(1.2 + 2.9 * n_columns, 0.9 + 2.7 * n_rows), layout="constrained")
-        axes = figure.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False)
-        for ((title, layer), at), ax in zip(panels.items(), axes.flat, strict=False):
-            _draw_sweep(ax, at)
-            ax.set_title(f"{title}: {layer}" if len({title for title, _ in panels}) > 1 else layer)
-        for ax in axes.flat[len(panels) :]:
-            ax.remove()
-        for ax in axes.flat[max(0, len(panels) - n_columns) : len(panels)]:
-            ax.set_xlabel("examples per class $M$")
-            ax.tick_params(labelbottom=True)
-        for ax in axes[:, 0]:
-            ax.set_ylabel(PANELS["capacity"])
-        finish(figure)
+    figure, axes = subplots(n_rows, n_columns, (1.2, 0.9), (2.9, 2.7), sharex=True, sharey=True)
+    for ((title, layer), at), ax in zip(panels.items(), axes.flat, strict=False):
+        _draw_sweep(ax, at)
+        ax.set_title(f"{title}: {layer}" if len({title for title, _ in panels}) > 1 else layer)
+    for ax in axes.flat[len(panels) :]:
+        ax.remove()
+    for ax in axes.flat[max(0, len(panels) - n_columns) : len(panels)]:
+        ax.set_xlabel("examples per class $M$")
+        ax.tick_params(labelbottom=True)
+    for ax in axes[:, 0]:
+        ax.set_ylabel(metric_words("capacity").label)
+    legend(figure)
     return figure
 
 
 # ------------------------------------------------------------------------------------------------------- what compares
 def _aggregates(table: pd.DataFrame, metrics: Collection[str], by_size: bool = False) -> pd.DataFrame:
     """The rows over manifolds of these metrics, each once; of one setting, and of one size unless it is swept."""
-    table = table[(table["manifold"] == "") & table["metric"].isin(metrics) & table["kind"].isin(KINDS)]
-    if table["value"].notna().sum() == 0:
-        raise InputError(
-            f"nothing to plot: the table holds no {', '.join(metrics)} over manifolds of {', '.join(KINDS)}"
-        )
+    table = rows_of(table, metrics)
+    if UNSEEN in set(table["kind"]) and table["kind"].nunique() > 1:
+        raise InputError(f"capacities of {UNSEEN} classes do not compare with those of others: plot their table alone")
     line = [*IDENTITY, "layer", "kind", "metric"]
     table = table.drop_duplicates([*line, "settings"])
     settings = [_without_size(text) for text in table["settings"]] if by_size else table["settings"]
@@ -176,7 +145,7 @@ def _without_size(settings: str) -> str:
 # ------------------------------------------------------------------------------------------------------------- drawing
 def _draw_checkpoint(part: pd.DataFrame, column: Sequence[Axes]) -> None:
     for metric, ax in zip(PANELS, column, strict=True):
-        for kind in KINDS:
+        for kind in ALL_KINDS:
             line = part[(part["metric"] == metric) & (part["kind"] == kind)].sort_values("depth")
             draw_line(ax, line, kind)
     _draw_floor(column[0], part[part["metric"] == "capacity"])
@@ -200,7 +169,7 @@ def _draw_estimators(ax: Axes, rows: pd.DataFrame) -> None:
 
 
 def _draw_sweep(ax: Axes, at: pd.DataFrame) -> None:
-    for kind in KINDS:
+    for kind in ALL_KINDS:
         draw_line(ax, at[at["kind"] == kind].sort_values("M"), kind, x="M")
     sizes = np.array(sorted(set(at["M"])), dtype=float)
     floors = at.drop_duplicates("M").sort_values("M")["settings"].map(lambda settings: _floor("capacity", settings))

@@ -1,5 +1,6 @@
 """The parts of the gradient, of which one knows the labels, over training and against the number of examples."""
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,90 +10,77 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from manigeo.errors import InputError
-from manigeo.manifolds import KINDS
-from manigeo.plots.style import draw_line, finish, name_layers, setting, styled
+from manigeo.kinds import KINDS
+from manigeo.plots.style import draw_line, draws, legend, name_layers, rows_of, setting, subplots
+from manigeo.vocabulary import metric_words
 
-GRADIENT_PANELS = {
-    "label_dependent_centred_norm": "label-dependent part\n$|g^c_{dep}|$",
-    "label_independent_centred_norm": "label-independent part\n$|g^c_{ind}|$",
-    "gradient_norm": "gradient\n$|g|$",
-    "parts_centred_cosine": "cosine of the parts\n$\\cos(g^c_{dep}, g^c_{ind})$",
-    "gradient_cosine": "cosine of gradients\nwith unpermuted",
-}
-_SWEPT = {f"{metric}_sweep": label for metric, label in list(GRADIENT_PANELS.items())[:2]}
+GRADIENT_PANELS = (
+    "label_dependent_centred_norm", "label_independent_centred_norm", "gradient_norm", "parts_centred_cosine",
+    "gradient_cosine",
+)  # fmt: skip
+_SWEPT = tuple(f"{metric}_sweep" for metric in GRADIENT_PANELS[:2])
 _CHANCE = "slope $-1/2$"
 _MOST_LAYERS = 8
 
 
+@draws("gradients", "label_dependent_centred_norm")
 def plot_gradients(table: pd.DataFrame) -> Figure:
-    """Norms of the two centred parts and of the gradient, the cosine of the parts, and the cosine of each kind's gradient
-    with that of unpermuted examples: a row each, a line a kind, a column a layer.
-
-    Against the epoch, on a scale that is linear up to 1 and then logarithmic; one checkpoint against depth. Bands are one
-    standard error. Where there are many layers, eight of them are shown.
-
-    Raises :class:`~manigeo.errors.InputError` for a table without gradients, or with those of several runs.
-    """
     part = _of_one_run(table, GRADIENT_PANELS)
     with_other = [setting(settings, "with") for settings in part["settings"]]
     part = part[(part["metric"] != "gradient_cosine") | (pd.Series(with_other, index=part.index) == "unpermuted")]
     over_epochs = part["fingerprint"].nunique() > 1
     columns = _layers(part) if over_epochs else {"": part[part["layer"] != "(all)"]}
     metrics = [metric for metric in GRADIENT_PANELS if metric in set(part["metric"])]
-    with styled():
-        figure = Figure(
-            figsize=(1.4 + (2.3 if over_epochs else 5) * len(columns), 0.9 + 2.0 * len(metrics)), layout="constrained"
-        )
-        axes = figure.subplots(len(metrics), len(columns), sharex=True, sharey="row", squeeze=False)
-        for (layer, rows), column in zip(columns.items(), axes.T, strict=True):
-            for metric, ax in zip(metrics, column, strict=True):
-                _draw_kinds(ax, rows[rows["metric"] == metric], "epoch" if over_epochs else "depth")
-                ax.set_yscale("linear" if metric.endswith("cosine") else "log")
-            column[0].set_title(layer)
-            if over_epochs:
-                column[-1].set_xlabel("epoch")
-                column[-1].set_xscale("symlog", linthresh=1)
-                column[-1].xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-            else:
-                name_layers(column[-1], rows)
-        for metric, ax in zip(metrics, axes[:, 0], strict=True):
-            ax.set_ylabel(GRADIENT_PANELS[metric])
-        finish(figure)
+    figure, axes = subplots(
+        len(metrics), len(columns), (1.4, 0.9), (2.3 if over_epochs else 5, 2.0), sharex=True, sharey="row"
+    )
+    for (layer, rows), column in zip(columns.items(), axes.T, strict=True):
+        for metric, ax in zip(metrics, column, strict=True):
+            _draw_kinds(ax, rows[rows["metric"] == metric], "epoch" if over_epochs else "depth")
+            ax.set_yscale("linear" if metric.endswith("cosine") else "log")
+        column[0].set_title(layer)
+        if over_epochs:
+            column[-1].set_xlabel("epoch")
+            column[-1].set_xscale("symlog", linthresh=1)
+            column[-1].xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        else:
+            name_layers(column[-1], rows)
+    for metric, ax in zip(metrics, axes[:, 0], strict=True):
+        ax.set_ylabel(_label(metric))
+    legend(figure)
     return figure
 
 
+@draws("gradient-sizes", "label_dependent_centred_norm_sweep")
 def plot_gradient_sizes(table: pd.DataFrame) -> Figure:
-    """Norms of the two centred parts against the number of examples, both logarithmic: a row each, a line a kind, a column a
-    layer. The dashed line falls as n^-1/2, as means of nothing but chance do, from where permuted examples begin.
-
-    Bands are one standard error over draws. Raises :class:`~manigeo.errors.InputError` for a table without a sweep of sizes,
-    or with those of several runs.
-    """
     part = _of_one_run(table, _SWEPT)
     columns = _layers(part)
-    with styled():
-        figure = Figure(figsize=(1.4 + 2.3 * len(columns), 0.9 + 2.6 * len(_SWEPT)), layout="constrained")
-        axes = figure.subplots(len(_SWEPT), len(columns), sharex=True, sharey="row", squeeze=False)
-        for (layer, rows), column in zip(columns.items(), axes.T, strict=True):
-            for metric, ax in zip(_SWEPT, column, strict=True):
-                _draw_kinds(ax, rows[rows["metric"] == metric], "n")
-                _log_sizes(ax, rows)
-            _draw_chance(column[0], rows[rows["metric"] == next(iter(_SWEPT))])
-            column[0].set_title(layer)
-            column[-1].set_xlabel("examples $n$")
-        for label, ax in zip(_SWEPT.values(), axes[:, 0], strict=True):
-            ax.set_ylabel(label)
-        finish(figure)
+    figure, axes = subplots(len(_SWEPT), len(columns), (1.4, 0.9), (2.3, 2.6), sharex=True, sharey="row")
+    for (layer, rows), column in zip(columns.items(), axes.T, strict=True):
+        for metric, ax in zip(_SWEPT, column, strict=True):
+            _draw_kinds(ax, rows[rows["metric"] == metric], "n")
+            _log_sizes(ax, rows)
+        _draw_chance(column[0], rows[rows["metric"] == _SWEPT[0]])
+        column[0].set_title(layer)
+        column[-1].set_xlabel("examples $n$")
+    for metric, ax in zip(_SWEPT, axes[:, 0], strict=True):
+        ax.set_ylabel(_label(metric.removesuffix("_sweep")))
+    legend(figure)
     return figure
 
 
-def _of_one_run(table: pd.DataFrame, metrics: Sequence[str] | dict[str, str]) -> pd.DataFrame:
-    part = table[table["metric"].isin(list(metrics)) & table["kind"].isin(KINDS)]
-    if part["value"].notna().sum() == 0:
-        raise InputError(f"nothing to plot: the table holds no {', '.join(metrics)}; make it with manigeo gradients")
+def _of_one_run(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    part = rows_of(table, metrics, KINDS, "gradients --sizes" if metrics is _SWEPT else "")
     if part["run"].nunique() > 1:
         raise InputError(f"the tables are of {part['run'].nunique()} runs: plot one at a time")
     return part.drop_duplicates(["checkpoint", "epoch", "fingerprint", "layer", "kind", "metric", "settings"])
+
+
+def _label(metric: str) -> str:
+    """In narrow lines; of the cosines with another kind, those with unpermuted examples are drawn."""
+    words = metric_words(metric)
+    name = words.name.replace("another kind", "unpermuted")
+    return "\n".join(filter(None, [*textwrap.wrap(name, 20), words.symbol and f"${words.symbol}$"]))
 
 
 def _layers(part: pd.DataFrame) -> dict[str, pd.DataFrame]:

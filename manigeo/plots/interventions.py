@@ -2,43 +2,34 @@
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from manigeo.errors import InputError
-from manigeo.manifolds import KINDS
-from manigeo.plots.style import MOST_TICKS, draw_line, finish, styled
+from manigeo.kinds import KINDS
+from manigeo.plots.style import draw_line, draw_map, draws, legend, name_colors, name_layers, rows_of, subplots
 from manigeo.results import with_settings
 
 _SWEEPS = {"last": "last $k$ layers rewound", "each": "one layer rewound", "prefix": "first $k$ layers rewound"}
 _WHOLE = "test, whole network rewound"
 
 
+@draws("rewind", "regained")
 def plot_rewind(table: pd.DataFrame) -> Figure:
-    """Accuracy of every kind after layers were rewound: a panel a sweep, a row a checkpoint, a line a kind.
-
-    Bands are one standard error over examples. The dashed line is the test accuracy of the whole network at the checkpoint;
-    a circle marks what validation data choose.
-
-    Raises :class:`~manigeo.errors.InputError` for a table that is not of manigeo rewind.
-    """
     full = with_settings(table, "analysis", "sweep", "to", "to_epoch", "k")
     full = full[(full["analysis"] == "rewind") & full["metric"].isin(["accuracy", "selected"])]
     sweeps = [sweep for sweep in _SWEEPS if sweep in set(full["sweep"])]
     if not sweeps:
         raise InputError("nothing to plot: the table holds no sweeps of manigeo rewind (--last-k, --each, --prefix)")
     targets = list(dict.fromkeys(zip(full["to"].dropna(), full["to_epoch"].dropna(), strict=True)))
-    with styled():
-        figure = Figure(figsize=(1.2 + 3.6 * len(sweeps), 0.9 + 3.2 * len(targets)), layout="constrained")
-        axes = figure.subplots(len(targets), len(sweeps), sharey=True, squeeze=False)
-        for (to, epoch), line in zip(targets, axes, strict=True):
-            at = full[(full["to"] == to) | full["sweep"].eq("none")]
-            for sweep, ax in zip(sweeps, line, strict=True):
-                _draw_rewinds(ax, at, sweep)
-                ax.set_title(f"{_SWEEPS[sweep]} to {to}" + ("" if np.isnan(epoch) else f" (epoch {epoch:.0f})"))
-            line[0].set_ylabel("accuracy")
-        finish(figure)
+    figure, axes = subplots(len(targets), len(sweeps), (1.2, 0.9), (3.6, 3.2), sharey=True)
+    for (to, epoch), line in zip(targets, axes, strict=True):
+        at = full[(full["to"] == to) | full["sweep"].eq("none")]
+        for sweep, ax in zip(sweeps, line, strict=True):
+            _draw_rewinds(ax, at, sweep)
+            ax.set_title(f"{_SWEEPS[sweep]} to {to}" + ("" if np.isnan(epoch) else f" (epoch {epoch:.0f})"))
+        line[0].set_ylabel("accuracy")
+    legend(figure)
     return figure
 
 
@@ -55,60 +46,37 @@ def _draw_rewinds(ax: Axes, at: pd.DataFrame, sweep: str) -> None:
     chosen = at[(at["metric"] == "selected") & (at["sweep"] == sweep)]
     test = rows[(rows["kind"] == "test") & rows["layer"].isin(chosen["layer"])]
     ax.plot(test["depth"], test["value"], "o", color="none", markeredgecolor="0.2", markersize=11, markeredgewidth=1.2)
-    _name_sweep(ax, rows, cumulative)
-
-
-def _name_sweep(ax: Axes, rows: pd.DataFrame, cumulative: bool) -> None:
-    at = rows.drop_duplicates("depth").sort_values("depth")
-    shown = at.iloc[:: 1 + (len(at) - 1) // MOST_TICKS]
+    name_layers(ax, rows)
     if cumulative:
-        ax.set_xticks(shown["depth"])
+        ax.set_xticks(k := ax.get_xticks(), [f"{i:.0f}" for i in k], rotation=0, ha="center", rotation_mode="default")
         ax.set_xlabel("$k$")
-    else:
-        ax.set_xticks(shown["depth"], shown["layer"], rotation=45, ha="right", rotation_mode="anchor")
-        ax.set_xlabel("layer")
     ax.set_ylim(-0.02, 1.02)
 
 
+@draws("reinit", "critical")
 def plot_reinit(table: pd.DataFrame) -> Figure:
-    """Accuracy with one layer set to a fresh draw, to zero, or to a checkpoint: a panel a kind, a row a layer, a column what
-    it was set to; the last column is the network as it was trained.
-
-    Raises :class:`~manigeo.errors.InputError` for a table that is not of manigeo reinit.
-    """
     full = with_settings(table, "analysis", "sweep", "to", "to_epoch")
     accuracy = full[(full["analysis"] == "reinit") & (full["metric"] == "accuracy")]
     each = accuracy[accuracy["sweep"] == "each"]
-    if each["value"].notna().sum() == 0:
-        raise InputError("nothing to plot: the table holds no layers set to anything; make it with manigeo reinit")
+    rows_of(each, ["accuracy"], remedy="reinit")
     trained = accuracy[accuracy["sweep"] == "none"].set_index("kind")["value"]
     kinds = [kind for kind in KINDS if kind in set(each["kind"])]
     columns = each.drop_duplicates("to").set_index("to")["to_epoch"]
     n_rows, n_columns = each["layer"].nunique(), len(columns) + 1
-    with styled():
-        lines = -(-len(kinds) // 2)
-        size = (2.4 + 0.44 * n_columns * min(2, len(kinds)), 0.9 + (0.5 + 0.3 * n_rows) * lines)
-        figure = Figure(figsize=size, layout="constrained")
-        axes = figure.subplots(lines, min(2, len(kinds)), sharex=True, sharey=True, squeeze=False)
-        for kind, ax in zip(kinds, axes.flat, strict=False):
-            wide = each[each["kind"] == kind].pivot(index=["depth", "layer"], columns="to", values="value")
-            wide = wide.reset_index("depth", drop=True)[list(columns.index)].assign(trained=trained.get(kind))
-            _draw_heat(ax, wide, annotated=n_columns <= 12)
-            ax.set_xticks(np.arange(n_columns) + 0.5, [*map(_column, columns.index, columns), "trained"], rotation=90)
-            ax.set_title(kind)
-        for ax in axes[-1]:
-            ax.set_xlabel("set to")
-        figure.colorbar(axes[0, 0].collections[0], ax=axes, label="accuracy", aspect=30).outline.set_visible(False)
+    lines = -(-len(kinds) // 2)
+    size = (2.4 + 0.44 * n_columns * min(2, len(kinds)), 0.9 + (0.5 + 0.3 * n_rows) * lines)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(lines, min(2, len(kinds)), sharex=True, sharey=True, squeeze=False)
+    for kind, ax in zip(kinds, axes.flat, strict=False):
+        wide = each[each["kind"] == kind].pivot(index=["depth", "layer"], columns="to", values="value")
+        wide = wide.reset_index("depth", drop=True)[list(columns.index)].assign(trained=trained.get(kind))
+        draw_map(ax, wide, size=6, annot=n_columns <= 12)
+        ax.set_xticks(np.arange(n_columns) + 0.5, [*map(_column, columns.index, columns), "trained"], rotation=90)
+        ax.set_title(kind)
+    for ax in axes[-1]:
+        ax.set_xlabel("set to")
+    name_colors(figure, axes, "accuracy")
     return figure
-
-
-def _draw_heat(ax: Axes, wide: pd.DataFrame, annotated: bool) -> None:
-    sns.heatmap(
-        wide, ax=ax, vmin=0, vmax=1, cmap="viridis", cbar=False, annot=annotated, fmt=".2f", annot_kws={"size": 6},
-        yticklabels=True,
-    )  # fmt: skip
-    ax.set(xlabel="", ylabel="")
-    ax.tick_params(axis="y", rotation=0, length=0)
 
 
 def _column(to: str, epoch: float | None) -> str:

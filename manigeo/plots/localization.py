@@ -7,30 +7,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from manigeo.errors import InputError
-from manigeo.plots.style import styled
+from manigeo.plots.style import draws, subplots
 from manigeo.results import with_settings
 
 
+@draws("localization", "profile")
 def plot_localization(table: pd.DataFrame) -> Figure:
-    """The memorization profile of every method: bars are shares of the layers with 95 % intervals, the line is the centre of
-    mass with its own. Grey where a method says that there is not enough evidence.
-
-    Raises :class:`~manigeo.errors.InputError` for a table that is not of manigeo localize.
-    """
     full = with_settings(table, "analysis", "method", "other")
     full = full[(full["analysis"] == "localize") & full["method"].notna() & full["other"].isna()]
     methods = dict(list(full.groupby("method", sort=False)))
     if not methods:
-        raise InputError("nothing to plot: the table localizes nothing; make it with manigeo localize")
-    with styled():
-        n_layers = int(full["depth"].max()) + 1
-        figure = Figure(figsize=(2.2 + 0.5 * max(n_layers, 5), 0.6 + 1.5 * len(methods)), layout="constrained")
-        axes = figure.subplots(len(methods), 1, sharey=True, squeeze=False)[:, 0]
-        for (name, rows), ax in zip(methods.items(), axes, strict=True):
-            _draw_profile(ax, rows)
-            ax.set_title(name, loc="left")
-            ax.set_ylabel("share")
-        sns.despine(figure)
+        raise InputError("nothing to plot: the table holds no localization; make it with manigeo localize")
+    n_layers = int(full["depth"].max()) + 1
+    figure, axes = subplots(len(methods), 1, (2.2, 0.6), (0.5 * max(n_layers, 5), 1.5), sharey=True)
+    for (name, rows), ax in zip(methods.items(), axes[:, 0], strict=True):
+        _draw_profile(ax, rows)
+        ax.set_title(name, loc="left")
+        ax.set_ylabel("share")
     return figure
 
 

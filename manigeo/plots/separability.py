@@ -4,88 +4,81 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from manigeo.errors import InputError
-from manigeo.manifolds import ALL_KINDS
-from manigeo.plots.style import by_checkpoint, by_depth, finish, name_depths, name_layers, setting, styled
+from manigeo.kinds import ALL_KINDS
+from manigeo.plots.style import (
+    COLOR,
+    IDENTITY,
+    by_checkpoint,
+    draw_layers,
+    draw_line,
+    draw_map,
+    draws,
+    legend,
+    name_colors,
+    name_depths,
+    name_layers,
+    rows_of,
+    setting,
+    subplots,
+)
+from manigeo.vocabulary import metric_words
 
-SEPARABILITY_PANELS = {
-    "probe_accuracy": "linear probe",
-    "nearest_mean_accuracy": "nearest mean",
-    "knn_purity_1": "nearest neighbour",
-    "knn_purity_class": "$n_c - 1$ neighbours",
-    "kmeans_nmi": "k-means NMI $g$",
-    "margin_ovr": "margin to the rest",
-}
+SEPARABILITY_PANELS = (
+    "probe_accuracy", "nearest_mean_accuracy", "knn_purity_1", "knn_purity_class", "kmeans_nmi", "margin_ovr",
+)  # fmt: skip
 _OVER_EPOCHS = ("kmeans_nmi", "probe_accuracy")
-_COLOR = dict(zip(ALL_KINDS, sns.color_palette("colorblind", len(ALL_KINDS)), strict=True))
-_MARKER = dict(zip(ALL_KINDS, "osD^v", strict=True))
 _NORMAL_95 = 1.96
 _MOST_MAPS = 8  # layers, of more every second, third ...
 
 
+@draws("separability", *SEPARABILITY_PANELS)
 def plot_separability(table: pd.DataFrame) -> Figure:
-    """Each measure against depth: a row a measure, a line a kind, a column a checkpoint.
-
-    Bands are 95 % over classes; dotted lines are chance, dashed ones ceilings, in the colour of the kind where kinds
-    differ; stars are the best layers.
-
-    Raises :class:`~manigeo.errors.InputError` for a table without these measures, and for one at several settings.
-    """
     part = _aggregates(table, SEPARABILITY_PANELS)
     panels = [metric for metric in SEPARABILITY_PANELS if metric in set(part["metric"])]
     columns = by_checkpoint(part)
-    with styled():
-        figure = Figure(figsize=(1.2 + 4.2 * len(columns), 0.9 + 2.2 * len(panels)), layout="constrained")
-        axes = figure.subplots(len(panels), len(columns), sharex="col", sharey="row", squeeze=False)
-        for (title, rows), column in zip(columns.items(), axes.T, strict=True):
-            every = table[table["fingerprint"] == rows["fingerprint"].iloc[0]]
-            for metric, ax in zip(panels, column, strict=True):
-                _draw_profiles(ax, rows[rows["metric"] == metric])
-                _draw_references(ax, every, metric)
-            name_layers(column[-1], rows)
-            column[0].set_title(title)
-        for metric, ax in zip(panels, axes[:, 0], strict=True):
-            ax.set_ylabel(SEPARABILITY_PANELS[metric])
-        finish(figure)
+    figure, axes = subplots(len(panels), len(columns), (1.2, 0.9), (4.2, 2.2), sharex="col", sharey="row")
+    for (title, rows), column in zip(columns.items(), axes.T, strict=True):
+        every = table[table["fingerprint"] == rows["fingerprint"].iloc[0]]
+        for metric, ax in zip(panels, column, strict=True):
+            _draw_profiles(ax, rows[rows["metric"] == metric])
+            _draw_references(ax, every, metric)
+        name_layers(column[-1], rows)
+        column[0].set_title(title)
+    for metric, ax in zip(panels, axes[:, 0], strict=True):
+        ax.set_ylabel(metric_words(metric).label)
+    legend(figure)
     return figure
 
 
+@draws("progress", *_OVER_EPOCHS, when=lambda table: shows_progress(table))
 def plot_progress(table: pd.DataFrame) -> Figure:
-    """g and probe accuracy over epochs: a row a measure, a column a kind, a line a layer, dark to bright by depth.
-
-    Raises :class:`~manigeo.errors.InputError` for a table of fewer than two epochs.
-    """
     part = _aggregates(table, _OVER_EPOCHS)
     if not shows_progress(table):
         raise InputError("one epoch is no curve: give manigeo separability the activations of several checkpoints")
     panels = [metric for metric in _OVER_EPOCHS if metric in set(part["metric"])]
     kinds = [kind for kind in ALL_KINDS if kind in set(part["kind"])]
-    with styled():
-        figure = Figure(figsize=(1.6 + 3.0 * len(kinds), 0.6 + 2.8 * len(panels)), layout="constrained")
-        axes = figure.subplots(len(panels), len(kinds), sharex=True, sharey="row", squeeze=False)
-        for metric, line in zip(panels, axes, strict=True):
-            for kind, ax in zip(kinds, line, strict=True):
-                rows = part[(part["metric"] == metric) & (part["kind"] == kind)]
-                _draw_epochs(ax, rows, table[(table["metric"] == f"{metric}_chance") & (table["kind"] == kind)])
-            line[0].set_ylabel(SEPARABILITY_PANELS[metric])
-            name_depths(figure, line[-1], part)
-        for kind, top, bottom in zip(kinds, axes[0], axes[-1], strict=True):
-            top.set_title(kind)
-            bottom.set_xlabel("epoch")
-        sns.despine(figure)
+    figure, axes = subplots(len(panels), len(kinds), (1.6, 0.6), (3.0, 2.8), sharex=True, sharey="row")
+    for metric, line in zip(panels, axes, strict=True):
+        for kind, ax in zip(kinds, line, strict=True):
+            rows = part[(part["metric"] == metric) & (part["kind"] == kind)]
+            draw_layers(ax, rows)
+            chance = table.loc[(table["metric"] == f"{metric}_chance") & (table["kind"] == kind), "value"].mean()
+            if np.isfinite(chance):
+                ax.axhline(chance, color="0.4", linestyle=":", linewidth=1)
+        line[0].set_ylabel(metric_words(metric).label)
+        name_depths(figure, line[-1], part)
+    for kind, top, bottom in zip(kinds, axes[0], axes[-1], strict=True):
+        top.set_title(kind)
+        bottom.set_xlabel("epoch")
     return figure
 
 
+@draws("transfer", "transfer_accuracy")
 def plot_transfer(table: pd.DataFrame) -> Figure:
-    """Accuracy of the probes of each kind on every kind: a heat map a layer, a row a checkpoint. On the diagonal are the
-    folds that a probe has not seen.
-
-    Raises :class:`~manigeo.errors.InputError` for a table without such numbers.
-    """
     part = _aggregates(table, ["probe_accuracy", "transfer_accuracy"])
     part = part.assign(origin=[setting(s, "trained_on") for s in part["settings"]])
     part["origin"] = part["origin"].where(part["origin"].notna(), part["kind"])
@@ -95,30 +88,22 @@ def plot_transfer(table: pd.DataFrame) -> Figure:
     if len(kinds) < 2:
         raise InputError("nothing to plot: the table holds no probes scored on other kinds")
     rows = by_checkpoint(part)
-    with styled():
-        figure = Figure(figsize=(1.2 + 1.9 * len(layers), 0.9 + 2.1 * len(rows)), layout="constrained")
-        axes = figure.subplots(len(rows), len(layers), sharex=True, sharey=True, squeeze=False)
-        for (title, at), line in zip(rows.items(), axes, strict=True):
-            for layer, ax in zip(layers, line, strict=True):
-                wide = at[at["layer"] == layer].pivot(index="origin", columns="kind", values="value")
-                _draw_map(ax, wide.reindex(index=kinds, columns=kinds))
-                ax.set_title(layer)
-            line[0].set_ylabel(f"{title}\ntrained on")
-        for ax in axes[-1]:
-            ax.set_xlabel("scored on")
-        bar = figure.colorbar(axes[0, 0].collections[0], ax=axes, label="accuracy of the probe", aspect=30)
-        bar.outline.set_visible(False)
+    figure, axes = subplots(len(rows), len(layers), (1.2, 0.9), (1.9, 2.1), sharex=True, sharey=True)
+    for (title, at), line in zip(rows.items(), axes, strict=True):
+        for layer, ax in zip(layers, line, strict=True):
+            wide = at[at["layer"] == layer].pivot(index="origin", columns="kind", values="value")
+            draw_map(ax, wide.reindex(index=kinds, columns=kinds), size=7, square=True)
+            ax.set_xticks(ax.get_xticks(), kinds, rotation=45, ha="right", rotation_mode="anchor")
+            ax.set_title(layer)
+        line[0].set_ylabel(f"{title}\ntrained on")
+    for ax in axes[-1]:
+        ax.set_xlabel("scored on")
+    name_colors(figure, axes, metric_words("probe_accuracy").label)
     return figure
 
 
+@draws("memorization", "probe_accuracy", when=lambda table: shows_memorization(table))
 def plot_memorization(table: pd.DataFrame) -> Figure:
-    """Permuted labels, by probe and by capacity: accuracy above, capacity below, against depth, a column a checkpoint; on
-    the right, one against the other, a point a layer.
-
-    Bands are 95 % over classes; dotted lines are chance, and the floor of capacity.
-
-    Raises :class:`~manigeo.errors.InputError` unless the tables of manigeo capacity and separability are of the same files.
-    """
     part = table[table["kind"] == "permuted"]
     both = _paired(part)
     if both.empty:
@@ -127,20 +112,19 @@ def plot_memorization(table: pd.DataFrame) -> Figure:
         )
     drawn = _aggregates(part[part["fingerprint"].isin(both["fingerprint"])], ["probe_accuracy", "capacity"])
     columns = by_checkpoint(drawn)
-    with styled():
-        figure = Figure(figsize=(4.8 + 3.6 * len(columns), 6.0), layout="constrained")
-        grid = figure.add_gridspec(2, len(columns) + 1)
-        tops: list[Axes] = []
-        bottoms: list[Axes] = []
-        for i, (title, rows) in enumerate(columns.items()):
-            tops.append(figure.add_subplot(grid[0, i], sharey=tops[0] if tops else None))
-            bottoms.append(figure.add_subplot(grid[1, i], sharex=tops[-1], sharey=bottoms[0] if bottoms else None))
-            _draw_pair(tops[-1], bottoms[-1], rows, table)
-            tops[-1].set_title(title)
-        tops[0].set_ylabel("probe accuracy, permuted labels")
-        bottoms[0].set_ylabel(r"capacity $\alpha_M$, permuted labels")
-        _draw_relation(figure.add_subplot(grid[:, -1]), both, list(columns))
-        finish(figure)
+    figure = Figure(figsize=(4.8 + 3.6 * len(columns), 6.0), layout="constrained")
+    grid = figure.add_gridspec(2, len(columns) + 1)
+    tops: list[Axes] = []
+    bottoms: list[Axes] = []
+    for i, (title, rows) in enumerate(columns.items()):
+        tops.append(figure.add_subplot(grid[0, i], sharey=tops[0] if tops else None))
+        bottoms.append(figure.add_subplot(grid[1, i], sharex=tops[-1], sharey=bottoms[0] if bottoms else None))
+        _draw_pair(tops[-1], bottoms[-1], rows, table)
+        tops[-1].set_title(title)
+    tops[0].set_ylabel(_permuted("probe_accuracy"))
+    bottoms[0].set_ylabel(_permuted("capacity"))
+    _draw_relation(figure.add_subplot(grid[:, -1]), both, list(columns))
+    legend(figure)
     return figure
 
 
@@ -165,12 +149,10 @@ def _paired(permuted: pd.DataFrame) -> pd.DataFrame:
     return accuracy.merge(capacity, on=key, suffixes=("_probe", "_capacity"))
 
 
-def _aggregates(table: pd.DataFrame, metrics: Sequence[str] | dict[str, str]) -> pd.DataFrame:
+def _aggregates(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     """The rows over classes of these metrics, each once, of one setting."""
-    rows = table[(table["manifold"] == "") & table["metric"].isin(list(metrics)) & table["kind"].isin(ALL_KINDS)]
-    if rows["value"].notna().sum() == 0:
-        raise InputError(f"nothing to plot: the table holds no {', '.join(metrics)}; make it with manigeo separability")
-    line = ["run", "epoch", "checkpoint", "fingerprint", "layer", "kind", "metric"]
+    rows = rows_of(table, metrics)
+    line = [*IDENTITY, "layer", "kind", "metric"]
     rows = rows.drop_duplicates([*line, "settings"])
     origins = [str(setting(settings, "trained_on")) for settings in rows["settings"]]
     if rows.assign(origin=origins).duplicated([*line, "origin"]).any():
@@ -182,15 +164,9 @@ def _draw_profiles(ax: Axes, rows: pd.DataFrame) -> None:
     for kind in ALL_KINDS:
         line = rows[rows["kind"] == kind].sort_values("depth")
         if line["value"].notna().any():
-            _draw_band(ax, line, _COLOR[kind], _MARKER[kind], kind)
+            draw_line(ax, line, kind, errors=_NORMAL_95)
             best = line.loc[line["value"].idxmax()]
-            ax.plot(best["depth"], best["value"], "*", color=_COLOR[kind], markersize=11, markeredgecolor="white")
-
-
-def _draw_band(ax: Axes, line: pd.DataFrame, color: object, marker: str, label: str) -> None:
-    x, y, error = (line[name].to_numpy(dtype=float) for name in ("depth", "value", "stderr"))
-    ax.plot(x, y, color=color, marker=marker, markersize=4, linewidth=1.6, label=label)
-    ax.fill_between(x, y - _NORMAL_95 * error, y + _NORMAL_95 * error, color=color, alpha=0.2, linewidth=0)
+            ax.plot(best["depth"], best["value"], "*", color=COLOR[kind], markersize=11, markeredgecolor="white")
 
 
 def _draw_references(ax: Axes, every: pd.DataFrame, metric: str) -> None:
@@ -200,41 +176,17 @@ def _draw_references(ax: Axes, every: pd.DataFrame, metric: str) -> None:
         levels = rows.groupby("kind")["value"].mean()
         shared = np.ptp(levels) < 0.02 if len(levels) else False
         for kind, level in list(levels.items())[: 1 if shared else None]:
-            color = "0.4" if shared else _COLOR[kind]
+            color = "0.4" if shared else COLOR[kind]
             ax.axhline(level, color=color, linestyle=dashes, linewidth=1, label=name if shared else None)
 
 
-def _draw_epochs(ax: Axes, rows: pd.DataFrame, chance: pd.DataFrame) -> None:
-    for color, (_, line) in zip(by_depth(rows), rows.groupby("depth"), strict=True):
-        line = line.sort_values("epoch")
-        ax.plot(line["epoch"], line["value"], color=color, linewidth=1.4, marker=".", markersize=5)
-    if chance["value"].notna().any():
-        ax.axhline(chance["value"].mean(), color="0.4", linestyle=":", linewidth=1)
-
-
-def _draw_map(ax: Axes, wide: pd.DataFrame) -> None:
-    sns.heatmap(
-        wide,
-        ax=ax,
-        vmin=0,
-        vmax=1,
-        cmap="viridis",
-        annot=True,
-        fmt=".2f",
-        annot_kws={"size": 7},
-        cbar=False,
-        square=True,
-    )
-    ax.set_xlabel("")
-    ax.set_ylabel("")
-    ax.set_xticks(ax.get_xticks(), list(wide.columns), rotation=45, ha="right", rotation_mode="anchor")
-    ax.tick_params(axis="y", rotation=0)
+def _permuted(metric: str) -> str:
+    return f"{metric_words(metric).label}, permuted labels"
 
 
 def _draw_pair(top: Axes, bottom: Axes, rows: pd.DataFrame, table: pd.DataFrame) -> None:
-    color, marker = _COLOR["permuted"], _MARKER["permuted"]
     for ax, metric in ((top, "probe_accuracy"), (bottom, "capacity")):
-        _draw_band(ax, rows[rows["metric"] == metric].sort_values("depth"), color, marker, "permuted")
+        draw_line(ax, rows[rows["metric"] == metric].sort_values("depth"), "permuted", errors=_NORMAL_95)
     mine = table[(table["fingerprint"] == rows["fingerprint"].iloc[0]) & (table["kind"] == "permuted")]
     for ax, metric, label in ((top, "probe_accuracy_chance", "chance"), (bottom, "capacity_floor", "floor")):
         level = mine.loc[mine["metric"] == metric, "value"].mean()
@@ -253,5 +205,5 @@ def _draw_relation(ax: Axes, both: pd.DataFrame, titles: Sequence[str]) -> None:
         for _, row in line.iloc[[0, -1]].iterrows():
             ax.annotate(row["layer"], (row["value_capacity"], row["value_probe"]), xytext=(5, -3),
                         textcoords="offset points", fontsize=8)  # fmt: skip
-    ax.set_xlabel(r"capacity $\alpha_M$, permuted labels")
-    ax.set_ylabel("probe accuracy, permuted labels")
+    ax.set_xlabel(_permuted("capacity"))
+    ax.set_ylabel(_permuted("probe_accuracy"))

@@ -7,7 +7,8 @@ import pandas as pd
 
 from manigeo.localization.statement import describe_localization
 from manigeo.results import with_settings
-from manigeo.text.words import NOTHING, flags_words, number
+from manigeo.text.cells import NOTHING, number
+from manigeo.vocabulary import flags_words
 
 
 @dataclass(frozen=True)

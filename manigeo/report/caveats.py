@@ -7,7 +7,8 @@ import pandas as pd
 
 from manigeo.capacity.unstructured import unstructured_capacity
 from manigeo.report.tables import settings_of
-from manigeo.text.words import analysis_words, flags_words, listed, metric_words, number
+from manigeo.text.cells import listed, number
+from manigeo.vocabulary import analysis_words, flags_words, metric_words
 
 FEW_CLASSES = 30
 _RULES = {
@@ -72,7 +73,8 @@ def _centers(aggregates: pd.DataFrame) -> Iterator[str]:
             continue
         part = of_centers[[settings_of(text).get("centers") == rule for text in of_centers["settings"]]]
         said = [
-            f"{metric_words(str(name))} {_range(rows['value'])}" for name, rows in part.groupby("metric", sort=False)
+            f"{metric_words(str(name)).name} {_range(rows['value'])}"
+            for name, rows in part.groupby("metric", sort=False)
         ]
         yield (
             f"Shared directions of the centres, rule “{rule}”: {_RULES.get(rule, 'a rule of its own')}. "

@@ -1,11 +1,9 @@
 """The figures of a report: every one that the tables have numbers for, as SVG where it is small, else as an image."""
 
 import base64
-import inspect
-import re
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +13,11 @@ from matplotlib.figure import Figure
 
 from manigeo.errors import InputError
 from manigeo.plots import FIGURES, figures_of, save_figure
-from manigeo.report.captions import CAPTIONS, Caption
 from manigeo.report.hover import COLOR_BAR, name_points
 from manigeo.report.sources import ResultsFile
 from manigeo.report.svg import PIXELS_A_POINT, inline_svg
+from manigeo.vocabulary import FIGURES as CAPTIONS
+from manigeo.vocabulary import Figure as Caption
 
 LARGEST_SVG = 300_000  # characters; larger drawings become images, with nothing to point at
 IMAGE_DPI = 130
@@ -54,12 +53,13 @@ def draw_pictures(files: Sequence[ResultsFile]) -> list[Picture]:
 
 
 def _drawn(name: str, id: str, of: str, files: Sequence[ResultsFile]) -> Picture:
-    draw, _ = FIGURES[name]
-    caption = CAPTIONS.get(name) or described(name, draw)
+    caption = CAPTIONS[name]
     rows = pd.concat([file.table for file in files], ignore_index=True).drop_duplicates(ignore_index=True)
     try:
         # a name with dollar signs is no mathematics
-        figure = draw(rows.assign(**{column: rows[column].str.replace("$", r"\$") for column in _DRAWN_NAMES}))
+        figure = FIGURES[name].draw(
+            rows.assign(**{column: rows[column].str.replace("$", r"\$") for column in _DRAWN_NAMES})
+        )
         alt = _alt(caption, of, figure)
         svg, image = _rendered(figure, id, alt, rows)
     except (InputError, ValueError) as error:  # a table that cannot be drawn is no reason to have no report
@@ -84,17 +84,6 @@ def _saved(figure: Figure, suffix: str) -> bytes:
         path = Path(folder) / f"figure{suffix}"
         save_figure(figure, path, IMAGE_DPI)
         return path.read_bytes()
-
-
-def described(name: str, draw: Callable[[pd.DataFrame], Figure]) -> Caption:
-    """Of a figure that has no caption of its own: what its function says of it.
-
-    >>> described("step-sizes", lambda table: Figure())
-    Caption(title='Step sizes', seen='', read='')
-    """
-    paragraphs = re.split(r"\n\s*\n", inspect.getdoc(draw) or "")
-    seen, *more = (" ".join(text.replace("``", "").split("Raises :")[0].split()) for text in paragraphs)
-    return Caption(name.replace("-", " ").capitalize(), seen, next(filter(None, more), ""))
 
 
 def _alt(caption: Caption, of: str, figure: Figure) -> str:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from manigeo.kinds import in_order
 from manigeo.localization.statement import GATE
-from manigeo.manifolds import KINDS
 from manigeo.report.sources import DescribedRun
 from manigeo.runs import gate_accuracy, rows_of
 
@@ -48,7 +48,7 @@ def read_gate(run: DescribedRun, table: pd.DataFrame) -> Gate | None:
     last = float(accuracies.index.max())
     permuted = accuracies["permuted"].dropna() if "permuted" in accuracies else pd.Series(dtype=float)
     passing = permuted.index[permuted >= GATE]
-    kinds = tuple(kind for kind in (*KINDS, "validation") if kind in accuracies)
+    kinds = tuple(in_order(accuracies))
     named = _checkpoints(of_run)
     epochs = [epoch for epoch in accuracies.index if epoch in named or epoch == last]
     return Gate(

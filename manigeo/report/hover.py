@@ -18,7 +18,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from manigeo.report.svg import ANNOTATION, CELLS
-from manigeo.text.words import measured, metric_words, number
+from manigeo.text.cells import measured, number
+from manigeo.vocabulary import flags_words, metric_words
 
 Row = dict[str, Any]
 # what an axis shows -> the column with its numbers
@@ -98,8 +99,8 @@ def _of_row(candidates: Sequence[Row]) -> str:
         return ""
     place = " · ".join(plain(shared[name]) for name in ("layer", "kind", "checkpoint") if shared.get(name))
     value = " ".join(filter(None, measured(shared["value"], shared.get("stderr", np.nan))))
-    flag = f" ({shared['flag']})" if shared.get("flag") else ""
-    return f"{place}\n{metric_words(shared['metric'])} {value}{flag}"
+    flag = f" ({flags_words(shared['flag'])})" if shared.get("flag") else ""
+    return f"{place}\n{metric_words(shared['metric']).name} {value}{flag}"
 
 
 def _same(candidates: Sequence[Row], name: str) -> bool:

@@ -23,7 +23,8 @@ from manigeo.report.gate import read_gate
 from manigeo.report.sources import Recording, Sources
 from manigeo.report.tables import metric_tables, settings_of
 from manigeo.storage.files import check_target, whole_file
-from manigeo.text.words import NOTHING, analysis_words, listed
+from manigeo.text.cells import NOTHING, listed
+from manigeo.vocabulary import analysis_words
 
 ANSWERING = "localization"  # the figure that stands with the answer
 Pairs = list[tuple[str, str]]

@@ -9,9 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from manigeo.manifolds import ALL_KINDS
+from manigeo.kinds import in_order
 from manigeo.results import IDENTITY, row_settings
-from manigeo.text.words import NOTHING, analysis_words, flags_words, measured, metric_words, number
+from manigeo.text.cells import NOTHING, measured, number
+from manigeo.vocabulary import analysis_words, flags_words, metric_words
 
 MOST_ROWS = 250  # of one measure; of all of them together:
 MOST_IN_ALL = 6000
@@ -104,7 +105,7 @@ def _metric_table(metric: str, part: pd.DataFrame, settings: Sequence[str], most
     flags = list(dict.fromkeys(part.loc[part["flag"] != "", "flag"]))
     seen = part[["line", "kind", "metric", "value", "stderr", "flag"]]
     numbers: _Numbers = {(line, kind, name): rest for line, kind, name, *rest in seen.itertuples(index=False)}
-    kinds = sorted(part["kind"].unique(), key=lambda kind: (kind not in ALL_KINDS, (*ALL_KINDS, kind).index(kind)))
+    kinds = in_order(part["kind"])
     lines = part.drop_duplicates("line")
     rows = tuple(
         (
@@ -114,7 +115,9 @@ def _metric_table(metric: str, part: pd.DataFrame, settings: Sequence[str], most
         for line in lines.head(most).to_dict("records")
     )
     headings = (*(name.removeprefix(_SET).replace("_", " ") for name in names), *(kind or "value" for kind in kinds))
-    return MetricTable(metric_words(metric), headings, len(names), rows, len(lines), tuple(map(flags_words, flags)))
+    return MetricTable(
+        metric_words(metric).name, headings, len(names), rows, len(lines), tuple(map(flags_words, flags))
+    )
 
 
 def _telling(part: pd.DataFrame, settings: Sequence[str]) -> list[str]:

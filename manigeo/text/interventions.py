@@ -1,10 +1,12 @@
-"""What ``manigeo rewind`` and ``manigeo reinit`` say of their tables."""
+"""The tables of ``manigeo rewind`` and ``manigeo reinit``, and of the studies that these add, printed."""
 
 import pandas as pd
 
+from manigeo.kinds import KINDS
 from manigeo.localization.rewinds import selected_rows
-from manigeo.manifolds import KINDS
 from manigeo.results import with_settings
+from manigeo.text.cells import NOTHING, as_text, renamed, wide
+from manigeo.vocabulary import flags_words, metric_words
 
 _TITLES = {
     "last": "the last k layers",
@@ -12,26 +14,24 @@ _TITLES = {
     "prefix": "the first k layers",
     "set": "sets of layers",
 }
+_CRITICALITIES = ("criticality", "criticality_error", "criticality_absolute", "distance")
 
 
 def rewind_report(table: pd.DataFrame) -> str:
-    """Accuracies after each rewind: a block a sweep and checkpoint, a line a set of layers, a column a kind."""
+    """Accuracies after each rewind: one block per sweep and checkpoint, one line per set of layers, one column per kind."""
     full = with_settings(table, "sweep", "to", "to_epoch", "k")
     trained = full[full["sweep"] == "none"]
     blocks = []
     for (sweep, to, epoch), rows in full.groupby(["sweep", "to", "to_epoch"], sort=False):
         if sweep in _TITLES:
-            wide = _accuracies(pd.concat([trained, rows]))
-            wide["lost test accuracy regained"] = _percent(rows, wide.index)
-            blocks.append(f"{_TITLES[sweep]} to {to} (epoch {epoch:.0f})\n{wide.to_string()}")
+            accuracies = _accuracies(pd.concat([trained, rows]))
+            accuracies[metric_words("regained").name] = _percent(rows, accuracies.index)
+            blocks.append(f"{_TITLES[sweep]} to {to} (epoch {epoch:.0f})\n{as_text(accuracies, 'accuracy')}")
     return "\n\n".join([*blocks, describe_selection(table)])
 
 
 def _accuracies(rows: pd.DataFrame) -> pd.DataFrame:
-    """A line a set of layers, in order, a column a kind."""
-    wide = rows[rows["metric"] == "accuracy"].pivot(index="layer", columns="kind", values="value")
-    kinds = [kind for kind in (*KINDS, "validation") if kind in wide]
-    return wide.loc[list(dict.fromkeys(rows["layer"])), kinds].round(3).rename_axis(index=None, columns="accuracy")
+    return wide(rows[rows["metric"] == "accuracy"], digits=metric_words("accuracy").digits, errors=False)
 
 
 def _percent(rows: pd.DataFrame, layers: pd.Index) -> list[str]:
@@ -44,7 +44,7 @@ def describe_selection(table: pd.DataFrame) -> str:
     """Which rewind validation data choose, and what it does to the kinds."""
     chosen = selected_rows(table)
     if chosen.empty:
-        return "no validation examples, or no --last-k: nothing is chosen"
+        return "no choice on validation data: there are no validation examples, or --last-k was not given"
     at = with_settings(chosen, "to", "to_epoch").iloc[0]
     if at["layer"] == "(none)":
         return "chosen on validation data: to rewind nothing"
@@ -59,30 +59,24 @@ def describe_selection(table: pd.DataFrame) -> str:
 
 
 def reinit_report(table: pd.DataFrame) -> str:
-    """Accuracies after each exchange: a block a kind, a line a layer, a column what it was set to; and the label."""
-    full = with_settings(table, "analysis", "sweep", "to", "to_epoch")
-    full = full[full["analysis"] == "reinit"]
+    """Accuracies after each exchange: one block per kind, one line per layer, one column per value it was set to; and
+    whether the layer is critical; then the studies that the table holds."""
+    every = with_settings(table, "analysis", "sweep", "to", "to_epoch", "k", "steps", "chosen")
+    full = every[every["analysis"] == "reinit"]
     trained = full[(full["sweep"] == "none") & (full["metric"] == "accuracy")].set_index("kind")["value"]
     each = full[(full["sweep"] == "each") & (full["metric"] == "accuracy")]
+    each = each.assign(stderr=each["stderr"].where(each["to"] == "fresh draw"))
     blocks = []
     for kind in [kind for kind in KINDS if kind in trained]:
-        part = each[each["kind"] == kind]
-        cells = part.assign(
-            cell=[_cell(v, e, n) for v, e, n in zip(part["value"], part["stderr"], part["to"], strict=True)]
-        )
-        wide = cells.pivot(index="layer", columns="to", values="cell").loc[
-            list(dict.fromkeys(part["layer"])), list(dict.fromkeys(part["to"]))
-        ]
+        cells = wide(each[each["kind"] == kind], column="to", digits=metric_words("accuracy").digits)
         if kind == "test":
-            wide = wide.assign(**_labels(full))
-        blocks.append(wide.rename_axis(index=None, columns=f"{kind} ({trained[kind]:.3f} as trained)").to_string())
-    return "\n\n".join([*blocks, *_together(full), *_undrawn(full)])
-
-
-def _cell(value: float, error: float, to: str) -> str:
-    if value != value:
-        return "-"
-    return f"{value:.3f} ± {error:.3f}" if to == "fresh draw" and error == error else f"{value:.3f}"
+            cells = cells.assign(**_labels(full))
+        blocks.append(as_text(cells, f"{kind} ({trained[kind]:.3f} as trained)"))
+    studies = {"final_reset": _resets, "utilisation": _utilisation, "criticality": _criticality}
+    found = [
+        report(every[every["analysis"] == name]) for name, report in studies.items() if name in set(every["analysis"])
+    ]
+    return "\n\n".join([*blocks, *_together(full), *_undrawn(full), *found])
 
 
 def _labels(full: pd.DataFrame) -> dict[str, list[str]]:
@@ -90,17 +84,41 @@ def _labels(full: pd.DataFrame) -> dict[str, list[str]]:
     initial = full[(full["metric"] == "critical") & (full["to_epoch"] == 0) & (full["sweep"] == "each")]
     of_test = initial[initial["kind"] == "test"]
     words = {1.0: "critical", 0.0: "robust"}
-    return {"re-initialised": [words.get(value, "-") for value in of_test["value"]]} if len(of_test) else {}
+    return {"re-initialised": [words.get(value, NOTHING) for value in of_test["value"]]} if len(of_test) else {}
 
 
 def _together(full: pd.DataFrame) -> list[str]:
     """Layers re-initialised at once."""
     several = full[full["sweep"].isin(["prefix", "last", "set"])]
-    if several.empty:
-        return []
-    return ["re-initialised together\n" + _accuracies(several).to_string()]
+    return [] if several.empty else ["re-initialised together\n" + as_text(_accuracies(several), "accuracy")]
 
 
 def _undrawn(full: pd.DataFrame) -> list[str]:
     flags = full.loc[full["flag"].str.startswith("not_drawn"), "flag"].unique()
     return [flag.removeprefix("not_drawn: ") for flag in flags]
+
+
+def _resets(rows: pd.DataFrame) -> str:
+    accuracy = rows[rows["metric"] == "accuracy"].assign(to=lambda t: t["to"].fillna("as trained"))
+    cells = wide(accuracy, ["k", "to", "steps"], digits=metric_words("accuracy").digits, errors=False)
+    text = "last k layers reset, and trained again for some steps\n" + as_text(cells, "accuracy")
+    gain = rows[(rows["metric"] == "accuracy_gain") & (rows["kind"] == "test")]
+    if gain.empty:
+        return text
+    at = gain.iloc[0]
+    what = "to reset nothing" if at["layer"] == "(none)" else f"{at['layer']} to {at['to']}, {at['steps']} steps"
+    return f"{text}\nchosen on validation data: {what}: test accuracy {at['value']:+.3f} ± {at['stderr']:.3f}"
+
+
+def _utilisation(rows: pd.DataFrame) -> str:
+    probe = rows[rows["metric"] == "prefix_accuracy"].sort_values("depth", kind="stable")
+    cells = wide(probe, digits=metric_words("prefix_accuracy").digits, errors=False)
+    return "accuracy of a linear probe on the layers up to\n" + as_text(cells)
+
+
+def _criticality(rows: pd.DataFrame) -> str:
+    shown = rows[rows["metric"].isin(_CRITICALITIES)].sort_values("depth", kind="stable")
+    cells = wide(shown, column="metric", errors=False)
+    text = "module criticality\n" + as_text(renamed(cells[[name for name in _CRITICALITIES if name in cells]]))
+    flags = rows.loc[rows["flag"] != "", ["layer", "flag"]].drop_duplicates()
+    return "\n".join([text, *(f"{layer}: {flags_words(flag)}" for layer, flag in flags.itertuples(index=False))])

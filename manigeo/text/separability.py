@@ -1,39 +1,49 @@
-"""The table of ``manigeo separability`` as text: values by layer and kind, best layers, and what agrees on them."""
+"""The plan and the table of ``manigeo separability``, printed: values by layer and kind, best layers, agreement on them."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from manigeo.kinds import in_order
+from manigeo.results import with_settings
+from manigeo.text.cells import as_text, cell, duration, flag_lines, wide
+from manigeo.text.geometry import limits
+from manigeo.vocabulary import metric_words
+
 if TYPE_CHECKING:
     import pandas as pd
 
-KINDS = ("unpermuted", "permuted", "restored", "test", "unseen")
+    from manigeo.layerwise.plan import Plan
 
-# metric -> its name in the report, digits
-REPORTED = {
-    "probe_accuracy": ("probe accuracy", 3),
-    "knn_purity_1": ("nearest neighbour", 3),
-    "knn_purity_class": ("n_c - 1 neighbours", 3),
-    "kmeans_nmi": ("k-means NMI g", 3),
-    "nearest_mean_accuracy": ("nearest mean", 3),
-    "fisher_ratio": ("Fisher ratio", 2),
-    "separable_ovr": ("separable from the rest", 2),
-    "margin_ovr": ("margin to the rest", 4),
-    "margin_pairs": ("margin of pairs", 3),
-}
+REPORTED = (
+    "probe_accuracy", "knn_purity_1", "knn_purity_class", "kmeans_nmi", "nearest_mean_accuracy", "fisher_ratio",
+    "separable_ovr", "margin_ovr", "margin_pairs",
+)  # fmt: skip
+
+
+def describe_plan(plan: "Plan") -> str:
+    """What is measured, on which sample, and about how long it takes."""
+    numbers = {kind: len(labels) for kind, labels in plan.classes.items() if kind not in plan.excluded}
+    kinds = ", ".join(f"{kind} {n} classes" for kind, n in numbers.items())
+    lines = [
+        f"{plan.path}: {len(plan.layers)} layers; {kinds}, each of M = {plan.per_class} examples",
+        f"{len(plan.tasks)} tasks of {plan.task_bytes / 1e6:.0f} MB at most, about {duration(plan.seconds)} on one core: "
+        + "; ".join(measure.describe() for measure in plan.measures),
+    ]
+    return "\n".join([*lines, *limits(plan)])
 
 
 def separability_report(table: "pd.DataFrame") -> str:
-    """The aggregates, a section a checkpoint where there are several; then what checkpoints agree on, and flags."""
-    from manigeo.results import with_settings
-
-    aggregates = with_settings(table[table["manifold"] == ""], "trained_on", "measure", "analysis")
+    """The aggregates, one section per checkpoint where there are several; then what checkpoints agree on, and flags."""
+    aggregates = with_settings(table[table["manifold"] == ""], "measure", "trained_on", "analysis")
     several = aggregates.loc[aggregates["fingerprint"] != "", "fingerprint"].nunique() > 1
     blocks = []
     for fingerprint, part in aggregates.groupby("fingerprint", sort=False):
         if fingerprint:
             blocks += [f"== {_checkpoint(part)} =="] if several else []
-            blocks += _section(part)
-    return "\n\n".join([*blocks, *_agreements(aggregates, "agreement_of_checkpoints", "measure"), *_flags(aggregates)])
+            blocks += _section(part.sort_values("depth", kind="stable"))
+    return "\n\n".join(
+        [*blocks, *_agreements(aggregates, "agreement_of_checkpoints", "measure"), *flag_lines(aggregates)]
+    )
 
 
 def _checkpoint(part: "pd.DataFrame") -> str:
@@ -42,57 +52,44 @@ def _checkpoint(part: "pd.DataFrame") -> str:
 
 
 def _section(part: "pd.DataFrame") -> Iterator[str]:
-    for metric, (name, digits) in REPORTED.items():
-        if metric in set(part["metric"]):
-            yield _block(part, metric, name, digits)
+    for name in REPORTED:
+        if name in set(part["metric"]):
+            yield _block(part, name)
     yield from _transfers(part)
     yield from _best_layers(part)
     yield from _agreements(part, "agreement_of_measures", "analysis")
 
 
-def _block(part: "pd.DataFrame", metric: str, name: str, digits: int) -> str:
-    wide = _by_layer(part[part["metric"] == metric], digits)
+def _block(part: "pd.DataFrame", name: str) -> str:
+    digits = metric_words(name).digits
+    table = wide(part[part["metric"] == name], digits=digits)
     for reference in ("chance", "ceiling"):
-        of_kind = part[part["metric"] == f"{metric}_{reference}"].groupby("kind")["value"].mean()
+        of_kind = part[part["metric"] == f"{name}_{reference}"].groupby("kind")["value"].mean()
         if len(of_kind):
-            wide.loc[f"({reference})"] = [_cell(of_kind.get(kind, float("nan")), digits) for kind in wide.columns]
-    return _text(wide, name)
-
-
-def _by_layer(rows: "pd.DataFrame", digits: int) -> "pd.DataFrame":
-    """A line a layer, a column a kind: value and standard error."""
-    cells = [_cell(value, digits, error) for value, error in zip(rows["value"], rows["stderr"], strict=True)]
-    wide = rows.assign(cell=cells).pivot(index=["depth", "layer"], columns="kind", values="cell")
-    return wide.reset_index("depth", drop=True)
-
-
-def _text(wide: "pd.DataFrame", name: str) -> str:
-    kinds = [kind for kind in KINDS if kind in wide]
-    return wide[kinds].rename_axis(index=None, columns=name).to_string(na_rep="-")
-
-
-def _cell(value: float, digits: int, error: float = float("nan")) -> str:
-    if value != value:
-        return "-"
-    return f"{value:.{digits}f}" + (f" ± {error:.{digits}f}" if error == error else "")
+            table.loc[f"({reference})"] = [
+                cell(of_kind.get(kind, float("nan")), digits=digits) for kind in table.columns
+            ]
+    return as_text(table, metric_words(name).name)
 
 
 def _transfers(part: "pd.DataFrame") -> Iterator[str]:
     """Probes of each kind, scored on the others."""
     rows = part[part["metric"] == "transfer_accuracy"]
-    for origin in (kind for kind in KINDS if rows["trained_on"].eq(kind).any()):
-        yield _text(_by_layer(rows[rows["trained_on"].eq(origin)], 3), f"probe of {origin} on")
+    for origin in in_order(rows["trained_on"].dropna()):
+        digits = metric_words("transfer_accuracy").digits
+        yield as_text(wide(rows[rows["trained_on"] == origin], digits=digits), f"probe of {origin} on")
 
 
 def _best_layers(part: "pd.DataFrame") -> Iterator[str]:
-    """A line a measure, a column a kind: layer, interval, value, and by how much choosing it was optimistic."""
+    """Layer, interval, value, and by how much choosing it was optimistic: one line per measure, one column per kind."""
     rows = part[part["metric"].str.startswith("best_")]
     if rows.empty:
         return
     cells = rows.groupby(["measure", "kind"]).apply(_best_cell).unstack("kind")
-    order = [measure for measure in REPORTED if measure in cells.index]
-    order += [measure for measure in cells.index if measure not in order]
-    yield _text(cells.loc[order], "best layer")
+    order = [name for name in REPORTED if name in cells.index]
+    order += [name for name in cells.index if name not in order]
+    cells = cells.loc[order, in_order(cells.columns)].rename(index=lambda name: metric_words(name).name)
+    yield as_text(cells, "best layer")
     yield (
         "in brackets 95 % over classes; then the value there and, where the layer is chosen on one half of the examples\n"
         "and scored on the other, how much lower that is than the best of the half it is scored on"
@@ -102,28 +99,22 @@ def _best_layers(part: "pd.DataFrame") -> Iterator[str]:
 def _best_cell(of: "pd.DataFrame") -> str:
     layers, values = of.set_index("metric")["layer"], of.set_index("metric")["value"]
     low, high = layers["best_layer_ci_low"], layers["best_layer_ci_high"]
-    cell = f"{layers['best_layer']} [{low}{'' if low == high else f' .. {high}'}] {values['best_value']:.3f}"
+    best = cell(values["best_value"], digits=metric_words("best_value").digits)
+    text = f"{layers['best_layer']} [{low}{'' if low == high else f' .. {high}'}] {best}"
     if "best_value_split" not in values:
-        return cell
-    return cell + f" (-{values['best_value_halves'] - values['best_value_split']:.3f})"
+        return text
+    return text + f" (-{values['best_value_halves'] - values['best_value_split']:.3f})"
 
 
 def _agreements(part: "pd.DataFrame", name: str, line: str) -> Iterator[str]:
-    """Kendall's W of the rankings of layers: a line a measure or the measures together, a column a kind."""
+    """Kendall's W of the rankings of layers: one line per measure or the measures together, one column per kind."""
     rows = part[part["metric"].isin([name, f"{name}_ci_low", f"{name}_ci_high"])]
     if rows.empty:
         return
     what = name.removeprefix("agreement_of_")
-    rows = rows.assign(line=rows[line].astype(str).str.replace(name, "all", regex=False))
+    rows = rows.assign(line=["all" if of == name else metric_words(of).name for of in rows[line]])
     values = rows.pivot(index=["line", "kind"], columns="metric", values="value")
     cells = values.apply(lambda v: f"{v[name]:.2f} [{v[f'{name}_ci_low']:.2f}, {v[f'{name}_ci_high']:.2f}]", axis=1)
-    yield _text(cells.unstack("kind"), f"W of {int(rows['n'].max())} {what}")
+    cells = cells.unstack("kind")
+    yield as_text(cells[in_order(cells.columns)], f"W of {int(rows['n'].max())} {what}")
     yield f"Kendall's W: 1 where {what} rank the layers alike; in brackets 95 % over classes"
-
-
-def _flags(aggregates: "pd.DataFrame") -> Iterator[str]:
-    flagged = aggregates[aggregates["flag"] != ""]
-    layers = flagged.groupby(["kind", "flag"])["layer"].agg(lambda names: ", ".join(dict.fromkeys(names)))
-    said = [f"{kind}: {flag} ({names})" for (kind, flag), names in layers.items()]
-    if said:
-        yield "flags: " + "; ".join(said)

@@ -18,7 +18,8 @@ import torch
 from jaxtyping import Int64, Shaped
 
 from manigeo.errors import UsageError
-from manigeo.manifolds import ALL_KINDS, KINDS, UNSEEN, kind_examples
+from manigeo.kinds import ALL_KINDS, KINDS, UNSEEN
+from manigeo.manifolds import kind_examples
 from manigeo_extract.batches import NamedTensors
 from manigeo_extract.data import lazy, loaders, texts
 from manigeo_extract.data.parts import (

@@ -26,7 +26,8 @@ from jaxtyping import Float, Int
 
 from manigeo.errors import UsageError
 from manigeo.execution.resuming import remaining
-from manigeo.manifolds import KINDS, kind_examples, standard_error
+from manigeo.kinds import KINDS, SAME_IMAGES
+from manigeo.manifolds import kind_examples, standard_error
 from manigeo.randomness import stream
 from manigeo.results import as_table
 from manigeo_extract.files.checkpoints import load_checkpoint
@@ -48,7 +49,6 @@ from manigeo_extract.training.runs import Run, Snapshot, place_of
 Row = dict[str, Any]
 ALL = "(all)"
 CHUNKS = 8
-_IMAGES = (("unpermuted",), ("permuted", "restored"), ("test",))  # kinds that share their images
 _PAIRS = {
     "parts_cosine": ("label_dependent", "label_independent"),
     "parts_centred_cosine": ("label_dependent_centred", "label_independent_centred"),
@@ -81,7 +81,7 @@ def kind_samples(examples: pd.DataFrame, kinds: Sequence[str] = ()) -> list[Samp
     wanted = set(kinds or present)
     if absent := [kind for kind in KINDS if kind in wanted and kind not in present]:
         raise UsageError(f"there are no {', '.join(absent)} examples; there are {', '.join(present) or 'none'}")
-    together = [tuple(kind for kind in shared if kind in wanted) for shared in _IMAGES]
+    together = [tuple(kind for kind in shared if kind in wanted) for shared in SAME_IMAGES]
     return [
         Sample(key, of, found[of[0]][0], np.stack([found[kind][1] for kind in of]))
         for key, of in enumerate(together)

@@ -39,7 +39,8 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from manigeo.errors import UsageError, check_choice, check_ranges
-from manigeo.manifolds import KINDS, kind_examples, standard_error
+from manigeo.kinds import KINDS
+from manigeo.manifolds import kind_examples, standard_error
 from manigeo.randomness import stream
 from manigeo_extract.batches import called
 from manigeo_extract.interventions.editing import Tensors, replaced

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from manigeo.errors import ManigeoError, UsageError, check_ranges
+from manigeo.kinds import VALIDATION
 from manigeo.manifolds import standard_error
 from manigeo_extract.batches import called
 from manigeo_extract.interventions.editing import Redraw, Tensors, draw_seed, merged, taken_from
@@ -33,7 +34,7 @@ from manigeo_extract.interventions.exchanges import FRESH
 from manigeo_extract.interventions.groups import Group
 from manigeo_extract.interventions.scoring import Answers, Examiner, Row
 from manigeo_extract.recording.layers import eagerly, first_tensor, unwrap
-from manigeo_extract.training.evaluation import VALIDATION, HasInputs, held
+from manigeo_extract.training.evaluation import HasInputs, held
 from manigeo_extract.training.runs import Name, Run
 
 POLICIES = ("with-stats", "params")

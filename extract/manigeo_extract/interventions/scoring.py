@@ -27,10 +27,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from manigeo.errors import UsageError
-from manigeo.manifolds import KINDS, standard_error
+from manigeo.kinds import KINDS, VALIDATION
+from manigeo.manifolds import standard_error
 from manigeo_extract.batches import Batch, called
 from manigeo_extract.recording.layers import eagerly, evaluating, first_tensor, unwrap
-from manigeo_extract.training.evaluation import VALIDATION, HasInputs, held, members_of
+from manigeo_extract.training.evaluation import HasInputs, held, members_of
 
 Row = dict[str, Any]
 # of each kind: of a network, and of a changed one in comparison

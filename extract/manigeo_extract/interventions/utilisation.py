@@ -28,6 +28,7 @@ from torch import nn
 from tqdm import tqdm
 
 from manigeo.errors import check_ranges
+from manigeo.kinds import VALIDATION
 from manigeo.manifolds import standard_error
 from manigeo.randomness import stream
 from manigeo_extract.interventions.groups import Group
@@ -35,7 +36,7 @@ from manigeo_extract.interventions.scoring import Examiner, Row
 from manigeo_extract.recording.hooks import record_layers
 from manigeo_extract.recording.layers import Layer, list_layers
 from manigeo_extract.recording.readouts import with_readout
-from manigeo_extract.training.evaluation import VALIDATION, members_of
+from manigeo_extract.training.evaluation import members_of
 from manigeo_extract.training.runs import Run
 
 INPUT, NETWORK = "input", "(none)"

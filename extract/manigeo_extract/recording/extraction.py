@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from manigeo.activations import Shard, StoredLayer, create_activations, identity_of
 from manigeo.errors import InputError, UsageError, one_line
-from manigeo.manifolds import ALL_KINDS, kind_examples
+from manigeo.kinds import ALL_KINDS
+from manigeo.manifolds import kind_examples
 from manigeo.storage.files import check_target
 from manigeo_extract.data.datasets import DataSet, Permutation, permute_labels
 from manigeo_extract.devices import InPieces, check_device

@@ -11,12 +11,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from manigeo.errors import UsageError
+from manigeo.kinds import SAME_IMAGES, VALIDATION
 from manigeo.localization.statement import GATE as MEMORIZATION_GATE
 from manigeo.manifolds import kind_examples
 from manigeo_extract.recording.layers import evaluating
 
-VALIDATION = "validation"  # no kind of the papers: what choices are made on
-GROUPS = (("unpermuted",), ("permuted", "restored"), ("test",), (VALIDATION,))  # kinds of a group share their images
+GROUPS = (*SAME_IMAGES, (VALIDATION,))
 
 IN_MEMORY = 2**30  # bytes up to which all inputs are prepared once and held on the device
 

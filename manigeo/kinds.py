@@ -1,0 +1,22 @@
+"""The kinds of examples, in the order of every table and figure, and their markers."""
+
+from collections.abc import Iterable
+
+KINDS = ("unpermuted", "permuted", "restored", "test")  # these share their classes
+UNSEEN = "unseen"
+ALL_KINDS = (*KINDS, UNSEEN)  # places in here are spawn keys: append only
+VALIDATION = "validation"  # scored like a kind, but not one of the papers': choices are made on it
+SAME_IMAGES = (("unpermuted",), ("permuted", "restored"), ("test",))  # kinds that differ in their labels alone
+PLACES = {
+    kind: place for place, kind in enumerate((*ALL_KINDS, VALIDATION))
+}  # also those of their colours in a palette
+MARKERS = dict(zip(ALL_KINDS, "osD^v", strict=True))  # tell kinds apart without colour
+
+
+def in_order(kinds: Iterable[str]) -> list[str]:
+    """Sorts kinds as in all tables and figures, each once; names that are not known come last, in the order given.
+
+    >>> in_order(["mine", "test", "permuted", "test"])
+    ['permuted', 'test', 'mine']
+    """
+    return sorted(dict.fromkeys(kinds), key=lambda kind: PLACES.get(kind, len(PLACES)))
