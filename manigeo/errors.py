@@ -1,4 +1,4 @@
-"""What goes wrong on a user's side, as one line and an exit code.
+"""Errors on a user's side, as one line and an exit code.
 
 Exit codes of every command: 0 done, 1 failure, 2 usage, 3 input incomplete or incompatible, 130 interrupted.
 """
@@ -11,7 +11,7 @@ class ManigeoError(Exception):
 
 
 class UsageError(ManigeoError):
-    """What was asked for does not exist or does not go together; asking differently helps."""
+    """Error of a request for what does not exist or does not go together; asking differently helps."""
 
     exit_code = 2
 
@@ -34,7 +34,7 @@ class InputWarning(UserWarning):
 
 
 def one_line(error: BaseException, most: int = 300) -> str:
-    """What an exception says, without line ends, and of what a damaged file may hold only so much.
+    """Shorten the message of an exception to one line: a damaged file may put anything into it.
 
     >>> one_line(ValueError("two\\nlines")), one_line(MemoryError())
     ('two lines', 'MemoryError')

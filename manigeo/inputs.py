@@ -1,4 +1,4 @@
-"""What comes in at the public door: arrays of any origin, one float array each; labels of any kind, numbered from 0.
+"""Arguments of public functions: arrays of any origin become float arrays; labels of any kind are numbered from 0.
 
 ================  =========================================================================================================
 argument          what is taken
@@ -41,7 +41,7 @@ from manigeo.randomness import stream
 
 @runtime_checkable
 class SupportsArray(Protocol):
-    """What numpy can read, such as tensors and DataFrames."""
+    """Anything that numpy can read, such as tensors and DataFrames."""
 
     def __array__(self, *args: Any, **kwargs: Any) -> np.ndarray: ...
 
@@ -109,7 +109,7 @@ def largest_entry(X: np.ndarray) -> float:
 
 
 def finite_rows(X: np.ndarray, nan: str = "raise", name: str = "points") -> Bool[np.ndarray, " rows"] | None:
-    """Which rows of X are finite throughout; None for all of them.
+    """Mask of the rows of X that are finite throughout; None for all of them.
 
     Raises ``ValueError`` for others under the policy ``"raise"``, and where no row is left under ``"drop"``.
 
@@ -280,7 +280,7 @@ def _points_wanted(sizes: Sequence[int], names: Sequence[str], per_class: Any) -
 def _sampled(
     rows: Int[np.ndarray, " rows"] | None, size: int, most: int, seed: np.random.SeedSequence, mu: int
 ) -> Int[np.ndarray, " sampled"] | None:
-    """Of the rows, all or so many drawn, in ascending order."""
+    """Return the rows, all or ``most`` of them drawn, in ascending order."""
     if size <= most:
         return rows
     drawn = np.sort(stream(seed, _SAMPLE, mu).permutation(size)[:most])
@@ -377,7 +377,7 @@ def take_points(points: Any, labels: Any, *, nan: str = "raise", fewest: int = 2
 
 
 def _unit_of(X: np.ndarray) -> float:
-    """What to divide by so that squares stay in the range of the type: 1, where they do as it is."""
+    """Divisor that keeps squares in the range of the type: 1, where they are in range as they are."""
     unit, room = binary_unit(X), 0.3 * np.finfo(X.dtype if X.dtype != np.float16 else np.float32).maxexp
     return 1.0 if abs(np.log2(unit)) < room or not X.any() else unit
 

@@ -97,7 +97,7 @@ def _check_number(text: str, what: str) -> None:
 
 
 def _check_settings(text: str, what: str) -> None:
-    """Those of another program may be any text, but not an object that does not end as it began."""
+    """Refuse settings that begin as a JSON object and do not end as one; another program's may be any other text."""
     if text.startswith("{"):
         try:
             json.loads(text)
@@ -145,7 +145,7 @@ def _identified(settings: object, *identity: object) -> object:
 
 @cache
 def bare_settings(text: str) -> str:
-    """What sets the numbers of a row, without what they are of; of another program's the whole.
+    """Settings that determine the numbers of a row, without its identity; those of another program unchanged.
 
     >>> bare_settings('{"run_id": "3f", "seed": 0}')
     '{"seed": 0}'

@@ -240,7 +240,7 @@ def run_tables(run: PathLike) -> Found:
 
 
 class _Claim(NamedTuple):
-    """What rows say of the network that they are of."""
+    """Identity of a network as rows of a table state it."""
 
     run: str
     run_id: str
@@ -362,7 +362,7 @@ def _looks_like_results(path: Path) -> bool:
 
 
 def _is_name(run: str) -> bool:
-    """Of a folder that may be there."""
+    """Return whether ``run`` can be the name of a folder."""
     return run not in ("", ".", "..") and Path(run).name == run and "\0" not in run and len(run.encode()) < 256
 
 

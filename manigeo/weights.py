@@ -1,4 +1,4 @@
-r"""How far weights have moved: layer rotation and distances, from plain arrays.
+r"""Movement of weights: layer rotation and distances, from plain arrays.
 
 With the weights :math:`w_0` of a layer at the start and :math:`w` now, flattened, and :math:`\delta = w - w_0`:
 
@@ -97,7 +97,7 @@ class WeightChange:
 
 
 def weight_change(start: Float[np.ndarray, "..."], end: Float[np.ndarray, "..."]) -> WeightChange:
-    """What moved between two states of a tensor of any shape; sums are float64 whatever comes in.
+    """Measure the movement between two states of a tensor of any shape; sums are float64 whatever comes in.
 
     Raises ``ValueError`` for different shapes, no weights at all, NaN or infinite entries.
 
@@ -138,7 +138,7 @@ def _sums(a, b):
 
 
 def pooled_change(changes: Iterable[WeightChange]) -> WeightChange:
-    """Of several layers as one long vector, e.g. the last k of a network.
+    """Pool the changes of several layers as one long vector, e.g. the last k of a network.
 
     >>> one = weight_change(np.array([3.0]), np.array([3.0]))
     >>> other = weight_change(np.array([0.0]), np.array([4.0]))
@@ -155,7 +155,7 @@ def pooled_change(changes: Iterable[WeightChange]) -> WeightChange:
 
 
 def is_kernel(name: str, shape: tuple[int, ...]) -> bool:
-    """Whether a tensor of a state dict multiplies inputs: a ``weight`` of two dimensions or more.
+    """Return whether a tensor of a state dict multiplies inputs: a ``weight`` of two dimensions or more.
 
     Convolutions, dense layers, attention projections and embeddings are; biases, scales of normalisation, running
     statistics, class tokens and position embeddings are not.

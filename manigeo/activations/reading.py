@@ -85,7 +85,7 @@ class Activations:
         return tuple(kind for kind in ALL_KINDS if len(kind_examples(self.examples, kind)[0]))
 
     def layer(self, name: str) -> StoredLayer:
-        """What is stored of a layer; :class:`~manigeo.errors.UsageError` for a name that the file does not have."""
+        """Description of a stored layer; :class:`~manigeo.errors.UsageError` for a name that the file does not have."""
         if name not in self._layers:
             raise UsageError(f"{self.path} has no layer {name!r}; it has {', '.join(self.layers)}")
         return self._layers[name]
@@ -148,8 +148,8 @@ class Activations:
 
 
 def _spans(rows: Int[np.ndarray, " n"], dataset: h5py.Dataset) -> Iterator[tuple[int, int]]:
-    """From where to where to read for the ascending ``rows``: runs of the chunks that hold some of them, and no others,
-    each once (a point selection decompresses one many times)."""
+    """Ranges of rows to read for the ascending ``rows``: runs of the chunks that hold some of them, and no others, each
+    once (a point selection decompresses one many times)."""
     size = dataset.chunks[0]
     longest = max(1, _READ_BYTES // (size * row_bytes(dataset)))
     chunks = np.unique(rows // size)

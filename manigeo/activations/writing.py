@@ -76,7 +76,7 @@ class ActivationWriter:
             self.commit()
 
     def commit(self) -> None:
-        """From here an extraction goes on that is killed later; an interrupted batch is done again."""
+        """Commit, so that an extraction that is killed later goes on from here; an interrupted batch is done again."""
         if self._between_batches:
             self._store.commit()
             self._committed_at = time.monotonic()

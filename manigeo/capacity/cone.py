@@ -208,7 +208,7 @@ def _proximal_point(
 
 
 def _step(start: _Place, end: _Place, shift: float, center: Float[np.ndarray, " points"]) -> float:
-    r"""How far to go from ``start`` to ``end`` (each x and w): to the least value of the dual on the way,
+    r"""Fraction of the way from ``start`` to ``end`` (each x and w) at which the dual is least,
 
     .. math:: \phi = \tfrac12 x^\top K x + \tfrac1{2\epsilon} \big|[w + \epsilon x_k]_+\big|^2, \qquad Kx = b - w .
     """

@@ -1,4 +1,4 @@
-r"""From anchor points to capacity, radius and dimension of one manifold, with their errors.
+r"""Capacity, radius and dimension of one manifold from its anchor points, with their errors.
 
 Chung, Lee & Sompolinsky (2018), Phys. Rev. X 8, 031003; conventions as in the authors' package of Stephenson et al.
 (2021). With anchors :math:`\tilde s` of the draws :math:`t`, and hats on the normalised parts without the centre:

@@ -1,6 +1,6 @@
-"""Where is it memorized? The localization of every method as rows of the results table, and in words.
+"""Statement of where memorization happens: the localization of every method as rows of a results table, and in words.
 
-A network that has not memorized cannot say where, so the gate comes first: its training accuracy on permuted labels.
+A network that has not memorized has no such place, so the gate comes first: its training accuracy on permuted labels.
 """
 
 import itertools
@@ -27,7 +27,7 @@ _PLACES = ("onset", "end", "center_of_mass")
 def localization_table(
     runs: Mapping[str, pd.DataFrame], gates: Mapping[str, float | None], *, n_resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """What every method that the tables have numbers for says of all runs together.
+    """Localize memorization by every method that the tables have numbers for, over all runs together.
 
     ``runs``: the results tables of each run (seed) of one network; ``gates``: its training accuracy on permuted labels, None
     where no labels were permuted, NaN where it is not known. Runs that have not memorized are left out, and flagged.

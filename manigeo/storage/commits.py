@@ -82,7 +82,7 @@ class CommittedFile(io.RawIOBase):
 
     @property
     def n_held(self) -> int:
-        """How many writes wait in memory for the next commit."""
+        """Number of writes that wait in memory for the next commit."""
         return len(self._held)
 
     def move(self, path: str | os.PathLike[str]) -> None:
@@ -183,12 +183,12 @@ class CommittedFile(io.RawIOBase):
 
 
 def partial_of(path: str | os.PathLike[str]) -> Path:
-    """Where a file is written that shall appear under ``path`` when it is whole."""
+    """Path under which a file is written that shall appear under ``path`` when it is whole."""
     return Path(path).with_name(f"{Path(path).name}.partial")
 
 
 def has_commit(path: str | os.PathLike[str]) -> bool:
-    """Whether there is a file to go on with."""
+    """Return whether there is a file to go on with."""
     return Path(path).is_file() and _note_of(path).is_file()
 
 

@@ -158,13 +158,13 @@ def load_data(spec: str, args: Mapping[str, Any] | None = None) -> DataSet:
 
 
 def _input_shape(part: Part) -> tuple[int, ...]:
-    """Of an example of several tensors, the shape of the first."""
+    """Shape of one example; for an example of several tensors, that of the first."""
     dtype = part.inputs.dtype
     return dtype[0].shape if dtype.names else tuple(part.inputs.shape[1:])
 
 
 def runs_code(spec: str) -> bool:
-    """Whether loading ``spec`` runs a function it names: then only a user may name it, never a file from elsewhere.
+    """Return whether loading ``spec`` runs a function it names: only a user may name it, never a file from elsewhere.
 
     >>> runs_code("npz:images.npz"), runs_code("shutil:rmtree")
     (False, True)
@@ -173,7 +173,7 @@ def runs_code(spec: str) -> bool:
 
 
 def describe(data: DataSet, examples: pd.DataFrame) -> str:
-    """What is in a data set and its example table, for reading: sizes, permuted labels, the classes of each kind."""
+    """Describe a data set and its example table in words: sizes, permuted labels, examples per class of each kind."""
     shape = " x ".join(map(str, data.input_shape))
     shown = [split for split in SPLITS if split != UNSEEN or data.n_unseen]
     counts = ", ".join(f"{split} {len(data.rows(split))}" for split in shown)
@@ -220,7 +220,7 @@ CONVENTIONS: Mapping[str, Callable[[np.ndarray, int, np.random.Generator], np.nd
 
 @dataclass(frozen=True)
 class Permutation:
-    """Which share of the training labels is replaced, and how.
+    """Share of the training labels that is replaced, and the convention of replacing them.
 
     ``permutation``: labels change places within the drawn set S, so class counts are kept. ``uniform``: drawn over all
     C classes, so about 1/C of S keep their label. ``derangement``: drawn over the other classes, never the true one.

@@ -1,4 +1,4 @@
-"""From a network and its examples to ``acts.h5``: which examples, which layers, how many bytes, and the writing of them."""
+"""Extraction from a network and its examples to ``acts.h5``: choice of examples and layers, size in bytes, writing."""
 
 import os
 import shutil
@@ -31,7 +31,7 @@ from manigeo_extract.recording.sketching import describe_sketch, sketches
 
 @dataclass(frozen=True)
 class ExtractionPlan:
-    """What an extraction will write: rows of the example table, grouped by true class, and layers.
+    """Plan of an extraction: the layers, and the rows of the example table, grouped by true class.
 
     Layers of more than ``project`` features are projected to so many; ``seed`` is that of the examples' choice and of the
     projections.
@@ -50,7 +50,7 @@ class ExtractionPlan:
         return sum(self.layer_bytes(layer) for layer in self.layers)
 
     def layer_bytes(self, layer: Layer) -> int:
-        """What of it one layer has."""
+        """Size of one layer before compression, in bytes."""
         return np.dtype(self.dtype).itemsize * len(self.rows) * self.stored(layer).n_features
 
     def stored(self, layer: Layer) -> StoredLayer:

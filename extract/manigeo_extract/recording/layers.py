@@ -252,7 +252,7 @@ def first_tensor(output: object) -> Tensor | None:
 
 
 def input_tensor(batch: Batch) -> Tensor | None:
-    """What of a batch counts as activations of the input: of tensors by name the first of floating point, but no mask."""
+    """Return the tensor of a batch that counts as the input: of named tensors the first float one but the mask."""
     if isinstance(batch, Tensor):
         return batch
     return first_tensor([tensor for name, tensor in batch.items() if name != MASK])
@@ -305,7 +305,7 @@ class _Probe:
         return [Layer(name, "Input", 0, 0, shape, (), leaf=True, parameters=0)]
 
     def _with_output(self, output: Tensor | None) -> list[Layer]:
-        """What was noted; the layer that made the output has its alias, else the output is a layer of its own."""
+        """Return the layers seen; the one that made the output has its alias, else the output is a layer of its own."""
         if output is None:
             return self.seen
         name = name_of_end("output", self.root)
@@ -337,5 +337,5 @@ def _also_named(layer: Layer, name: str) -> Layer:
 
 
 def _same(tensor: Tensor, other: Tensor) -> bool:
-    """Whether both are the same numbers in the same memory."""
+    """Return whether both tensors are the same numbers in the same memory."""
     return (tensor.data_ptr(), tensor.shape, tensor.stride()) == (other.data_ptr(), other.shape, other.stride())

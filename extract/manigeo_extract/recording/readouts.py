@@ -19,7 +19,7 @@ from manigeo_extract.resolve import near_names
 
 @dataclasses.dataclass(frozen=True)
 class Readout:
-    """How an output ``(n, *feature_shape)`` becomes ``(n, *shape)``, and for outputs of how many axes that is meant."""
+    """Map of an output ``(n, *feature_shape)`` to ``(n, *shape)``, and the numbers of axes for which it is defined."""
 
     apply: Callable[[Tensor, Tensor | None], Tensor]
     shape: Callable[[tuple[int, ...]], tuple[int, ...]]

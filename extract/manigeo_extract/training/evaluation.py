@@ -1,4 +1,4 @@
-"""How well a network does on the four kinds of examples, and whether it has memorized (Stephenson et al. 2021)."""
+"""Scores of a network on the four kinds of examples, and whether it has memorized (Stephenson et al. 2021)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -88,7 +88,7 @@ def evaluate(
 
 
 def memorized(metrics: Mapping[str, Mapping[str, Any]], gate: float = MEMORIZATION_GATE) -> bool:
-    """Whether the permuted labels were learned; never, where there are none.
+    """Return whether the permuted labels were learned; False where there are none.
 
     >>> memorized({"permuted": {"accuracy": 0.99}}), memorized({"test": {"accuracy": 0.99}})
     (True, False)

@@ -157,7 +157,7 @@ def replay_rates(optimizer: Layca, rates: Sequence[float]) -> None:
 
 
 def _tangent(start: Tensor, end: Tensor) -> float:
-    """Of the angle between two states: how far one reaches across the other, by how far along it."""
+    """Tangent of the angle between two states: the part of ``end`` across ``start``, divided by the part along it."""
     a, b = start.double().flatten(), end.double().flatten()
     along = (a @ b) / (a @ a)
     return float(_norm(b - along * a) / (along * _norm(a)))
