@@ -57,7 +57,7 @@ _SAMPLE = crc32(b"per_class")  # a key of its own: draws of analyses do not depe
 def as_array(data: Any, name: str = "points") -> np.ndarray:
     """Real numbers as an array of floats; ``name`` is what a refusal calls them. Floats of numpy are returned as they are.
 
-    Raises ``ValueError`` for what is no table of real numbers.
+    Raises ``ValueError`` for what is not a table of real numbers.
 
     >>> as_array([[1, 2], [3, 4]]).dtype
     dtype('float64')
@@ -166,7 +166,7 @@ def in_range(manifolds: Clouds) -> tuple[Clouds, float]:
 
 def whole_number(value: Any, name: str, least: int = 1) -> int:
     """
-    Raises ``ValueError`` for what is no whole number, or below the ``least``.
+    Return ``value`` as an int; raise ``ValueError`` for what is not a whole number, or below the ``least``.
 
     >>> whole_number(np.int64(3), "n_seeds")
     3
@@ -195,7 +195,7 @@ def take_manifolds(
     ``seed`` draws the points, the same ones whatever is computed of them, and smaller samples lie in larger ones; without
     it all points are taken. Manifolds that stay in their file do so, unless they must be ``held``.
 
-    Raises ``ValueError`` for fewer manifolds than ``fewest``, and where :mod:`manigeo.inputs` says so.
+    Raises ``ValueError`` for fewer manifolds than ``fewest``, and as :mod:`manigeo.inputs` describes.
 
     >>> unequal = [np.zeros((5, 2)), np.zeros((3, 2))]
     >>> taken, flag = take_manifolds(unequal, seed=np.random.SeedSequence(0))
@@ -344,7 +344,7 @@ class Sample:
 def take_points(points: Any, labels: Any, *, nan: str = "raise", fewest: int = 2) -> Sample:
     """Points and labels of any origin as a :class:`Sample`; float16 becomes float32.
 
-    Raises ``ValueError`` for fewer classes than ``fewest``, and where :mod:`manigeo.inputs` says so.
+    Raises ``ValueError`` for fewer classes than ``fewest``, and as :mod:`manigeo.inputs` describes.
 
     >>> sample = take_points([[0, 0], [1, 0], [5, 5]], ["b", "b", "a"])
     >>> sample.codes.tolist(), sample.classes.tolist()
@@ -385,7 +385,7 @@ def _unit_of(X: np.ndarray) -> float:
 def class_codes(labels: Any) -> tuple[Int[np.ndarray, " points"], np.ndarray]:
     """The number of each label's class, -1 where it is missing, and the classes: ``classes[codes]`` are the labels again.
 
-    Raises ``ValueError`` for labels that are no row of class names.
+    Raises ``ValueError`` for labels that are not a row of class names.
 
     >>> codes, classes = class_codes([40, 17, 40, -1])
     >>> codes.tolist(), classes.tolist()

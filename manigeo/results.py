@@ -123,7 +123,7 @@ _READERS: dict[str, Callable[[str], pd.DataFrame]] = {
 
 
 def as_table(rows: Sequence[Mapping[str, object]]) -> pd.DataFrame:
-    """Rows as a results table: all columns, in order, text columns empty where nothing was said; what a row knows of
+    """Rows as a results table: all columns, in order, text columns empty where nothing was given; what a row knows of
     :data:`IDENTITY` goes into its settings.
 
     >>> as_table([{"metric": "capacity", "value": 0.2, "settings": '{"seed": 0}', "run_id": "3f"}])["settings"].item()
@@ -230,7 +230,7 @@ def read_results(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]
 
     Where several runs bear one name, ``run`` is that name with the beginning of each run's identity: ``run@3f2a91``.
 
-    Raises :class:`~manigeo.errors.InputError` where nothing matches or a file is no results table, with the line that is
+    Raises :class:`~manigeo.errors.InputError` where nothing matches or a file is not a results table, with the line that is
     damaged or cut short.
     """
     patterns = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
@@ -247,7 +247,7 @@ def named_files(pattern: str | os.PathLike[str]) -> list[str]:
 
 
 def identities(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with ``run_id`` and ``checkpoint_sha256`` as columns; rows that do not say theirs have those of other rows
+    """The table with ``run_id`` and ``checkpoint_sha256`` as columns; rows that do not name theirs have those of other rows
     with their fingerprint, and None where there are none."""
     full = with_settings(table, *IDENTITY)
     for name in IDENTITY:

@@ -7,7 +7,7 @@ With the weights :math:`w_0` of a layer at the start and :math:`w` now, flattene
 
 (Carbonnelle & De Vleeschouwer 2019), and the norms :math:`|\delta|_1, |\delta|_2, |\delta|_\infty`, the root mean square
 :math:`|\delta|_2/\sqrt n` and the relative distance :math:`|\delta|_2/|w_0|_2`, which Wang & Yang (2022) follow over
-training without saying which of them. Of small changes the last form is taken, which keeps the digits that
+training without stating which of them. Of small changes the last form is taken, which keeps the digits that
 :math:`1 - \cos` loses, with :math:`|w| - |w_0| = \delta \cdot (w + w_0) / (|w| + |w_0|)`.
 
 Layers are the tensors that multiply inputs, see :func:`is_kernel`: not biases, not normalisation.

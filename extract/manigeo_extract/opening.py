@@ -1,6 +1,6 @@
 """The one door to a live network: which network, which weights, which data, which labels, which device.
 
-A request says what is asked for, in frozen values that the command line, Python and worker processes share; what is not
+A request states what is asked for, in frozen values that the command line, Python and worker processes share; what is not
 asked for is taken from the checkpoint. Fields have the names of the options of the command line.
 
 >>> request = ModelRequest(NetworkRequest("mlp", {"depth": 1}), WeightsRequest("init"), DataRequest("digits"))
@@ -123,7 +123,7 @@ class ExtractionRequest:
 @dataclass(frozen=True)
 class RunRequest:
     """The trained network of a run (the checkpoint ``at``) on its ``device``, and what of it is looked at: layers as
-    ``group_by`` says, and at most ``most`` examples of a kind, drawn by the seed of the model."""
+    ``group_by`` names, and at most ``most`` examples of a kind, drawn by the seed of the model."""
 
     model: ModelRequest = field(default_factory=ModelRequest)
     at: str | int = "last"

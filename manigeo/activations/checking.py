@@ -80,7 +80,7 @@ def check_header(path: Path, file: h5py.File) -> None:
 
 
 def check_claims(path: Path, file: h5py.File) -> None:
-    """Everything that the format wants is there, in this very file, and as large as it says."""
+    """Check that everything the format wants is there, in this very file, and as large as claimed."""
     for place in ("examples", "classes", "layers"):
         _check_within(file, place, {_address(file)}, _DEEPEST)
     n_examples = _check_examples(path, file)

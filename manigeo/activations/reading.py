@@ -37,7 +37,7 @@ class Activations:
     when nothing refers to it any more.
 
     ``layers`` in the order of execution, ``kinds`` that have examples, ``examples`` (the table), ``class_names``,
-    ``provenance``, ``fingerprint``; ``complete``, ``n_done`` (examples whose rows are written) and ``shard`` say what of it
+    ``provenance``, ``fingerprint``; ``complete``, ``n_done`` (examples whose rows are written) and ``shard`` tell what of it
     is there.
     """
 

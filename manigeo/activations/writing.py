@@ -175,7 +175,7 @@ def create_activations(
     failure before the first batch, leave nothing behind.
 
     Raises :class:`~manigeo.errors.UsageError` where ``path`` exists and ``force`` is not given, and where there is an
-    interrupted extraction and neither ``resume`` nor ``force`` says what to do with it, or it is of something else.
+    interrupted extraction and neither ``resume`` nor ``force`` tells what to do with it, or it is of something else.
     """
     _check_names(layers)
     if dtype not in DTYPES:

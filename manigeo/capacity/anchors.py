@@ -67,7 +67,7 @@ def solve_anchors(
     every draw to Clarabel, an interior point method, for an independent check to about 1e-4, 400 times slower.
 
     The weights of dependent points (duplicates, more points than dimensions) are one choice of many; anchor, mass and
-    projection are unique. A residual above 1e-9 says that a draw is not solved to that: it happens at radii above 1e6,
+    projection are unique. A residual above 1e-9 shows that a draw is not solved to that: it happens at radii above 1e6,
     where the multipliers' own rounding, 1e-16 times the radius, is seen.
 
     Raises ``ValueError`` on an unknown solver, and on draws that do not have one column more than the points.

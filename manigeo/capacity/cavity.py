@@ -72,7 +72,7 @@ class Cavity:
     (d, d): H of the directions of the span, ``rest_metric`` that of all others. ``degrees_of_freedom``: the number of
     dimensions that all manifolds together use, P / capacity; ``occupancy`` is their share of the dimensions that there are,
     ``saturated`` where no metric satisfies the equations because they want (nearly) all. ``residual``: by how much the
-    degrees of freedom of this metric are expected to differ from those of the next rounds, relative; ``solved`` says that
+    degrees of freedom of this metric are expected to differ from those of the next rounds, relative; ``solved`` means that
     this is small and that no load is negative.
     """
 

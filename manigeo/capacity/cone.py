@@ -276,6 +276,6 @@ def _exchange(problem: _Problem, passive: Bool[np.ndarray, " points"]) -> _Solut
 
 
 def _as_it_is(problem: _Problem, x: Float[np.ndarray, " points"]) -> _Solution | None:
-    """Dependent points (duplicates, say) never have a unique set; then the proximal point itself becomes exact."""
+    """Dependent points (e.g. duplicates) never have a unique set; then the proximal point itself becomes exact."""
     solution = _positive(x)
     return solution if problem.residual(*solution) < _KKT_RTOL / 10 else None

@@ -1,4 +1,4 @@
-r"""The measures of GLUE: what anchors, drawn again and again, say of all manifolds and of each (Chou et al. 2024).
+r"""Measures of GLUE, from anchors drawn again and again: of all manifolds and of each (Chou et al. 2024).
 
 "Geometry linked to untangling efficiency". A draw t has the anchors :math:`S`, a row for each of P manifolds (zero
 where it has no mass). With their mean :math:`S_0` over draws, and :math:`S_1 = S - S_0`:

@@ -62,7 +62,7 @@ class ManifoldCapacity:
     rule ``"auto"``, ``occupancy`` is the share of the dimensions that there are which the manifolds together want, P /
     capacity by rank, and ``metric_residual`` by how much its equations are missed, relative (NaN where no metric was
     needed). ``per_manifold`` has a row per manifold: the fields of
-    :class:`~manigeo.capacity.geometry.FrameGeometry` and ``flag``, which says why a row is NaN; aggregates are over the
+    :class:`~manigeo.capacity.geometry.FrameGeometry` and ``flag``, which tells why a row is NaN; aggregates are over the
     ``n_manifolds`` others, and ``flag`` repeats what was flagged. ``rank`` is the mean over manifolds, ``residual`` the
     largest relative KKT residual of any draw.
     """

@@ -46,7 +46,7 @@ class Workers(Protocol):
 
 
 class Processes:
-    """``n_jobs`` processes of this machine, -1 for one a core; with 1, this one."""
+    """``n_jobs`` processes of this machine, -1: one per core; with 1, this one."""
 
     def __init__(self, n_jobs: int = 1) -> None:
         self.n_jobs = n_jobs

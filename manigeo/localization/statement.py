@@ -110,7 +110,7 @@ def _with_interval(row: Row, estimate: Estimate) -> Iterator[Row]:
 
 
 def _reason(found: Localization) -> str:
-    """Why a method does not say where; empty where it does."""
+    """Reason why a method does not locate memorization; empty where it does."""
     if np.array_equal(found.evidence_low, found.evidence_high):
         return "no_error"
     if not found.present:
@@ -139,7 +139,7 @@ _SAYS = {
 
 
 def describe_localization(table: pd.DataFrame) -> str:
-    """The answer in a paragraph, then a line a method, with the numbers in it."""
+    """Describe the answer in a paragraph, then one line per method, with its numbers."""
     full = with_settings(table, "analysis", "method", "other")
     full = full[full["analysis"] == "localize"]
     gates = full[full["metric"] == "gate"]

@@ -128,7 +128,7 @@ def _as_given(classifier: LinearClassifier, sample: Sample) -> LinearClassifier:
 
 @dataclass(frozen=True)
 class _Fit:
-    """A solution in standardised features, a row a class (one row for two), and as a classifier of points as given."""
+    """A solution in standardised features, one row per class (one row for two), and as a classifier of points as given."""
 
     coef: np.ndarray
     intercept: np.ndarray

@@ -105,7 +105,7 @@ class CommittedFile(io.RawIOBase):
         self._length = self._committed = self._redo()
 
     def _redo(self) -> int:
-        """Do what the last commit said, which may have been done already; the length that it gave the file."""
+        """Do what the last commit noted, which may have been done already; return the length that it gave the file."""
         length, writes = _read_note(self._note) if self._note.exists() else (0, [])
         if os.fstat(self._fd).st_size < length:
             raise InputError(

@@ -325,7 +325,7 @@ def _read(spec: str, options: Mapping[str, Any]) -> Source:
 
 
 def _with_unseen(spec: str, source: Source, options: dict[str, Any]) -> Source:
-    """The source with its held-out classes apart; the options then say which these are."""
+    """The source with its held-out classes apart; the options then name them."""
     if options["holdout_classes"] is None:
         return source
     unseen = choose_unseen(spec, options["holdout_classes"], source.class_names, options["seed"])

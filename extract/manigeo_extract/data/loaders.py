@@ -1,4 +1,4 @@
-"""Readers of the usual data set files: each turns one kind of file into parts, or says what is wrong with it.
+"""Readers of the usual data set files: each turns one kind of file into parts, or reports what is wrong with it.
 
 The formats: idx is described on the MNIST page (LeCun, Cortes, Burges), the python batches on the CIFAR page
 (Krizhevsky 2009), npz by numpy.

@@ -128,7 +128,7 @@ def load_checkpoint(
 
 
 def restore_model(checkpoint: Checkpoint, model: torch.nn.Module, *, strict: bool = True) -> Fit:
-    """Load the checkpoint into ``model``, and say how it fitted.
+    """Load the checkpoint into ``model``, and return how it fitted.
 
     Where that makes the names agree, a prefix is taken off (Lightning's ``model.``). Unless ``strict`` the tensors that
     have no counterpart, or one of another shape, are left out.

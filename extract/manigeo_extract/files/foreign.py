@@ -39,7 +39,7 @@ def find_weights(content: Any, *, state_key: str | None = None, ema: bool = Fals
     """The weights in what a file held: itself, or under ``state_key``, or under the first of the usual keys.
 
     ``state_key`` goes down by dots (``"checkpoint.model"``); ``ema`` takes the keys of averaged weights. Prefixes of
-    DataParallel and ``torch.compile`` that all names share are taken off, which the notes say.
+    DataParallel and ``torch.compile`` that all names share are taken off, which the notes report.
 
     Raises :class:`~manigeo.errors.InputError` when no weights are there, and :class:`~manigeo.errors.UsageError` for
     a ``state_key`` together with ``ema``.

@@ -116,7 +116,7 @@ def _kind_rows(examples: pd.DataFrame, per_class: int, seed: int) -> Iterator[np
 def read_labels(path: str | os.PathLike[str], data: DataSet) -> pd.DataFrame:
     """The example table of a network whose labels were permuted elsewhere, from a CSV file.
 
-    Its columns ``index`` (position in the source file) and ``train_label`` say what training examples were trained on;
+    Its columns ``index`` (position in the source file) and ``train_label`` state what training examples were trained on;
     examples that it leaves out have their true label. A column ``permuted`` marks members of S, else they are those whose
     label differs; rows whose ``split`` is not ``train`` are passed over. The ``labels.csv`` of a run is such a file.
 

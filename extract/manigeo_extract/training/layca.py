@@ -131,7 +131,7 @@ def recorded_rates(optimizer: Optimizer, parameters: Sequence[nn.Parameter]) -> 
 
     .. math:: \tan \theta = \sqrt{(1 - d)^{-2} - 1}, \qquad d = 1 - \cos(w^{t-1}, w^t)
 
-    A list a step, a number a parameter: :func:`replay_rates` gives them to Layca (the authors' AdaptCopy).
+    One list per step, one number per parameter: :func:`replay_rates` gives them to Layca (the authors' AdaptCopy).
     """
     rates: list[list[float]] = []
     before: list[Tensor] = []

@@ -165,7 +165,7 @@ def train(
     """Train ``model`` on ``train_label`` of the example table; returns the scores of the last epoch.
 
     Writes the folder that :mod:`manigeo_extract.training.recorder` describes. ``arch``, ``arch_args`` and ``permutation``
-    say what the model and the labels are; they go into the checkpoints. ``start`` says where weights that are to be
+    describe the model and the labels; they go into the checkpoints. ``start`` tells where weights that are to be
     fine-tuned are from (:mod:`manigeo_extract.training.finetuning`); it goes into ``run.json``. ``progress`` is called
     with epoch, training loss and scores when an epoch is on disk; without it a bar is shown, on a terminal only. With
     ``resume`` a run continues after its last whole epoch, and one that has none starts.

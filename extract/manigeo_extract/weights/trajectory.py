@@ -90,7 +90,7 @@ class WeightMonitor:
 
 
 class _State(NamedTuple):
-    """Kernels, the columns of the table that say of when they are, and the name of where they come from."""
+    """Kernels, the columns of the table that tell when they were taken, and the name of their source."""
 
     place: Mapping[str, Any]
     source: str
