@@ -105,7 +105,7 @@ def test_few_classes_are_said_to_be_few(acts):
     assert "P = 10 classes is small for mean field" in done("capacity", acts, "--dry-run")
 
 
-def test_below_ten_classes_the_plan_says_how_far_off_estimators_were_and_recommends_simulation(acts):
+def test_below_ten_classes_the_plan_warns_of_estimators_and_recommends_simulation(acts):
     plan = done("capacity", acts, "--dry-run", "--classes", 5, "--per-class", 4)
     (line,) = [line for line in plan.splitlines() if line.startswith("P = 5 classes are few")]
     assert "mean field was 3 to 17 % below simulation, joint up to 5 %; take --simulate" in line
@@ -241,7 +241,7 @@ def test_a_killed_training_run_continues_to_the_same_weights(here):
     assert Path("killed/metrics.csv").read_bytes() == Path("whole/metrics.csv").read_bytes()
 
 
-def test_an_interrupted_analysis_keeps_what_is_finished_and_goes_on_to_the_same_table(acts, monkeypatch):
+def test_an_interrupted_analysis_keeps_its_results_and_ends_in_the_same_table(acts, monkeypatch):
     done("capacity", acts, *QUICK, "--out", "whole.csv")
     from manigeo.layerwise import capacity_tables as layerwise
 

@@ -52,7 +52,7 @@ def _check_mode(program: torch.export.ExportedProgram) -> None:
 
 
 def _is_training(node: torch.fx.Node) -> bool:
-    """Return whether dropout or batch norm has "train" set in an argument, which eval() no longer reaches."""
+    """Return whether an operation (dropout, batch norm) has "train" or "training" set, which eval() no longer reaches."""
     if not isinstance(node.target, torch._ops.OpOverload):
         return False
     arguments = {argument.name: i for i, argument in enumerate(node.target._schema.arguments)}
