@@ -1,11 +1,14 @@
 """Errors on a user's side, as one line and an exit code.
 
 Exit codes of every command: 0 done, 1 failure, 2 usage, 3 input incomplete or incompatible, 130 interrupted.
+
+>>> issubclass(InputError, ManigeoError), InputError.exit_code
+(True, 3)
 """
 
 
 class ManigeoError(Exception):
-    """A failure that a user can understand: its message is the one line to print."""
+    """Failure that a user can understand: its message is the one line to print."""
 
     exit_code = 1
 
@@ -17,7 +20,7 @@ class UsageError(ManigeoError):
 
 
 class InputError(ManigeoError):
-    """A file or data set is missing, incomplete, damaged or does not fit the others."""
+    """Error of a file or data set that is missing, incomplete, damaged or does not fit the others."""
 
     exit_code = 3
 
@@ -30,7 +33,7 @@ def check_ranges(settings: object, *ranges: tuple[str, bool, str]) -> None:
 
 
 class InputWarning(UserWarning):
-    """The numbers are there, but the data are not what the function is meant for, or some of them were left out."""
+    """Warning that the data are not what the function is meant for, or that some were left out; its numbers are there."""
 
 
 def one_line(error: BaseException, most: int = 300) -> str:
@@ -43,7 +46,8 @@ def one_line(error: BaseException, most: int = 300) -> str:
 
 
 def shorten(text: str, most: int) -> str:
-    """
+    """Cut a text after ``most`` characters, and mark the cut with three dots.
+
     >>> shorten("a" * 1000, 10)
     'aaaaaaaaaa...'
     """

@@ -219,19 +219,37 @@ def check_results_path(path: str | os.PathLike[str], force: bool = False) -> Pat
 
 
 def write_results(table: pd.DataFrame, path: str | os.PathLike[str], force: bool = False) -> None:
-    """Write a results table as CSV, JSON or Parquet, by suffix; the file appears when it is whole."""
+    """Write a results table as CSV, JSON or Parquet, by suffix; the file appears when it is whole.
+
+    Raises :class:`~manigeo.errors.UsageError` for another suffix, Parquet without pyarrow, and a file that exists, unless
+    ``force`` replaces it.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "results.json"
+    >>> write_results(as_table([{"layer": "h1", "metric": "capacity", "value": 0.2}]), path)
+    >>> read_results(path)[["layer", "metric", "value"]].values.tolist()
+    [['h1', 'capacity', 0.2]]
+    """
     path = check_results_path(path, force)
     with whole_file(path) as partial:
         _WRITERS[path.suffix](table, partial)
 
 
 def read_results(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> pd.DataFrame:
-    """The results tables at ``paths`` (file names, or globs where there is no file of that name), one below the other.
+    """Read the results tables at ``paths`` (file names, or globs where there is no file of that name), one below the other.
 
-    Where several runs bear one name, ``run`` is that name with the beginning of each run's identity: ``run@3f2a91``.
+    Returns a table with the columns :data:`COLUMNS`, one row per number. Where several runs bear one name, ``run`` is that
+    name with the beginning of each run's identity: ``run@3f2a91``.
 
     Raises :class:`~manigeo.errors.InputError` where nothing matches or a file is not a results table, with the line that is
     damaged or cut short.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for run in ("a", "b"):
+    ...     write_results(as_table([{"run": run, "metric": "capacity", "value": 0.2}]), folder / f"{run}.csv")
+    >>> read_results(folder / "*.csv")["run"].tolist()
+    ['a', 'b']
     """
     patterns = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     files = [name for pattern in patterns for name in named_files(pattern)]

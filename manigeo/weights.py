@@ -11,6 +11,10 @@ training without stating which of them. Of small changes the last form is taken,
 :math:`1 - \cos` loses, with :math:`|w| - |w_0| = \delta \cdot (w + w_0) / (|w| + |w_0|)`.
 
 Layers are the tensors that multiply inputs, see :func:`is_kernel`: not biases, not normalisation.
+
+>>> change = weight_change(np.array([1.0, 0.0]), np.array([0.0, 1.0]))
+>>> change.rotation, round(change.angle, 9)
+(1.0, 1.570796327)
 """
 
 from collections.abc import Iterable, Mapping
@@ -30,7 +34,7 @@ _SMALL = 0.1  # a change, squared, against the start: rotations up to a twentiet
 
 @dataclass(frozen=True)
 class WeightChange:
-    """Between two states of ``n`` weights: sums from which every measure follows, and which add up over layers.
+    """Change between two states of ``n`` weights: sums from which every measure follows, and which add up over layers.
 
     ``l1``, ``linf`` and ``squared`` are of the difference; ``squared_start`` and ``squared_end`` of the weights, ``dot`` is
     their inner product and ``excess`` the difference of their squares, taken as one sum.
@@ -66,7 +70,7 @@ class WeightChange:
 
     @property
     def angle(self) -> float:
-        """In radians."""
+        """Angle between both states, in radians."""
         return float(2 * np.arcsin(np.sqrt(self.rotation / 2)))
 
     @property
@@ -87,7 +91,7 @@ class WeightChange:
 
     @property
     def distance_relative(self) -> float:
-        """In norms of the start; NaN where that is zero."""
+        """Distance in units of the norm at the start; NaN where that is zero."""
         return float(np.sqrt(self.squared / self.squared_start)) if self.squared_start > 0 else np.nan
 
     @property

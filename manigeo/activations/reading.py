@@ -176,13 +176,20 @@ def _stored_layer(name: str, dataset: h5py.Dataset) -> StoredLayer:
 def open_activations(path: str | os.PathLike[str]) -> Activations:
     """Open an activation file for reading, for the length of a ``with`` or until it is closed.
 
-    ::
-
-        acts = open_activations("acts.h5")
-        clouds = acts.manifolds("features.3", "permuted")
-
     Raises :class:`~manigeo.errors.InputError` where it is missing, no HDF5 file, of another format or version, incomplete,
     a shard of a larger one, or does not match its fingerprint.
+
+    >>> import tempfile
+    >>> from manigeo.activations import StoredLayer, create_activations
+    >>> columns = {"index": range(4), "split": "test", "true_label": [0, 0, 1, 1], "train_label": [0, 0, 1, 1]}
+    >>> examples = pd.DataFrame(columns).assign(permuted=False)
+    >>> h1 = StoredLayer("h1", 0, "Linear", 0, (3,), "flatten", None, ())
+    >>> path = Path(tempfile.mkdtemp()) / "acts.h5"
+    >>> with create_activations(path, examples, ["cat", "dog"], [h1], {}) as writer:
+    ...     writer.append({"h1": np.arange(12.0).reshape(4, 3)})
+    >>> with open_activations(path) as acts:
+    ...     [cloud.tolist() for cloud in acts.manifolds("h1", "test")]
+    [[[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]], [[6.0, 7.0, 8.0], [9.0, 10.0, 11.0]]]
     """
     activations = inspect_activations(path)
     try:

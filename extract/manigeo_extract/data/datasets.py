@@ -225,7 +225,11 @@ class Permutation:
     ``permutation``: labels change places within the drawn set S, so class counts are kept. ``uniform``: drawn over all
     C classes, so about 1/C of S keep their label. ``derangement``: drawn over the other classes, never the true one.
 
-    Limiting cases: fraction 0 leaves all labels, fraction 1 draws S = the training set.
+    Limiting cases: fraction 0 leaves all labels, fraction 1 draws S = the training set. Raises
+    :class:`~manigeo.errors.UsageError` for a value out of its range.
+
+    >>> Permutation(0.5, "derangement", seed=1)
+    Permutation(fraction=0.5, convention='derangement', seed=1)
     """
 
     fraction: float | int = 0.0
@@ -243,12 +247,18 @@ class Permutation:
 
 
 def permute_labels(data: DataSet, permutation: Permutation) -> pd.DataFrame:
-    r"""The example table: one row per example of ``data``, with the labels to train on.
+    r"""Table of the examples: one row per example of ``data``, with the labels to train on.
 
     .. math:: |S| = \mathrm{round}(\epsilon\, n_\mathrm{train}), \quad S \subset \mathrm{train}
 
     Columns ``index``, ``split``, ``true_label``, ``train_label``, ``permuted`` (member of S, even where the label came
     out unchanged). With one seed, S is the same for all conventions, and a smaller fraction's S lies within a larger's.
+    Stephenson et al. (2021); Zhang et al. (2017).
+
+    >>> data = load_data("digits", {"per_class": 10})
+    >>> examples = permute_labels(data, Permutation(0.5))
+    >>> int(examples["permuted"].sum()), len(data.rows("train"))
+    (50, 100)
     """
     train = data.rows("train")
     size = round(permutation.fraction * len(train))

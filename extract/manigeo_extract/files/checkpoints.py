@@ -118,6 +118,13 @@ def load_checkpoint(
 
     Raises :class:`~manigeo.errors.InputError` when the file is missing, damaged, or holds anything else, and
     :class:`~manigeo.errors.UsageError` for a ``state_key`` together with ``ema``.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "weights.pt"
+    >>> torch.save({"model": torch.nn.Linear(3, 2).state_dict()}, path)
+    >>> checkpoint = load_checkpoint(path)
+    >>> checkpoint.state_key, list(checkpoint.state_dict), checkpoint.epoch
+    ('model', ['weight', 'bias'], None)
     """
     content, sha256 = read_model_file(path, trust=trust)
     own = isinstance(content, Mapping) and str(content.get("format", "")).startswith("manigeo-")

@@ -30,7 +30,7 @@ Metrics = Mapping[str, Mapping[str, Any]]  # {kind: {"accuracy", "loss", "n"}}
 
 
 class Recorder:
-    """Writes checkpoints and metrics of a run from inside any training loop.
+    """Recorder of the checkpoints and metrics of a run, for use inside any training loop.
 
     Call :meth:`step` before training with epoch 0, and after every epoch. What is known of the network and its data
     goes into every checkpoint, so that it can be opened without giving it again; all of it may be left out. ``epochs``

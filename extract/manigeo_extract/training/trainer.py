@@ -162,18 +162,28 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
 ) -> Scores:
-    """Train ``model`` on ``train_label`` of the example table; returns the scores of the last epoch.
+    """Train ``model`` on ``train_label`` of the example table; return the scores of the last epoch.
 
-    Writes the folder that :mod:`manigeo_extract.training.recorder` describes. ``arch``, ``arch_args`` and ``permutation``
-    describe the model and the labels; they go into the checkpoints. ``start`` tells where weights that are to be
-    fine-tuned are from (:mod:`manigeo_extract.training.finetuning`); it goes into ``run.json``. ``progress`` is called
-    with epoch, training loss and scores when an epoch is on disk; without it a bar is shown, on a terminal only. With
-    ``resume`` a run continues after its last whole epoch, and one that has none starts.
+    The scores are those of :func:`~manigeo_extract.training.evaluation.evaluate`. Writes the folder that
+    :mod:`manigeo_extract.training.recorder` describes. ``arch``, ``arch_args`` and ``permutation`` describe the model
+    and the labels; they go into the checkpoints. ``start`` tells where weights that are to be fine-tuned are from
+    (:mod:`manigeo_extract.training.finetuning`); it goes into ``run.json``. ``progress`` is called with epoch, training
+    loss and scores when an epoch is on disk; without it a bar is shown, on a terminal only. With ``resume`` a run
+    continues after its last whole epoch, and one that has none starts.
 
     Raises, before anything is written, :class:`~manigeo.errors.UsageError` when the folder holds another run, or one
     with other settings, when the device is not there, and when the network does not give an output for each class;
     :class:`~manigeo.errors.InputError` when it does not take the inputs. Raises
     :class:`~manigeo.errors.ManigeoError` when the loss is no longer finite; what was written until then stays.
+
+    >>> import tempfile
+    >>> from manigeo_extract import load_data, permute_labels, Permutation
+    >>> data = load_data("digits", {"per_class": 10})
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    >>> examples = permute_labels(data, Permutation(0.5))
+    >>> scores = train(model, data, examples, TrainingPlan(epochs=1), tempfile.mkdtemp(), progress=lambda *_: None)
+    >>> sorted(scores["permuted"])
+    ['accuracy', 'loss', 'n']
     """
     rows = np.flatnonzero(examples["split"].to_numpy() == "train")
     if not len(rows):
