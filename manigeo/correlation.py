@@ -2,7 +2,7 @@ r"""Correlation of a measure with another over runs: three coefficients, their i
 
 Runs are few and their relation need not be a line, so Pearson's r stands beside the rank coefficients, Spearman's
 :math:`\rho` and Kendall's :math:`\tau_b`, each with a percentile interval over runs drawn with replacement. Where a third
-quantity z drives both (the width of a layer, of which every distance depends), the partial coefficient says what is left,
+quantity z drives both (the width of a layer, of which every distance depends), the partial coefficient shows what is left,
 
 .. math:: r_{xy \cdot z} = \frac{r_{xy} - r_{xz}\, r_{yz}}{\sqrt{(1 - r_{xz}^2)(1 - r_{yz}^2)}} ,
 
@@ -28,7 +28,7 @@ _CONSTANT_RTOL = 1e-12  # explained by z up to rounding
 
 @dataclass(frozen=True)
 class Correlation:
-    """A coefficient of ``n`` pairs with a 95 % percentile interval; ``flag`` says why it is NaN."""
+    """A coefficient of ``n`` pairs with a 95 % percentile interval; ``flag`` tells why it is NaN."""
 
     value: float
     low: float

@@ -1,25 +1,28 @@
-"""What goes wrong on a user's side, as one line and an exit code.
+"""Errors on a user's side, as one line and an exit code.
 
 Exit codes of every command: 0 done, 1 failure, 2 usage, 3 input incomplete or incompatible, 130 interrupted.
+
+>>> issubclass(InputError, ManigeoError), InputError.exit_code
+(True, 3)
 """
 
 from collections.abc import Iterable
 
 
 class ManigeoError(Exception):
-    """A failure that a user can understand: its message is the one line to print."""
+    """Failure that a user can understand: its message is the one line to print."""
 
     exit_code = 1
 
 
 class UsageError(ManigeoError):
-    """What was asked for does not exist or does not go together; asking differently helps."""
+    """Error of a request for what does not exist or does not go together; asking differently helps."""
 
     exit_code = 2
 
 
 class InputError(ManigeoError):
-    """A file or data set is missing, incomplete, damaged or does not fit the others."""
+    """Error of a file or data set that is missing, incomplete, damaged or does not fit the others."""
 
     exit_code = 3
 
@@ -32,7 +35,7 @@ def check_ranges(settings: object, *ranges: tuple[str, bool, str]) -> None:
 
 
 class InputWarning(UserWarning):
-    """The numbers are there, but the data are not what the function is meant for, or some of them were left out."""
+    """Warning that the data are not what the function is meant for, or that some were left out; its numbers are there."""
 
 
 def check_choice(what: str, value: object, choices: Iterable[str]) -> None:
@@ -50,7 +53,7 @@ def check_choice(what: str, value: object, choices: Iterable[str]) -> None:
 
 
 def one_line(error: BaseException, most: int = 300) -> str:
-    """What an exception says, without line ends, and of what a damaged file may hold only so much.
+    """Shorten the message of an exception to one line: a damaged file may put anything into it.
 
     >>> one_line(ValueError("two\\nlines")), one_line(MemoryError())
     ('two lines', 'MemoryError')
@@ -59,7 +62,8 @@ def one_line(error: BaseException, most: int = 300) -> str:
 
 
 def shorten(text: str, most: int) -> str:
-    """
+    """Cut a text after ``most`` characters, and mark the cut with three dots.
+
     >>> shorten("a" * 1000, 10)
     'aaaaaaaaaa...'
     """

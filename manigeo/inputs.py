@@ -1,4 +1,4 @@
-"""What comes in at the public door: arrays of any origin, one float array each; labels of any kind, numbered from 0.
+"""Arguments of public functions: arrays of any origin become float arrays; labels of any kind are numbered from 0.
 
 ================  =========================================================================================================
 argument          what is taken
@@ -41,7 +41,7 @@ from manigeo.randomness import stream
 
 @runtime_checkable
 class SupportsArray(Protocol):
-    """What numpy can read, such as tensors and DataFrames."""
+    """Anything that numpy can read, such as tensors and DataFrames."""
 
     def __array__(self, *args: Any, **kwargs: Any) -> np.ndarray: ...
 
@@ -57,7 +57,7 @@ _SAMPLE = crc32(b"per_class")  # a key of its own: draws of analyses do not depe
 def as_array(data: Any, name: str = "points") -> np.ndarray:
     """Real numbers as an array of floats; ``name`` is what a refusal calls them. Floats of numpy are returned as they are.
 
-    Raises ``ValueError`` for what is no table of real numbers.
+    Raises ``ValueError`` for what is not a table of real numbers.
 
     >>> as_array([[1, 2], [3, 4]]).dtype
     dtype('float64')
@@ -109,7 +109,7 @@ def largest_entry(X: np.ndarray) -> float:
 
 
 def finite_rows(X: np.ndarray, nan: str = "raise", name: str = "points") -> Bool[np.ndarray, " rows"] | None:
-    """Which rows of X are finite throughout; None for all of them.
+    """Mask of the rows of X that are finite throughout; None for all of them.
 
     Raises ``ValueError`` for others under the policy ``"raise"``, and where no row is left under ``"drop"``.
 
@@ -166,7 +166,7 @@ def in_range(manifolds: Clouds) -> tuple[Clouds, float]:
 
 def whole_number(value: Any, name: str, least: int = 1) -> int:
     """
-    Raises ``ValueError`` for what is no whole number, or below the ``least``.
+    Return ``value`` as an int; raise ``ValueError`` for what is not a whole number, or below the ``least``.
 
     >>> whole_number(np.int64(3), "n_seeds")
     3
@@ -195,7 +195,7 @@ def take_manifolds(
     ``seed`` draws the points, the same ones whatever is computed of them, and smaller samples lie in larger ones; without
     it all points are taken. Manifolds that stay in their file do so, unless they must be ``held``.
 
-    Raises ``ValueError`` for fewer manifolds than ``fewest``, and where :mod:`manigeo.inputs` says so.
+    Raises ``ValueError`` for fewer manifolds than ``fewest``, and as :mod:`manigeo.inputs` describes.
 
     >>> unequal = [np.zeros((5, 2)), np.zeros((3, 2))]
     >>> taken, flag = take_manifolds(unequal, seed=np.random.SeedSequence(0))
@@ -280,7 +280,7 @@ def _points_wanted(sizes: Sequence[int], names: Sequence[str], per_class: Any) -
 def _sampled(
     rows: Int[np.ndarray, " rows"] | None, size: int, most: int, seed: np.random.SeedSequence, mu: int
 ) -> Int[np.ndarray, " sampled"] | None:
-    """Of the rows, all or so many drawn, in ascending order."""
+    """Return the rows, all or ``most`` of them drawn, in ascending order."""
     if size <= most:
         return rows
     drawn = np.sort(stream(seed, _SAMPLE, mu).permutation(size)[:most])
@@ -344,7 +344,7 @@ class Sample:
 def take_points(points: Any, labels: Any, *, nan: str = "raise", fewest: int = 2) -> Sample:
     """Points and labels of any origin as a :class:`Sample`; float16 becomes float32.
 
-    Raises ``ValueError`` for fewer classes than ``fewest``, and where :mod:`manigeo.inputs` says so.
+    Raises ``ValueError`` for fewer classes than ``fewest``, and as :mod:`manigeo.inputs` describes.
 
     >>> sample = take_points([[0, 0], [1, 0], [5, 5]], ["b", "b", "a"])
     >>> sample.codes.tolist(), sample.classes.tolist()
@@ -377,7 +377,7 @@ def take_points(points: Any, labels: Any, *, nan: str = "raise", fewest: int = 2
 
 
 def _unit_of(X: np.ndarray) -> float:
-    """What to divide by so that squares stay in the range of the type: 1, where they do as it is."""
+    """Divisor that keeps squares in the range of the type: 1, where they are in range as they are."""
     unit, room = binary_unit(X), 0.3 * np.finfo(X.dtype if X.dtype != np.float16 else np.float32).maxexp
     return 1.0 if abs(np.log2(unit)) < room or not X.any() else unit
 
@@ -385,7 +385,7 @@ def _unit_of(X: np.ndarray) -> float:
 def class_codes(labels: Any) -> tuple[Int[np.ndarray, " points"], np.ndarray]:
     """The number of each label's class, -1 where it is missing, and the classes: ``classes[codes]`` are the labels again.
 
-    Raises ``ValueError`` for labels that are no row of class names.
+    Raises ``ValueError`` for labels that are not a row of class names.
 
     >>> codes, classes = class_codes([40, 17, 40, -1])
     >>> codes.tolist(), classes.tolist()

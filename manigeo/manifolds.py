@@ -1,4 +1,4 @@
-"""From a table of examples to manifolds: which example belongs to which point cloud, and how many of each to take.
+"""Manifolds from a table of examples: which example belongs to which point cloud, and how many of each to take.
 
 A manifold is the set of a layer's activations for one class: an array ``(points, features)``. Networks trained with
 permuted labels give every layer four families of manifolds (Stephenson et al. 2021), the *kinds*:
@@ -78,11 +78,11 @@ def classes_of(examples: pd.DataFrame, kind: str) -> Int[np.ndarray, " classes"]
 
 @dataclass(frozen=True)
 class MatchedSize:
-    """How many classes P and points per class M every kind can offer: comparisons need equal P and M.
+    """Number of classes P and points per class M that every kind can offer: comparisons need equal P and M.
 
     Capacity of a sampled manifold depends strongly on M (its floor is 2/M), so kinds are compared at one M: the largest
     that all of ``kinds`` have, up to a cap. ``limited_by`` names the kind and class that set it (None: the cap did), and
-    ``excluded`` says of each kind that has a class with fewer than two examples, and is left out, which classes those are.
+    ``excluded`` lists, for each kind that is left out, the classes with fewer than two examples.
     """
 
     classes: tuple[int, ...]

@@ -25,7 +25,7 @@ def stream(seed: int | np.random.SeedSequence, *key: int) -> np.random.Generator
 def seed_sequence(seed: Any = None, rng: Any = None) -> np.random.SeedSequence:
     """The root of a function's streams, from the one of ``seed`` and ``rng`` that is given; seed 0 without either.
 
-    Raises ``ValueError`` for both, and for what is no seed.
+    Raises ``ValueError`` for both, and for what is not a seed.
 
     >>> seed_sequence(rng=3).entropy, seed_sequence(np.random.SeedSequence(4)).entropy
     (3, 4)
@@ -39,7 +39,7 @@ def seed_sequence(seed: Any = None, rng: Any = None) -> np.random.SeedSequence:
 def generator(seed: Any = None, rng: Any = None) -> np.random.Generator:
     """The generator of the one of ``seed`` and ``rng`` that is given, itself where it is one; of seed 0 without either.
 
-    Raises ``ValueError`` for both, and for what is no seed.
+    Raises ``ValueError`` for both, and for what is not a seed.
 
     >>> generator(3).integers(100) == generator(rng=np.random.default_rng(3)).integers(100)
     np.True_

@@ -85,7 +85,7 @@ def _check_number(text: str, what: str) -> None:
 
 
 def _check_settings(text: str, what: str) -> None:
-    """Those of another program may be any text, but not an object that does not end as it began."""
+    """Refuse settings that begin as a JSON object and do not end as one; another program's may be any other text."""
     if text.startswith("{"):
         try:
             json.loads(text)
@@ -111,7 +111,7 @@ _READERS: dict[str, Callable[[str], pd.DataFrame]] = {
 
 
 def as_table(rows: Sequence[Mapping[str, object]]) -> pd.DataFrame:
-    """Rows as a results table: all columns, in order, text columns empty where nothing was said; what a row knows of
+    """Rows as a results table: all columns, in order, text columns empty where nothing was given; what a row knows of
     :data:`IDENTITY` goes into its settings.
 
     >>> as_table([{"metric": "capacity", "value": 0.2, "settings": '{"seed": 0}', "run_id": "3f"}])["settings"].item()
@@ -133,7 +133,7 @@ def _identified(settings: object, *identity: object) -> object:
 
 @cache
 def bare_settings(text: str) -> str:
-    """What sets the numbers of a row, without what they are of; of another program's the whole.
+    """Settings that determine the numbers of a row, without its identity; those of another program unchanged.
 
     >>> bare_settings('{"run_id": "3f", "seed": 0}')
     '{"seed": 0}'
@@ -210,19 +210,37 @@ def check_results_path(path: str | os.PathLike[str], force: bool = False) -> Pat
 
 
 def write_results(table: pd.DataFrame, path: str | os.PathLike[str], force: bool = False) -> None:
-    """Write a results table as CSV, JSON or Parquet, by suffix; the file appears when it is whole."""
+    """Write a results table as CSV, JSON or Parquet, by suffix; the file appears when it is whole.
+
+    Raises :class:`~manigeo.errors.UsageError` for another suffix, Parquet without pyarrow, and a file that exists, unless
+    ``force`` replaces it.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "results.json"
+    >>> write_results(as_table([{"layer": "h1", "metric": "capacity", "value": 0.2}]), path)
+    >>> read_results(path)[["layer", "metric", "value"]].values.tolist()
+    [['h1', 'capacity', 0.2]]
+    """
     path = check_results_path(path, force)
     with whole_file(path) as partial:
         _WRITERS[path.suffix](table, partial)
 
 
 def read_results(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> pd.DataFrame:
-    """The results tables at ``paths`` (file names, or globs where there is no file of that name), one below the other.
+    """Read the results tables at ``paths`` (file names, or globs where there is no file of that name), one below the other.
 
-    Where several runs bear one name, ``run`` is that name with the beginning of each run's identity: ``run@3f2a91``.
+    Returns a table with the columns :data:`COLUMNS`, one row per number. Where several runs bear one name, ``run`` is that
+    name with the beginning of each run's identity: ``run@3f2a91``.
 
-    Raises :class:`~manigeo.errors.InputError` where nothing matches or a file is no results table, with the line that is
+    Raises :class:`~manigeo.errors.InputError` where nothing matches or a file is not a results table, with the line that is
     damaged or cut short.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for run in ("a", "b"):
+    ...     write_results(as_table([{"run": run, "metric": "capacity", "value": 0.2}]), folder / f"{run}.csv")
+    >>> read_results(folder / "*.csv")["run"].tolist()
+    ['a', 'b']
     """
     patterns = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     files = [name for pattern in patterns for name in named_files(pattern)]
@@ -238,7 +256,7 @@ def named_files(pattern: str | os.PathLike[str]) -> list[str]:
 
 
 def identities(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with ``run_id`` and ``checkpoint_sha256`` as columns; rows that do not say theirs have those of other rows
+    """The table with ``run_id`` and ``checkpoint_sha256`` as columns; rows that do not name theirs have those of other rows
     with their fingerprint, and None where there are none."""
     full = with_settings(table, *IDENTITY)
     for name in IDENTITY:

@@ -195,7 +195,7 @@ def find_tables(places: Sequence[PathLike], *, runs_within: bool = True) -> Foun
     A folder gives the tables in it, in its ``analysis``, and (``runs_within``) in the runs that it holds; a run's own folder
     also those beside it that are of this run. A table gives the runs beside it that it names.
 
-    Raises :class:`~manigeo.errors.InputError` where a place does not exist, a file that was named is no results table, or
+    Raises :class:`~manigeo.errors.InputError` where a place does not exist, a file that was named is not a results table, or
     nothing is found.
     """
     paths = [Path(place) for place in places]
@@ -240,7 +240,7 @@ def run_tables(run: PathLike) -> Found:
 
 
 class _Claim(NamedTuple):
-    """What rows say of the network that they are of."""
+    """Identity of a network as rows of a table state it."""
 
     run: str
     run_id: str
@@ -259,7 +259,7 @@ class _Search:
         self._damaged: list[Path] = []
 
     def look(self, path: Path, beside: bool = False) -> None:
-        """A file that nobody named: passed over if it is no results table; noted if it cannot be read."""
+        """A file that nobody named: passed over if it is not a results table; noted if it cannot be read."""
         if path in self._tables or path in self._left_out:
             return
         try:
@@ -362,7 +362,7 @@ def _looks_like_results(path: Path) -> bool:
 
 
 def _is_name(run: str) -> bool:
-    """Of a folder that may be there."""
+    """Return whether ``run`` can be the name of a folder."""
     return run not in ("", ".", "..") and Path(run).name == run and "\0" not in run and len(run.encode()) < 256
 
 
@@ -411,7 +411,7 @@ def memorized_accuracy(run: PathLike) -> float | None:
 
 def gate_accuracy(recorded: float | None, table: pd.DataFrame) -> float | None:
     """Training accuracy on permuted labels at the end of a run: what was ``recorded``, or else of its results ``table``; NaN
-    where neither says it, None where no labels were permuted."""
+    where neither holds it, None where no labels were permuted."""
     if recorded is not None or "permuted" not in set(table["kind"]):
         return recorded
     try:

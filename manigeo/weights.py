@@ -1,4 +1,4 @@
-r"""How far weights have moved: layer rotation and distances, from plain arrays.
+r"""Movement of weights: layer rotation and distances, from plain arrays.
 
 With the weights :math:`w_0` of a layer at the start and :math:`w` now, flattened, and :math:`\delta = w - w_0`:
 
@@ -7,10 +7,14 @@ With the weights :math:`w_0` of a layer at the start and :math:`w` now, flattene
 
 (Carbonnelle & De Vleeschouwer 2019), and the norms :math:`|\delta|_1, |\delta|_2, |\delta|_\infty`, the root mean square
 :math:`|\delta|_2/\sqrt n` and the relative distance :math:`|\delta|_2/|w_0|_2`, which Wang & Yang (2022) follow over
-training without saying which of them. Of small changes the last form is taken, which keeps the digits that
+training without stating which of them. Of small changes the last form is taken, which keeps the digits that
 :math:`1 - \cos` loses, with :math:`|w| - |w_0| = \delta \cdot (w + w_0) / (|w| + |w_0|)`.
 
 Layers are the tensors that multiply inputs, see :func:`is_kernel`: not biases, not normalisation.
+
+>>> change = weight_change(np.array([1.0, 0.0]), np.array([0.0, 1.0]))
+>>> change.rotation, round(change.angle, 9)
+(1.0, 1.570796327)
 """
 
 from collections.abc import Iterable, Mapping
@@ -30,7 +34,7 @@ _SMALL = 0.1  # a change, squared, against the start: rotations up to a twentiet
 
 @dataclass(frozen=True)
 class WeightChange:
-    """Between two states of ``n`` weights: sums from which every measure follows, and which add up over layers.
+    """Change between two states of ``n`` weights: sums from which every measure follows, and which add up over layers.
 
     ``l1``, ``linf`` and ``squared`` are of the difference; ``squared_start`` and ``squared_end`` of the weights, ``dot`` is
     their inner product and ``excess`` the difference of their squares, taken as one sum.
@@ -66,7 +70,7 @@ class WeightChange:
 
     @property
     def angle(self) -> float:
-        """In radians."""
+        """Angle between both states, in radians."""
         return float(2 * np.arcsin(np.sqrt(self.rotation / 2)))
 
     @property
@@ -87,7 +91,7 @@ class WeightChange:
 
     @property
     def distance_relative(self) -> float:
-        """In norms of the start; NaN where that is zero."""
+        """Distance in units of the norm at the start; NaN where that is zero."""
         return float(np.sqrt(self.squared / self.squared_start)) if self.squared_start > 0 else np.nan
 
     @property
@@ -97,7 +101,7 @@ class WeightChange:
 
 
 def weight_change(start: Float[np.ndarray, "..."], end: Float[np.ndarray, "..."]) -> WeightChange:
-    """What moved between two states of a tensor of any shape; sums are float64 whatever comes in.
+    """Measure the movement between two states of a tensor of any shape; sums are float64 whatever comes in.
 
     Raises ``ValueError`` for different shapes, no weights at all, NaN or infinite entries.
 
@@ -138,7 +142,7 @@ def _sums(a, b):
 
 
 def pooled_change(changes: Iterable[WeightChange]) -> WeightChange:
-    """Of several layers as one long vector, e.g. the last k of a network.
+    """Pool the changes of several layers as one long vector, e.g. the last k of a network.
 
     >>> one = weight_change(np.array([3.0]), np.array([3.0]))
     >>> other = weight_change(np.array([0.0]), np.array([4.0]))
@@ -155,7 +159,7 @@ def pooled_change(changes: Iterable[WeightChange]) -> WeightChange:
 
 
 def is_kernel(name: str, shape: tuple[int, ...]) -> bool:
-    """Whether a tensor of a state dict multiplies inputs: a ``weight`` of two dimensions or more.
+    """Return whether a tensor of a state dict multiplies inputs: a ``weight`` of two dimensions or more.
 
     Convolutions, dense layers, attention projections and embeddings are; biases, scales of normalisation, running
     statistics, class tokens and position embeddings are not.

@@ -105,7 +105,7 @@ def test_few_classes_are_said_to_be_few(acts):
     assert "P = 10 classes is small for mean field" in done("capacity", acts, "--dry-run")
 
 
-def test_below_ten_classes_the_plan_says_how_far_off_estimators_were_and_recommends_simulation(acts):
+def test_below_ten_classes_the_plan_warns_of_estimators_and_recommends_simulation(acts):
     plan = done("capacity", acts, "--dry-run", "--classes", 5, "--per-class", 4)
     (line,) = [line for line in plan.splitlines() if line.startswith("P = 5 classes are few")]
     assert "mean field was 3 to 17 % below simulation, joint up to 5 %; take --simulate" in line
@@ -261,7 +261,7 @@ def breaks_off(monkeypatch):
     return install
 
 
-def test_an_interrupted_analysis_keeps_what_is_finished_and_goes_on_to_the_same_table(acts, breaks_off):
+def test_an_interrupted_analysis_keeps_its_results_and_ends_in_the_same_table(acts, breaks_off):
     done("capacity", acts, *QUICK, "--out", "whole.csv")
     begun = breaks_off(KeyboardInterrupt())
     code, _, err = run("capacity", acts, *QUICK, "--out", "cut.csv")

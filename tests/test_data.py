@@ -137,7 +137,7 @@ def test_a_seed_fixes_the_labels_and_another_seed_gives_others(many, convention,
 
 @quick
 @given(fractions, fractions, seeds)
-def test_a_smaller_fraction_permutes_a_subset_and_all_conventions_permute_the_same_examples(uneven, a, b, seed):
+def test_a_smaller_fraction_permutes_a_subset_the_same_in_all_conventions(uneven, a, b, seed):
     smaller, larger = (permute_labels(uneven, Permutation(f, "uniform", seed))["permuted"] for f in sorted((a, b)))
     assert not (smaller & ~larger).any()
     assert (larger == permute_labels(uneven, Permutation(max(a, b), "derangement", seed))["permuted"]).all()

@@ -67,7 +67,7 @@ def network_for(most: int, error: Exception) -> tuple[Callable[[Batch], dict[str
 
 @pytest.mark.parametrize("error", ERRORS)
 @pytest.mark.parametrize("wrap", [lambda x: x, lambda x: {"ids": x, "mask": x > 0}])
-def test_a_batch_that_does_not_fit_the_memory_goes_through_in_pieces_and_so_do_the_next(
+def test_a_batch_beyond_the_memory_goes_through_in_pieces_and_so_do_the_next(
     error: Exception, wrap: Callable[[Tensor], Batch]
 ) -> None:
     told: list[str] = []

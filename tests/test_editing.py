@@ -72,7 +72,7 @@ def test_statistics_are_those_of_the_batches_that_recalibrate():
     assert (net[1].momentum, net[1].training) == (0.1, True)
 
 
-def test_a_layer_is_drawn_from_its_own_initialiser_and_the_global_generator_is_left_alone():
+def test_a_layer_is_drawn_from_its_own_initialiser_without_the_global_generator():
     net = build_model("mlp", {"input_shape": (1, 20, 20), "n_classes": 10}, seed=0)
     group = group_layers(net, torch.zeros(2, 1, 20, 20))[1]
     state = torch.get_rng_state()

@@ -101,7 +101,7 @@ TRUSTED: dict[str, tuple[str, Callable[[], bytes], str]] = {
 
 
 @pytest.mark.parametrize("kind", TRUSTED)
-def test_a_file_that_holds_the_network_itself_is_read_with_trust_and_refused_without(file, kind):
+def test_a_file_with_the_network_itself_is_read_with_trust_and_refused_without(file, kind):
     name, content, said = TRUSTED[kind]
     path = file(content(), name)
     with pytest.raises(InputError, match=said):
@@ -173,7 +173,7 @@ def test_the_layers_of_an_exported_network_are_those_of_the_network(file):
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_an_export_for_one_batch_size_or_in_training_mode_is_refused_with_the_way_out(file):
+def test_an_export_for_one_batch_size_or_in_training_mode_is_refused(file):
     with pytest.raises(InputError, match=r"exported for batches of 5 alone; export it with .*Dim.AUTO"):
         load_checkpoint(file(exported(dynamic=False), "a.pt2"), trust=True)
     with pytest.raises(
@@ -306,7 +306,7 @@ def test_any_common_prefix_is_taken_off_and_any_compiled_part_is_found(parts, in
     assert all(part in told for part in parts)
 
 
-def test_a_prefix_is_taken_off_only_where_all_names_then_agree_and_what_else_was_there_is_said():
+def test_a_prefix_is_removed_only_where_all_names_then_agree_and_the_rest_is_named():
     state = {**below("model."), "criterion.weight": torch.ones(3)}
     fit = fit_state(state, STATE)
     assert (fit.prefixes, fit.unexpected, fit.missing, fit.complete) == (("model.",), ("criterion.weight",), (), False)
@@ -328,7 +328,7 @@ def load_like(state: dict[str, Tensor]) -> Any:
     return Checkpoint(state_dict=state, sha256="", path="")
 
 
-def test_of_two_networks_that_fit_the_one_under_the_shorter_name_is_taken_and_the_other_named():
+def test_of_two_networks_that_fit_the_one_of_shorter_name_is_taken_the_other_named():
     fit = fit_state({**below("teacher_net.", {name: 0 * t for name, t in STATE.items()}), **below("net.")}, STATE)
     assert fit.prefixes == ("net.",)
     assert fit.state_dict == STATE

@@ -66,7 +66,7 @@ def refused(read: Any, *arguments: Any) -> str:
 
 # ------------------------------------------------------------------------------------------------------------------ bytes
 @pytest.mark.long
-def test_a_file_with_changed_bytes_is_refused_in_one_line_or_read_and_with_checksums_read_as_it_was(tmp_path):
+def test_a_file_with_changed_bytes_is_refused_or_read_with_checksums_as_it_was(tmp_path):
     each = INPUTS // (2 * len(READERS))
     command = [
         sys.executable,
@@ -196,7 +196,7 @@ def _small(file: h5py.File) -> bool:
     rows=st.lists(st.dictionaries(st.sampled_from(COLUMNS) | NAMES, VALUES, max_size=5), max_size=4),
     whole=st.booleans(),
 )
-def test_a_results_table_of_any_json_is_refused_in_one_line_or_read_and_written_again(folder, rows, whole):
+def test_a_results_table_of_any_json_is_refused_in_one_line_or_read_and_rewritten(folder, rows, whole):
     for path in folder.glob("a.*"):
         path.unlink()
     rows = [dict.fromkeys(COLUMNS) | row for row in rows] if whole else rows
@@ -209,7 +209,7 @@ CELLS = st.one_of(NUMBERS.map(str), NAMES, st.sampled_from(['"', "=1+1", "1e400"
 
 @EXAMPLES
 @given(rows=st.lists(st.lists(CELLS, min_size=14, max_size=14), max_size=4), end=st.sampled_from(["\n", "\r", "\r\n"]))
-def test_a_results_table_of_any_csv_is_refused_in_one_line_or_read_and_written_again(folder, rows, end):
+def test_a_results_table_of_any_csv_is_refused_in_one_line_or_read_and_rewritten(folder, rows, end):
     for path in folder.glob("a.*"):
         path.unlink()
     text = end.join([",".join(COLUMNS), *(",".join(row) for row in rows)])
@@ -231,9 +231,7 @@ def data() -> Any:
         ["index,train_label,split", "index,train_label,permuted", "index,train_label,index", "a,b,c"]
     ),
 )
-def test_a_label_file_of_any_content_is_refused_in_one_line_or_gives_every_example_one_label(
-    folder, data, rows, header
-):
+def test_a_label_file_of_any_content_is_refused_or_gives_every_example_one_label(folder, data, rows, header):
     (folder / "labels.csv").write_bytes("\n".join([header, *map(",".join, rows)]).encode("utf-8", "surrogatepass"))
     refused(read_label_file, folder, data)
 
@@ -344,9 +342,7 @@ ROWS_CLAIMED = 10**12, 10**8  # more than any memory, and as many as one may hav
 
 @pytest.mark.parametrize("rows", ROWS_CLAIMED)
 @pytest.mark.parametrize("places", [PLACES[1:6], ["classes"], ["layers/input"], ["layers/projected"]], ids=str)
-def test_an_activation_file_that_claims_more_rows_than_it_has_is_refused_in_little_memory(
-    tmp_path, valid, places, rows
-):
+def test_an_activation_file_that_claims_too_many_rows_is_refused_in_little_memory(tmp_path, valid, places, rows):
     (tmp_path / "acts.h5").write_bytes(valid)
     with h5py.File(tmp_path / "acts.h5", "r+") as file:
         for place in places:

@@ -87,7 +87,7 @@ def touching_points(t: np.ndarray, radii: np.ndarray) -> tuple[np.ndarray, np.nd
     return radii * direction / np.linalg.norm(direction, axis=1, keepdims=True), inverse
 
 
-def test_an_ellipsoid_has_its_tabulated_capacity_and_is_solved_on_its_touching_points():
+def test_an_ellipsoid_has_its_tabulated_capacity_solved_on_its_touching_points():
     shared("reference/theory_cases.json")
     (case,) = [case for case in theory_cases() if case["kind"] == "ellipsoid"]
     radii = 1 / np.arange(1, case["D"] + 1)
@@ -104,7 +104,7 @@ def test_an_ellipsoid_has_its_tabulated_capacity_and_is_solved_on_its_touching_p
 
 
 @pytest.mark.parametrize("dimension", [4, 9])
-def test_a_simplex_of_orthogonal_points_has_the_perceptrons_capacity_over_its_corners(dimension):
+def test_a_simplex_of_orthogonal_points_has_the_perceptron_capacity_over_corners(dimension):
     g = frame_geometry(simplex(dimension, np.sqrt(dimension)), kappa=0.7, n_draws=20_000, rng=np.random.default_rng(1))
     exact = point_capacity(0.7 / np.sqrt(dimension + 1)) / (dimension + 1)
     assert abs(g.capacity - exact) < 4 * g.capacity_stderr

@@ -54,7 +54,7 @@ def test_jackknife_errors_are_those_of_leaving_each_draw_out():
         assert error == pytest.approx(np.sqrt(8 * values.var()), rel=1e-12), name
 
 
-def test_the_identity_holds_where_a_is_the_squared_projection_and_is_off_by_as_much_as_that_is():
+def test_the_identity_is_off_by_as_much_as_a_is_from_the_squared_projection():
     rng = np.random.default_rng(1)
     load = rng.random((9, 4))
     abc = np.column_stack([load.sum(axis=1), 2 + rng.random(9), 1 + rng.random(9)])

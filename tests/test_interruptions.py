@@ -51,7 +51,7 @@ def begun(tmp_path) -> Path:
 
 # ------------------------------------------------------------------------------------------------------------- killed
 @pytest.mark.long
-def test_killed_at_40_random_moments_nothing_passes_for_complete_and_the_resumed_file_has_the_bytes_of_a_quiet_run(
+def test_killed_at_any_moment_nothing_passes_for_complete_and_resuming_keeps_bytes(
     tmp_path,
 ):
     told = killing("moments", tmp_path, 40)

@@ -86,7 +86,7 @@ def test_memorization_that_was_planted_in_the_last_two_layers_is_found(planted):
     assert_effect("the first three layers drop it", *prefix.loc["(first 3)", ["value", "stderr"]])
 
 
-def test_two_rewound_layers_regain_all_that_was_lost_and_validation_data_choose_them(planted):
+def test_two_rewound_layers_regain_all_that_was_lost_and_validation_chooses_them(planted):
     table = rewound(planted, "1")
     test = rows_of(table, "accuracy", "test")
     whole, trained = test[test["sweep"] == "whole"].iloc[0], test[test["sweep"] == "none"].iloc[0]
@@ -140,7 +140,7 @@ def test_rewinding_a_linear_model_is_the_algebra(tmp_path):
     assert values(part, "loss", "test")["logits"] == pytest.approx(loss.mean(), rel=1e-6)  # float32
 
 
-def test_zero_layers_leave_what_the_bias_of_the_rest_says_and_fresh_draws_have_intervals(planted):
+def test_zero_layers_leave_the_bias_of_the_rest_and_fresh_draws_have_intervals(planted):
     groups = groups_of(planted)
     todo = [Intervention("each", (groups[0],), ZERO), Intervention("each", (groups[0],), FRESH)]
     redraw = Redraw(planted.model, planted.snapshot("init").state(planted.model))

@@ -87,7 +87,7 @@ def test_points_in_general_position_have_the_capacity_of_schlaeflis_count(P, N):
 
 
 @pytest.mark.parametrize("P", [2, 3, 4, 6, 10])
-def test_few_points_have_the_capacity_of_schlaeflis_count_without_the_constant_labellings(P):
+def test_few_points_have_the_capacity_of_schlaeflis_count_less_constant_labellings(P):
     # over all labellings the mean is P/2 - 2^-P, and the two constant ones have all of P - 1 dimensions
     exact = P * (2**P - 2) / (P * (2 ** (P - 1) - 2) + 1)
     assert exact == pytest.approx(P / ((2**P * expected_squared_projection(P, P - 1) - 2 * (P - 1)) / (2**P - 2)))
@@ -112,7 +112,7 @@ def test_few_correlated_manifolds_have_the_joint_capacity_of_all_labellings(P, M
     assert abs(r.capacity - exact) < 3 * np.hypot(r.stderr, error)
 
 
-def test_two_manifolds_are_told_apart_whether_labels_are_drawn_or_one_is_set_against_the_rest():
+def test_two_manifolds_are_told_apart_with_drawn_labels_or_one_against_the_rest():
     X = gaussian_manifolds(P=2, M=6, N=40)
     drawn, rest = joint_capacity(X, n_draws=300), joint_capacity(X, n_draws=300, labels="one_vs_rest")
     assert abs(drawn.capacity - rest.capacity) < 4 * np.hypot(drawn.stderr, rest.stderr)
@@ -318,7 +318,7 @@ def test_classes_with_a_common_direction_share_their_load():
     assert set(np.unravel_index(others.argmax(), others.shape)) == {4, 5}
 
 
-def test_centers_alone_have_the_capacity_of_points_and_axes_alone_do_not_see_centers():
+def test_centers_alone_have_the_capacity_of_points_and_axes_do_not_see_centers():
     free, bound = orthogonal(SEGMENT, 40, 0.8), orthogonal(SEGMENT, 40, 0.8, shared_center=0.9)
     centers = joint_capacity(bound, n_draws=200, points="centers")
     assert abs(centers.capacity - 2.0) < 4 * centers.stderr  # independent, however correlated

@@ -164,7 +164,7 @@ def test_hooks_are_heard_in_a_network_that_was_compiled_in_place_and_has_run():
     assert names(list_layers(model, torch.zeros(1, 2))) == expected
 
 
-def test_without_patterns_the_input_the_leaves_with_parameters_and_the_output_are_selected():
+def test_without_patterns_input_output_and_leaves_with_parameters_are_selected():
     model = resnet18(input_shape=(1, 8, 8), n_classes=3, width=1)
     selected = select_layers(list_layers(model, torch.zeros(1, 1, 8, 8)))
     assert names(selected)[:4] == ["input", "stem.conv", "stem.norm", "stage1.block1.conv1"]

@@ -119,7 +119,7 @@ def test_examples_of_several_tensors_come_by_name_and_whole_numbers_stay_whole(f
     assert table["permuted"].sum() == N // 2
 
 
-def test_a_loader_is_its_examples_in_the_order_of_the_data_set_each_as_a_batch_brings_it():
+def test_a_loader_is_its_examples_in_their_order_each_as_a_batch_brings_it():
     data = load_data(f"{__name__}:padding_loaders", {"validation": 0})
     assert torch.equal(data.inputs(slice(0, N))["input_ids"], IDS * MASK)
     images = load_data(f"{__name__}:image_loaders", {"validation": 0})

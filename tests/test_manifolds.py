@@ -210,7 +210,7 @@ def test_points_that_are_all_zero_have_rank_zero():
 
 
 @given(seed=st.integers(0, 10**6), points=st.integers(1, 12), dim=st.integers(1, 12), rank=st.integers(1, 12))
-def test_principal_directions_are_an_orthonormal_basis_of_the_span_with_the_spread_along_each(seed, points, dim, rank):
+def test_principal_directions_are_an_orthonormal_basis_of_the_span_with_spreads(seed, points, dim, rank):
     rng = np.random.default_rng(seed)
     rank = min(rank, points, dim)
     S = rng.standard_normal((points, rank)) @ rng.standard_normal((rank, dim))

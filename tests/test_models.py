@@ -57,7 +57,7 @@ def test_cnn_has_the_parameters_of_its_convolutions_and_read_out():
         (vgg16, [64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512], 14_728_266),
     ],
 )
-def test_vgg_has_the_parameters_of_the_papers_columns_a_and_d_with_norms_and_one_read_out(model, channels, known):
+def test_vgg_has_the_parameters_of_the_papers_columns_a_and_d_with_norms(model, channels, known):
     steps = zip([3, *channels], channels, strict=False)
     formula = sum(conv(a, b, bias=True) + 2 * b for a, b in steps) + 512 * 10 + 10
     assert n_parameters(model(**CIFAR)) == formula == known
@@ -101,7 +101,7 @@ def test_hidden_weights_have_the_variance_of_he_and_keep_the_scale_of_the_signal
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_same_seed_gives_the_same_weights_and_resetting_a_layer_gives_its_own_distribution(name):
+def test_a_seed_fixes_the_weights_and_resetting_a_layer_keeps_its_distribution(name):
     args = {"input_shape": (1, 8, 8), "n_classes": 3}
     torch.manual_seed(3)
     first = build_model(name, args)
@@ -162,7 +162,7 @@ def own_file(tmp_path: Path) -> Path:
     return path
 
 
-def test_an_own_factory_is_found_in_a_module_or_in_a_file_and_gets_the_arguments_only(own_file, monkeypatch):
+def test_an_own_factory_is_found_in_a_module_or_a_file_and_gets_only_the_arguments(own_file, monkeypatch):
     monkeypatch.syspath_prepend(str(own_file.parent))
     for place in ("own_models", own_file):
         model = build_model(f"{place}:net", {"size": 5})

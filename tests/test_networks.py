@@ -90,7 +90,7 @@ def test_an_untrained_network_needs_no_file_but_its_architecture_and_data():
     assert "the untrained network does not say its data set: " in refused(3, "--weights", "init", *ARCH)
 
 
-def test_of_a_file_that_does_not_say_its_seed_the_untrained_network_has_the_seed_of_the_command():
+def test_the_untrained_network_of_a_file_without_a_seed_has_that_of_the_command():
     torch.save(mlp().state_dict(), "own.pt")
     acts, _, err = extracted("--model", "own.pt", "--weights", "init", *ARCH, *DATA, "--seed", 4)
     assert err == "note: own.pt does not say its seed: untrained weights of --seed 4\n"

@@ -119,7 +119,7 @@ def test_a_recorded_readout_is_that_of_the_recorded_layer():
     assert torch.equal(got["3"], whole["3"])
 
 
-def test_a_token_that_is_read_out_is_a_copy_which_a_following_operation_in_place_leaves_alone():
+def test_a_token_that_is_read_out_is_a_copy_that_operations_in_place_leave_alone():
     model = Calls(lambda m, x: m.fc(x).relu_().mul_(0), fc=nn.Linear(3, 3))
     batch = random(2, 4, 3)
     layers = with_readout(list_layers(model, batch), "last-token")

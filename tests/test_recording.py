@@ -69,7 +69,7 @@ def test_a_convolution_keeps_its_negative_values_before_a_relu_in_place():
     assert torch.equal(got["1"], got["0"].clamp(min=0))
 
 
-def test_a_network_that_works_in_place_on_its_input_changes_neither_the_batch_nor_its_record():
+def test_a_network_that_works_in_place_changes_neither_the_batch_nor_its_record():
     batch = -torch.ones(2, 3)
     got = record(nn.Sequential(nn.ReLU(inplace=True)), batch)
     assert torch.equal(batch, -torch.ones(2, 3))

@@ -338,7 +338,7 @@ def test_the_gate_is_that_of_training():
     assert not gate_of((0.0, 1.0, MEMORIZATION_GATE - 1e-9)).passed
 
 
-def test_the_gate_says_when_it_was_passed_and_how_the_kinds_stood_at_the_epochs_of_the_tables():
+def test_the_gate_shows_when_it_was_passed_and_the_kinds_at_the_epochs_of_tables():
     gate = gate_of((0.0, 0.95, 0.99))
     assert (gate.accuracy, gate.epoch, gate.first_passed) == (0.99, 40, 6)
     assert gate.at == ((6, "best", (0.95,)), (40, "last", (0.99,)))

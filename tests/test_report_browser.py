@@ -125,7 +125,7 @@ def test_a_download_is_the_table_that_the_report_was_made_from(open_page, report
     assert read_results(tmp_path / "capacity.csv").equals(read_results(report.parent / "capacity.csv"))
 
 
-def test_without_scripts_everything_is_there_and_the_download_is_the_compressed_file(open_page):
+def test_without_scripts_all_is_there_and_the_download_is_the_compressed_file(open_page):
     page = open_page(script=False)
     assert page.locator("a.download", has_text="capacity").get_attribute("download") == "capacity.csv.gz"
     assert page.locator(".drawing svg title").count() > 50

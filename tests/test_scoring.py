@@ -65,7 +65,7 @@ def test_answers_that_have_nothing_in_common_are_at_distance_one(examiner):
     assert found["test", "js"]["value"] == pytest.approx(1)
 
 
-def test_the_normalised_drop_is_one_at_chance_and_says_where_there_was_nothing_to_lose():
+def test_the_normalised_drop_is_one_at_chance_and_flagged_with_nothing_to_lose():
     X, labels = torch.eye(4).repeat(30, 1), np.tile(np.arange(4), 30)
     examples = table().iloc[:1].loc[[0] * 120].reset_index(drop=True)
     examples = examples.assign(split="test", true_label=labels, train_label=labels, permuted=False)
@@ -104,7 +104,7 @@ def chain() -> nn.Sequential:
     return nn.Sequential(nn.Flatten(), nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Linear(5, 4), nn.Linear(4, CLASSES))
 
 
-def test_what_comes_before_a_change_is_computed_once_and_the_answers_are_the_same_numbers(examiner):
+def test_layers_before_a_change_are_computed_once_with_the_same_answers(examiner):
     from manigeo_extract.interventions.groups import group_layers
 
     net = chain()

@@ -97,7 +97,7 @@ def test_coordinates_of_condition_one_keep_every_verdict(seed, points, steepness
 
 
 @pytest.mark.parametrize(("seed", "noise"), [(16, 1.5), (10, 2.0), (35, 3.0)])
-def test_where_newtons_matrix_is_too_badly_conditioned_non_negative_least_squares_decide(seed, noise):
+def test_where_newtons_matrix_is_ill_conditioned_nonnegative_least_squares_decide(seed, noise):
     # half of the features are rare, as the corner pixels of digits are: a few points alone hang on each
     rng = np.random.default_rng(seed)
     X = np.repeat(rng.standard_normal((10, 40)), 20, axis=0) + noise * rng.standard_normal((200, 40))

@@ -105,7 +105,7 @@ def test_chance_and_ceiling_stand_beside_the_numbers(path):
         assert (value[f"{metric}_half1"] + value[f"{metric}_half2"]) / 2 == pytest.approx(value[metric])
 
 
-def test_more_neighbours_than_a_class_has_lower_the_ceiling_and_more_than_there_are_are_flagged(path):
+def test_neighbours_beyond_a_class_lower_the_ceiling_beyond_all_points_are_flagged(path):
     table = separability_table(quick(path, layers=["h1"], kinds=["test"], measures=[Neighbours((2 * M, P * M))]))
     assert aggregate(table, f"knn_purity_{2 * M}_ceiling")["value"].item() == pytest.approx((M - 1) / (2 * M))
     row = aggregate(table, f"knn_purity_{P * M}").iloc[0]
@@ -321,7 +321,7 @@ def test_a_truncated_table_misses_the_tasks_that_are_cut_and_transfers_count_for
 PROFILES = ("probe_accuracy", "knn_purity_1", "kmeans_nmi")
 
 
-def test_the_best_layer_is_that_of_the_largest_value_and_choosing_it_is_never_pessimistic(profiles):
+def test_the_best_layer_has_the_largest_value_and_is_never_chosen_pessimistically(profiles):
     table = with_choices(profiles, PROFILES)
     best = table[table["metric"] == "best_layer"]
     assert len(best) == 4 * 3

@@ -43,7 +43,7 @@ def test_a_dichotomy_without_a_certificate_is_decided_by_the_better_one_and_coun
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("P", [3, 4, 5, 6])
-def test_of_centred_points_covers_count_is_separable_without_the_constant_labellings(P, bias):
+def test_of_centred_points_covers_count_is_separable_less_constant_labellings(P, bias):
     # by every labelling in turn; in general position the count is the same in every projection
     for n in range(1, P - bias):
         share = share_separable(single_points(P, 20), n, projections=2, seed=n, bias=bias)
@@ -257,7 +257,7 @@ def test_degenerate_input_has_a_value_or_a_named_reason(case, bias):
     assert r.uncertified == 0
 
 
-def test_classes_that_touch_up_to_rounding_have_a_value_or_say_that_dichotomies_are_open(monkeypatch):
+def test_classes_that_touch_up_to_rounding_have_a_value_or_flag_open_dichotomies(monkeypatch):
     monkeypatch.setattr(separation, "_NEWTON_STEPS", 30)  # touching classes take all there are
     shared_point = np.random.default_rng(1).standard_normal(30)
     X = [np.vstack([shared_point + 1e-10 * x[0], x]) for x in correlated_clouds(6, 4, 30)]

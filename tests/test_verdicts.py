@@ -173,7 +173,7 @@ def test_a_runs_tables_are_found_in_it_and_beside_it(analysed, tmp_path):
         accuracy_in_tables(capacities())
 
 
-def test_whether_it_has_memorized_is_said_by_the_metrics_else_by_the_tables_else_not_known():
+def test_memorization_is_read_from_the_metrics_else_from_the_tables_else_unknown():
     scored, unscored = exchanges([0.0, 0.0, 0.3, 0.1]), capacities()
     assert gate_accuracy(0.97, scored) == 0.97
     assert gate_accuracy(None, scored) == 0.99

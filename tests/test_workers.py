@@ -82,7 +82,7 @@ def test_the_error_of_a_task_is_the_error_of_the_whole(workers):
     assert len(list(workers.as_completed(product, SIZES))) == len(SIZES)  # they can be used again
 
 
-def test_a_task_finds_the_files_and_modules_of_the_folder_where_the_command_was_given(workers, tmp_path, monkeypatch):
+def test_a_task_finds_files_and_modules_of_the_folder_of_the_command(workers, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.chdir(tmp_path)
     assert set(workers.as_completed(here, [(), ()])) == {(i, (str(tmp_path), True)) for i in range(2)}

@@ -1,4 +1,4 @@
-"""What goes into a network: one tensor, or several by name, as a tokenizer gives them."""
+"""Inputs of a network: one tensor, or several by name, as a tokenizer gives them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def shapes(batch: Batch) -> str:
 
 
 def attention_mask(batch: Batch) -> Tensor | None:
-    """Which tokens are no padding (examples, tokens), where the batch says so."""
+    """Mask (examples, tokens) that is true for tokens and false for padding; None for a batch without one."""
     return batch[MASK].bool() if isinstance(batch, Mapping) and MASK in batch else None
 
 
@@ -55,14 +55,14 @@ def _like_parameters(root: nn.Module, tensor: Tensor) -> Tensor:
 
 
 def called(root: nn.Module, batch: Batch) -> object:
-    """What the network returns: a mapping goes in by its names where ``forward`` has such parameters, else as it is."""
+    """Call the network: a mapping goes in by its names where ``forward`` has such parameters, else as it is."""
     if isinstance(batch, Mapping) and takes_names(root, batch):
         return root(**batch)
     return root(batch)
 
 
 def takes_names(root: nn.Module, batch: Mapping[str, Tensor]) -> bool:
-    """Whether the names of ``batch`` are parameters of ``forward``, and all that it needs."""
+    """Return whether the names of ``batch`` are parameters of ``forward``, and all that it needs."""
     try:
         inspect.signature(root.forward).bind(**batch)
     except TypeError:

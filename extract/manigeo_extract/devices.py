@@ -1,4 +1,4 @@
-"""Where a network computes, the processor or an accelerator that is there, and how much it takes at a time."""
+"""Device on which a network computes, the processor or an accelerator that is there, and the size of its batches."""
 
 import os
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""What of a machine decides on the last bits of a sum. Over a training such bits grow to another network."""
+"""Properties of a machine that decide on the last bits of a sum. Over a training such bits grow to another network."""
 
 import re
 from typing import Any

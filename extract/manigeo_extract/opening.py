@@ -1,6 +1,6 @@
 """The one door to a live network: which network, which weights, which data, which labels, which device.
 
-A request says what is asked for, in frozen values that the command line, Python and worker processes share; what is not
+A request states what is asked for, in frozen values that the command line, Python and worker processes share; what is not
 asked for is taken from the checkpoint. Fields have the names of the options of the command line.
 
 >>> request = ModelRequest(NetworkRequest("mlp", {"depth": 1}), WeightsRequest("init"), DataRequest("digits"))
@@ -106,8 +106,8 @@ class ModelRequest:
 
 @dataclass(frozen=True)
 class ExtractionRequest:
-    """What to extract of a model, see :func:`~manigeo_extract.recording.extraction.plan_extraction`; with the ``backend``
-    "fx" functions are layers, too."""
+    """Request for an extraction, see :func:`~manigeo_extract.recording.extraction.plan_extraction`; with the
+    ``backend`` "fx" functions are layers, too."""
 
     model: ModelRequest = field(default_factory=ModelRequest)
     layers: tuple[str, ...] = ()
@@ -124,7 +124,7 @@ class ExtractionRequest:
 @dataclass(frozen=True)
 class RunRequest:
     """The trained network of a run (the checkpoint ``at``) on its ``device``, and what of it is looked at: layers as
-    ``group_by`` says, and at most ``most`` examples of a kind, drawn by the seed of the model."""
+    ``group_by`` names, and at most ``most`` examples of a kind, drawn by the seed of the model."""
 
     model: ModelRequest = field(default_factory=ModelRequest)
     at: str | int = "last"
@@ -193,7 +193,7 @@ def requested(kind: type[R], options: Mapping[str, Any]) -> R:
 # ------------------------------------------------------------------------------------------------------------- one model
 @dataclass(frozen=True)
 class Model:
-    """What a :class:`ModelRequest` opened: the file, the data with the labels of training, and the network."""
+    """Opened :class:`ModelRequest`: the file, the data with the labels of training, and the network."""
 
     request: ModelRequest
     path: Path | None
@@ -204,7 +204,7 @@ class Model:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What a file of activations holds of its model and data: the files, what was taken from them, and how."""
+        """Origin of model and data that a file of activations stores: the files, what was taken from them, and how."""
         path, data, labels = self.path, self.data, self.request.labels
         run = None if path is None else run_of(path)
         return {
@@ -257,7 +257,7 @@ def open_extraction(
 
 
 def open_checkpoint(path: Path | None, weights: WeightsRequest) -> Checkpoint:
-    """What the file holds of network, data and labels; for the weights "init" a file is not needed."""
+    """Load what the file holds of network, data and labels; for the weights "init" no file is needed."""
     if path is None and weights.weights != "init":
         raise UsageError("give --model FILE, or --weights init with --arch and --data for an untrained network")
     if path is None:
@@ -328,7 +328,7 @@ def open_data(
 
 
 def _labels_beside(checkpoint: Checkpoint, asked: LabelsRequest, tell: Tell) -> Path | None:
-    """Those of the run's folder, for a checkpoint that does not know of any permutation."""
+    """Find the label file in the run's folder, for a checkpoint that does not know of any permutation."""
     run = run_of(checkpoint.path)
     unknown = checkpoint.permutation is None and asked.permute is None
     if not (unknown and run and run.labels_path.is_file()):
@@ -443,7 +443,7 @@ def intervened(request: LaboratoryRequest, at: Intervention | None) -> pd.DataFr
 
 
 def _redraw(run: Run, initial: Snapshot) -> Redraw:
-    """How layers are drawn again: by themselves, or with the whole network, where it is known how that is built."""
+    """Choose how layers are drawn again: by themselves, or with the whole network where its construction is known."""
     arch, args = run.arch
     build = None if arch is None else (lambda seed: build_model(arch, args, seed=seed))
     return Redraw(run.model, dict(load_checkpoint(initial.path).state_dict), build)
@@ -452,7 +452,7 @@ def _redraw(run: Run, initial: Snapshot) -> Redraw:
 # ------------------------------------------------------------------------------------------------------------ a training
 @dataclass(frozen=True)
 class Training:
-    """What a :class:`TrainingRequest` opened: the network before training, the examples with their labels, the plan."""
+    """Opened :class:`TrainingRequest`: the network before training, the examples with their labels, the plan."""
 
     network: nn.Module
     dataset: DataSet

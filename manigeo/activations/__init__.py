@@ -15,7 +15,7 @@ Images are stored once: the four kinds of :mod:`manigeo.manifolds` are views of 
 written to ``<path>.partial``, batch by batch, and appears under its name when it is whole; a killed writer leaves what it
 had committed (:mod:`manigeo.storage.commits`), and the next goes on there. Each batch opens the file, writes and closes
 it, so that its bytes follow from those before and the batch alone: a resumed file is the same, byte for byte. A reader
-refuses another format version, an incomplete file, a shard and a fingerprint that does not match, and says what it found.
+refuses another format version, an incomplete file, a shard and a fingerprint that does not match, and names what it found.
 """
 
 from manigeo.activations.layout import Shard, StoredLayer

@@ -1,7 +1,7 @@
-"""Whether an activation file can be what it says: asked of its structure, before a row of it is read.
+"""Checks of the structure of an activation file against its claims, before a row of it is read.
 
 A header is a few bytes that may claim anything: 10^12 examples, a layer that lies in another file, a group within itself.
-What is claimed here is stored here, or the file is refused with a ``ValueError`` that says what does not fit.
+What is claimed here is stored here, or the file is refused with a ``ValueError`` that names what does not fit.
 """
 
 import math
@@ -49,7 +49,7 @@ def check_heaps(path: Path) -> None:
 
 
 def _ends(heap: bytes) -> bool:
-    """Whether its objects, each after the one before, lead to its end."""
+    """Return whether the objects of a heap, each after the one before, lead to its end."""
     at = 16
     while at + 16 <= len(heap):
         index, size = int.from_bytes(heap[at : at + 2], "little"), int.from_bytes(heap[at + 8 : at + 16], "little")
@@ -80,7 +80,7 @@ def check_header(path: Path, file: h5py.File) -> None:
 
 
 def check_claims(path: Path, file: h5py.File) -> None:
-    """Everything that the format wants is there, in this very file, and as large as it says."""
+    """Check that everything the format wants is there, in this very file, and as large as claimed."""
     for place in ("examples", "classes", "layers"):
         _check_within(file, place, {_address(file)}, _DEEPEST)
     n_examples = _check_examples(path, file)
@@ -153,7 +153,7 @@ def _check_layer(name: str, dataset: h5py.Dataset, n_examples: int, n_done: int)
 
 
 def check_chunks(name: str, dataset: h5py.Dataset, n_rows: int, n_bytes: int) -> None:
-    """Those of the first ``n_rows`` are there, each once, within the file's ``n_bytes``, and went through all filters.
+    """Check that the chunks of the first ``n_rows`` are there, each once, within ``n_bytes``, with all filters applied.
 
     The index that HDF5 finds them by has no checksum: after a flipped bit in it a chunk may be missing, which reads as
     zeros, or have no bytes, over which HDF5 falls.

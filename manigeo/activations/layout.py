@@ -43,7 +43,7 @@ class StoredLayer:
 
 @dataclass(frozen=True)
 class Shard:
-    """Which part of a whole extraction a file is: its rows from ``start`` on, and the whole's size and fingerprint."""
+    """Part of a whole extraction that a file holds: rows from ``start`` on, and the whole's size and fingerprint."""
 
     number: int  # 1 ... of
     of: int
@@ -84,7 +84,7 @@ def row_bytes(dataset: h5py.Dataset) -> int:
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """What a file that is not as it was written makes of reading it, as one line."""
+    """Turn any failure to read a file that is not as it was written into one line."""
     try:
         yield
     except ManigeoError:

@@ -41,7 +41,7 @@ def merge_activations(
 
     An interrupted merge goes on where it was. ``argv`` takes the place of the shards' in the provenance.
 
-    Raises :class:`~manigeo.errors.InputError` where a file is no shard, is damaged, or belongs to another extraction, and
+    Raises :class:`~manigeo.errors.InputError` where a file is not a shard, is damaged, or belongs to another extraction, and
     where shards are missing; :class:`~manigeo.errors.UsageError` for a shard given twice and an ``out`` that exists.
     """
     if not paths:

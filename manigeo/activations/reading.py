@@ -49,7 +49,7 @@ class Activations:
     when nothing refers to it any more.
 
     ``layers`` in the order of execution, ``kinds`` that have examples, ``examples`` (the table), ``class_names``,
-    ``provenance``, ``fingerprint``; ``complete``, ``n_done`` (examples whose rows are written) and ``shard`` say what of it
+    ``provenance``, ``fingerprint``; ``complete``, ``n_done`` (examples whose rows are written) and ``shard`` tell what of it
     is there.
     """
 
@@ -97,7 +97,7 @@ class Activations:
         return tuple(kind for kind in ALL_KINDS if len(kind_examples(self.examples, kind)[0]))
 
     def layer(self, name: str) -> StoredLayer:
-        """What is stored of a layer; :class:`~manigeo.errors.UsageError` for a name that the file does not have."""
+        """Description of a stored layer; :class:`~manigeo.errors.UsageError` for a name that the file does not have."""
         if name not in self._layers:
             raise UsageError(f"{self.path} has no layer {name!r}; it has {', '.join(self.layers)}")
         return self._layers[name]
@@ -160,8 +160,8 @@ class Activations:
 
 
 def _spans(rows: Int[np.ndarray, " n"], dataset: h5py.Dataset) -> Iterator[tuple[int, int]]:
-    """From where to where to read for the ascending ``rows``: runs of the chunks that hold some of them, and no others,
-    each once (a point selection decompresses one many times)."""
+    """Ranges of rows to read for the ascending ``rows``: runs of the chunks that hold some of them, and no others, each
+    once (a point selection decompresses one many times)."""
     size = dataset.chunks[0]
     longest = max(1, _READ_BYTES // (size * row_bytes(dataset)))
     chunks = np.unique(rows // size)
@@ -188,13 +188,20 @@ def _stored_layer(name: str, dataset: h5py.Dataset) -> StoredLayer:
 def open_activations(path: str | os.PathLike[str]) -> Activations:
     """Open an activation file for reading, for the length of a ``with`` or until it is closed.
 
-    ::
-
-        acts = open_activations("acts.h5")
-        clouds = acts.manifolds("features.3", "permuted")
-
     Raises :class:`~manigeo.errors.InputError` where it is missing, no HDF5 file, of another format or version, incomplete,
     a shard of a larger one, or does not match its fingerprint.
+
+    >>> import tempfile
+    >>> from manigeo.activations import StoredLayer, create_activations
+    >>> columns = {"index": range(4), "split": "test", "true_label": [0, 0, 1, 1], "train_label": [0, 0, 1, 1]}
+    >>> examples = pd.DataFrame(columns).assign(permuted=False)
+    >>> h1 = StoredLayer("h1", 0, "Linear", 0, (3,), "flatten", None, ())
+    >>> path = Path(tempfile.mkdtemp()) / "acts.h5"
+    >>> with create_activations(path, examples, ["cat", "dog"], [h1], {}) as writer:
+    ...     writer.append({"h1": np.arange(12.0).reshape(4, 3)})
+    >>> with open_activations(path) as acts:
+    ...     [cloud.tolist() for cloud in acts.manifolds("h1", "test")]
+    [[[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]], [[6.0, 7.0, 8.0], [9.0, 10.0, 11.0]]]
     """
     activations = inspect_activations(path)
     try:

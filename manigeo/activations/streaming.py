@@ -29,7 +29,7 @@ class StoredManifolds(Sequence):  # unsubscripted: a type check of its elements 
 
     @property
     def shapes(self) -> list[tuple[int, int]]:
-        """Of the point clouds, without reading them."""
+        """Shapes of the point clouds, without reading them."""
         return [(len(rows), self._n_features) for rows in self._rows]
 
     def __getitem__(self, index):

@@ -76,7 +76,7 @@ class ActivationWriter:
             self.commit()
 
     def commit(self) -> None:
-        """From here an extraction goes on that is killed later; an interrupted batch is done again."""
+        """Commit, so that an extraction that is killed later goes on from here; an interrupted batch is done again."""
         if self._between_batches:
             self._store.commit()
             self._committed_at = time.monotonic()
@@ -169,13 +169,24 @@ def create_activations(
 ) -> Iterator[ActivationWriter]:
     """Write an activation file; it appears under ``path`` only if the block ends and every row was written.
 
-    ``examples`` are sorted by true class already, in the order in which batches will come, of ``batch_size`` if that is
-    known. After a kill, an interrupt, or a failure of the machine, ``<path>.partial`` keeps the batches that were written;
-    with ``resume`` the writer goes on there, or begins where there is nothing. Activations that cannot be stored, and a
+    ``examples`` (one row per example; columns ``index``, ``split``, ``true_label``, ``train_label``, ``permuted``) are
+    sorted by true class already, in the order in which batches will come, of ``batch_size`` if that is known; labels
+    are positions in ``class_names``. ``layers`` describe the features; ``provenance`` (JSON) is stored as it is. After
+    a kill, an interrupt, or a failure of the machine, ``<path>.partial`` keeps the batches that were written; with
+    ``resume`` the writer goes on there, or begins where there is nothing. Activations that cannot be stored, and a
     failure before the first batch, leave nothing behind.
 
     Raises :class:`~manigeo.errors.UsageError` where ``path`` exists and ``force`` is not given, and where there is an
-    interrupted extraction and neither ``resume`` nor ``force`` says what to do with it, or it is of something else.
+    interrupted extraction and neither ``resume`` nor ``force`` tells what to do with it, or it is of something else.
+
+    >>> import tempfile
+    >>> columns = {"index": [0, 1], "split": "test", "true_label": [0, 1], "train_label": [0, 1], "permuted": False}
+    >>> h1 = StoredLayer("h1", 0, "Linear", 0, (3,), "flatten", None, ())  # the first layer has three features
+    >>> path = Path(tempfile.mkdtemp()) / "acts.h5"
+    >>> with create_activations(path, pd.DataFrame(columns), ["cat", "dog"], [h1], {}) as writer:
+    ...     writer.append({"h1": np.ones((2, 3))})
+    >>> path.exists()
+    True
     """
     _check_names(layers)
     check_choice("dtype", dtype, DTYPES)

@@ -67,7 +67,7 @@ def solve_anchors(
     every draw to Clarabel, an interior point method, for an independent check to about 1e-4, 400 times slower.
 
     The weights of dependent points (duplicates, more points than dimensions) are one choice of many; anchor, mass and
-    projection are unique. A residual above 1e-9 says that a draw is not solved to that: it happens at radii above 1e6,
+    projection are unique. A residual above 1e-9 shows that a draw is not solved to that: it happens at radii above 1e6,
     where the multipliers' own rounding, 1e-16 times the radius, is seen.
 
     Raises ``ValueError`` on an unknown solver, and on draws that do not have one column more than the points.
@@ -109,12 +109,13 @@ def solve_cone(
 def kkt_residual(
     unit: Float[np.ndarray, "points dim"], t: Float[np.ndarray, "draws dim"], a: Float[np.ndarray, "draws points"]
 ) -> Float[np.ndarray, " draws"]:
-    r"""How far multipliers ``a`` are from the projection v of ``t`` on :math:`\{v : z_m \cdot v \le 0\}`, :math:`|z_m| = 1`.
+    r"""Distance of multipliers ``a`` from the projection v of ``t`` on :math:`\{v : z_m \cdot v \le 0\}`.
 
     .. math:: \max_m |\min(a_m, -z_m \cdot v)| \,/\, \max_m |z_m \cdot t|, \qquad v = t - Z^\top a
 
-    It vanishes just where v is feasible, a is non-negative, and one of the two is zero for every point; it is computed
-    from the points ``unit``, so that what their Gram cannot resolve is seen. Where :math:`Z t = 0` it is not relative.
+    For points of length one, :math:`|z_m| = 1`. It vanishes just where v is feasible, a is non-negative, and one of the
+    two is zero for every point; it is computed from the points ``unit``, so that what their Gram cannot resolve is seen.
+    Where :math:`Z t = 0` it is not relative.
     """
     return natural_residuals(a, t @ unit.T, (t - a @ unit) @ unit.T)
 

@@ -72,7 +72,7 @@ class Cavity:
     (d, d): H of the directions of the span, ``rest_metric`` that of all others. ``degrees_of_freedom``: the number of
     dimensions that all manifolds together use, P / capacity; ``occupancy`` is their share of the dimensions that there are,
     ``saturated`` where no metric satisfies the equations because they want (nearly) all. ``residual``: by how much the
-    degrees of freedom of this metric are expected to differ from those of the next rounds, relative; ``solved`` says that
+    degrees of freedom of this metric are expected to differ from those of the next rounds, relative; ``solved`` means that
     this is small and that no load is negative.
     """
 
@@ -154,7 +154,7 @@ def _rounds(
 
 
 def centers_in_metric(points: PooledPoints, inside: Cavity) -> tuple[float, int]:
-    r"""How correlated centres are in the metric H, and how many directions they share.
+    r"""Measure how correlated centres are in the metric H, and count the directions that they share.
 
     The first is the mean absolute cosine of :func:`~manigeo.capacity.centers.center_correlation` with inner products
     :math:`c^\top H c'`. The second counts the principal directions of the centres with more variance than independent
@@ -301,7 +301,7 @@ def _inverse(pooled: np.ndarray, q: float) -> Float[np.ndarray, "leading leading
 
 
 def _load_of_rest(R: Sequence[np.ndarray], W: Sequence[np.ndarray], tail: np.ndarray) -> float:
-    """What the manifolds load on a direction outside, for each unit of its variance."""
+    """Load of the manifolds on a direction outside, per unit of its variance."""
     return sum(float((w * rest).sum()) for w, rest in zip(W, R, strict=True)) / tail.sum() if len(tail) else 0.0
 
 

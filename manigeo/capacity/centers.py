@@ -60,7 +60,7 @@ def mean_off_diagonal(matrix: Float[np.ndarray, "n n"]) -> float:
 
 
 def mean_absolute_cosine(gram: Float[np.ndarray, "classes classes"]) -> float:
-    """Of pairs of centres with these inner products; a centre of length zero has cosine zero."""
+    """Mean absolute cosine over pairs of centres with these inner products; a centre of length zero has cosine zero."""
     return mean_off_diagonal(_absolute_cosines(gram))
 
 
@@ -128,7 +128,7 @@ def _search(X: np.ndarray, limit: int) -> Iterator[np.ndarray]:
 
 
 def _strongest_shared_direction(X: np.ndarray, V: np.ndarray) -> np.ndarray:
-    """Where the normalised residual centres have most variance in common."""
+    """Direction in which the normalised residual centres have most variance in common."""
     R = X - (X @ V) @ V.T
     norms = np.linalg.norm(R, axis=1, keepdims=True)
     normalised = np.divide(R, norms, out=np.zeros_like(R), where=norms > 0)

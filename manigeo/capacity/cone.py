@@ -208,7 +208,7 @@ def _proximal_point(
 
 
 def _step(start: _Place, end: _Place, shift: float, center: Float[np.ndarray, " points"]) -> float:
-    r"""How far to go from ``start`` to ``end`` (each x and w): to the least value of the dual on the way,
+    r"""Fraction of the way from ``start`` to ``end`` (each x and w) at which the dual is least,
 
     .. math:: \phi = \tfrac12 x^\top K x + \tfrac1{2\epsilon} \big|[w + \epsilon x_k]_+\big|^2, \qquad Kx = b - w .
     """
@@ -276,6 +276,6 @@ def _exchange(problem: _Problem, passive: Bool[np.ndarray, " points"]) -> _Solut
 
 
 def _as_it_is(problem: _Problem, x: Float[np.ndarray, " points"]) -> _Solution | None:
-    """Dependent points (duplicates, say) never have a unique set; then the proximal point itself becomes exact."""
+    """Dependent points (e.g. duplicates) never have a unique set; then the proximal point itself becomes exact."""
     solution = _positive(x)
     return solution if problem.residual(*solution) < _KKT_RTOL / 10 else None

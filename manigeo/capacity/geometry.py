@@ -1,4 +1,4 @@
-r"""From anchor points to capacity, radius and dimension of one manifold, with their errors.
+r"""Capacity, radius and dimension of one manifold from its anchor points, with their errors.
 
 Chung, Lee & Sompolinsky (2018), Phys. Rev. X 8, 031003; conventions as in the authors' package of Stephenson et al.
 (2021). With anchors :math:`\tilde s` of the draws :math:`t`, and hats on the normalised parts without the centre:
@@ -72,7 +72,7 @@ def frame_geometry(
     activations as they are :func:`manifold_geometry` makes such points; where the mean of the points is far from zero
     (three standard errors, and a third of their spread), they are none: a warning, and the flag ``off_center``.
     ``draws`` (n_draws, D + 1), with the last column along the centre, replaces random draws: the same draws give the same
-    numbers in any program. ``dimension`` says which D multiplies :math:`\langle\hat t\cdot\hat s\rangle^2`: the ``"rank"``
+    numbers in any program. ``dimension`` selects the D that multiplies :math:`\langle\hat t\cdot\hat s\rangle^2`: ``"rank"``
     of the points (padding with null directions then changes nothing) or ``"ambient"``, the number of columns, as the
     authors' package has it. ``solver``: ``"pivoting"``, or ``"cvxpy"`` as an independent, slow check of it.
 

@@ -1,4 +1,4 @@
-r"""The measures of GLUE: what anchors, drawn again and again, say of all manifolds and of each (Chou et al. 2024).
+r"""Measures of GLUE, from anchors drawn again and again: of all manifolds and of each (Chou et al. 2024).
 
 "Geometry linked to untangling efficiency". A draw t has the anchors :math:`S`, a row for each of P manifolds (zero
 where it has no mass). With their mean :math:`S_0` over draws, and :math:`S_1 = S - S_0`:
@@ -26,7 +26,7 @@ _PINV_RTOL = 1e-10  # of anchors with rms one; rounding leaves 1e-16 times their
 
 
 class Pairs(NamedTuple):
-    r"""What pairs of manifolds share, (P, P) each.
+    r"""Quantities that pairs of manifolds share, (P, P) each.
 
     ``load``: mean of :math:`y_\mu m_\mu s_\mu \cdot y_\nu m_\nu s_\nu`, whose sum is :math:`P/\alpha`; positive where two
     manifolds hinder each other. ``center``: \|cos\| of the mean anchors; ``axis``: mean \|cos\| of the anchors around
@@ -48,8 +48,8 @@ class MeanAnchors(NamedTuple):
 
 
 class Draws(NamedTuple):
-    """What each draw gives, a row a draw: a, b, c; each manifold's share of the squared projection; whether it has mass;
-    mean alignments, that of centres with this draw left out."""
+    """Quantities of each draw, one row per draw: a, b, c; each manifold's share of the squared projection; whether it
+    has mass; mean alignments, that of centres with this draw left out."""
 
     abc: np.ndarray
     load: np.ndarray
@@ -63,7 +63,7 @@ def measure_draw(
     weights: Float[np.ndarray, " manifolds"],
     t: Float[np.ndarray, " rank"],
 ) -> tuple[Draws, Pairs]:
-    """What a draw ``t`` with the anchors ``S`` gives: its row, and its pairs.
+    """Measure a draw ``t`` with the anchors ``S``: its row, and its pairs.
 
     ``weights`` are the anchors' masses with the signs of the labels; weights @ S is the projection of t.
     """
@@ -140,7 +140,7 @@ def identity_residual(measures: dict[str, tuple[float, float]]) -> float:
 
 
 def per_class(draws: Draws, anchors: MeanAnchors) -> pd.DataFrame:
-    """Of each manifold: its part of 1/capacity and the reciprocal with errors, the share of draws with mass, the radius."""
+    """Tabulate each manifold: its part of 1/capacity and its capacity with errors, share of draws with mass, radius."""
     inverse, inverse_stderr = draws.load.mean(axis=0), standard_error(draws.load)
     anchored = draws.anchored.mean(axis=0)
     with np.errstate(all="ignore"):  # a manifold that no draw needs has infinite capacity and no radius

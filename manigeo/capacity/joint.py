@@ -9,7 +9,7 @@ Gaussian :math:`t` in the points' span and labels :math:`y`, the draw is project
 where :math:`m_\mu` is the mass (sum of multipliers) of manifold :math:`\mu` and :math:`s_\mu` its anchor, the average of
 its points with the multipliers as weights (zero where there is no mass). Random labels have both signs: those of one sign
 span the whole space, whatever the manifolds are, since their points add up to zero (:mod:`manigeo.capacity.dichotomies`).
-What the anchors say beyond the capacity is in :mod:`manigeo.capacity.glue`.
+What the anchors show beyond the capacity is in :mod:`manigeo.capacity.glue`.
 """
 
 from collections.abc import Sequence
@@ -67,7 +67,7 @@ class JointCapacity:
     ``per_class``, a row per manifold: ``inverse_capacity``, mean of :math:`y_\mu m_\mu s_\mu \cdot t`, whose mean over
     manifolds is :math:`1/\alpha`, so that the largest limit it; ``capacity``, its reciprocal; ``anchored``, the share of
     draws with mass; ``radius``, the anchors' spread around their mean by its norm, over those draws.
-    ``flag`` says why numbers are NaN (``no_spread``) or in doubt (``saturated``, ``uncertified``, ``identity``).
+    ``flag`` tells why numbers are NaN (``no_spread``) or in doubt (``saturated``, ``uncertified``, ``identity``).
     """
 
     capacity: float

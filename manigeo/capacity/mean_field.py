@@ -62,7 +62,7 @@ class ManifoldCapacity:
     rule ``"auto"``, ``occupancy`` is the share of the dimensions that there are which the manifolds together want, P /
     capacity by rank, and ``metric_residual`` by how much its equations are missed, relative (NaN where no metric was
     needed). ``per_manifold`` has a row per manifold: the fields of
-    :class:`~manigeo.capacity.geometry.FrameGeometry` and ``flag``, which says why a row is NaN; aggregates are over the
+    :class:`~manigeo.capacity.geometry.FrameGeometry` and ``flag``, which tells why a row is NaN; aggregates are over the
     ``n_manifolds`` others, and ``flag`` repeats what was flagged. ``rank`` is the mean over manifolds, ``residual`` the
     largest relative KKT residual of any draw.
     """
@@ -171,7 +171,7 @@ Cone = tuple[np.ndarray, np.ndarray]  # inner products (sideways, along), see co
 
 @dataclass(frozen=True)
 class _Draws:
-    """How anchors are drawn: for each manifold by its position, whatever the other manifolds are."""
+    """Settings by which anchors are drawn: for each manifold by its position, whatever the other manifolds are."""
 
     kappa: float
     n_draws: int
@@ -308,7 +308,7 @@ def _jackknife(seen: _Seen, draws: _Draws) -> dict[str, float]:
 
 
 def _flag(table: pd.DataFrame, seen: _Seen) -> str:
-    """What was flagged of manifolds, with counts, and of the metric."""
+    """Flags of the manifolds, with counts, and of the metric."""
     counts = table.loc[table["flag"] != "", "flag"].value_counts()
     flags = [f"{flag}:{count}" for flag, count in sorted(counts.items())]
     if seen.inside and any(seen.cones):
@@ -322,7 +322,7 @@ def _flag(table: pd.DataFrame, seen: _Seen) -> str:
 
 
 def _around_center(gram: np.ndarray, square: float) -> Cone:
-    """From inner products around the centre and its squared norm; the centre has a direction of its own."""
+    """Build a cone from inner products around the centre and its squared norm; the centre has its own direction."""
     return (gram / square, np.ones(len(gram))) if square > 0 else _single_point(len(gram))
 
 
@@ -331,7 +331,7 @@ def _single_point(M: int) -> Cone:
 
 
 def _along_and_sideways(K: np.ndarray) -> Cone:
-    """From inner products of the points around their centre and, last, of the centre."""
+    """Build a cone from inner products of the points around their centre and, last, of the centre."""
     around, along, square = K[:-1, :-1], K[:-1, -1], K[-1, -1]
     if square <= 0:
         return _single_point(len(around))

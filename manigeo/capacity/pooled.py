@@ -77,7 +77,8 @@ def moments(manifolds: Clouds, rng: np.random.Generator) -> Moments:
 
 
 def _signed_sums(P: int, N: int) -> int:
-    """How many a manifold, for the wanted number of rows in all, within the memory for them; none where all is kept."""
+    """Number of signed sums per manifold, for the wanted number of rows in all, within the memory for them; 0 where all
+    directions are kept."""
     if N <= ALL_DIRECTIONS:
         return 0
     return max(1, min(_SKETCH_ROWS, _SKETCH_BYTES // (4 * N)) // P)
@@ -92,7 +93,7 @@ def around_centers(manifolds: Clouds, pooled: Moments) -> Iterator[np.ndarray]:
 
 
 def is_flat(pooled: Moments) -> bool:
-    r"""Whether centres, and points around them, each fill many directions evenly, so that none is more shared than others.
+    r"""Return whether centres, and points around them, fill many directions evenly: none is more shared than others.
 
     Moments of the spectrum of independent rows are means of their inner products,
 
@@ -112,7 +113,7 @@ def is_flat(pooled: Moments) -> bool:
 
 
 def _fills_evenly(gram: np.ndarray, n_directions: float) -> bool:
-    """Whether independent rows with these inner products have equal variance in more than ``n_directions``."""
+    """Return whether independent rows with these inner products have equal variance in more than ``n_directions``."""
     P, square = len(gram), gram.trace() / len(gram)
     if P < _FEWEST or square <= 0:
         return False

@@ -1,4 +1,4 @@
-r"""What capacity owes to the sample: the number of points M of each manifold, and which manifolds were taken.
+r"""Dependence of capacity on the sample: the number of points M of each manifold, and the choice of manifolds.
 
 M points of a manifold underfill it: whatever the manifold, their capacity is that of M points without structure or more
 (margin 0; :math:`2/M` for many manifolds), and far above that of the whole. So capacities are compared at one M, and a

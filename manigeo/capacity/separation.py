@@ -34,7 +34,7 @@ _RIDGE = 1e-9  # of the mean eigenvalue, in Newton's matrix, which is singular w
 
 @dataclass(frozen=True)
 class Separation:
-    """Whether signed points lie on one side of a hyperplane through the origin, and the proof.
+    """Decision whether signed points lie on one side of a hyperplane through the origin, with its proof.
 
     ``normal`` (dim,) of length one has ``margin`` to the nearest of the points (scaled to length one), and a positive
     margin proves that they are separable. ``weights`` (points,) sum to one, and a combination of length ``residual`` = 0
@@ -90,7 +90,7 @@ def whitened(points: Float[np.ndarray, "points dim"]) -> Float[np.ndarray, "poin
 
 
 def _separation(signed: np.ndarray, w: np.ndarray, multipliers: np.ndarray) -> Separation:
-    """What a vector and non-negative multipliers prove, measured on the points themselves."""
+    """Decide by what a vector and non-negative multipliers prove, measured on the points themselves."""
     weights = multipliers / multipliers.sum() if multipliers.any() else np.full(len(signed), 1 / len(signed))
     residual = float(np.linalg.norm(weights @ signed))
     normal = w / np.linalg.norm(w) if w.any() else w

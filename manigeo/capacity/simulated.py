@@ -51,7 +51,7 @@ class SimulatedCapacity:
     ``critical_dimension`` is N_c, ``capacity`` P / N_c; the errors are standard errors over dichotomies. The curve: of
     ``trials[i]`` dichotomies in ``dimensions[i]`` dimensions ``separable[i]`` were separable; ``width`` is the w of the
     fitted :math:`p(n) = \\Phi((\\sqrt n - \\sqrt{N_c}) / w)`. ``rank`` is the dimension of the data;
-    ``uncertified`` counts dichotomies that were decided by the better of two imperfect certificates. ``flag`` says why
+    ``uncertified`` counts dichotomies that were decided by the better of two imperfect certificates. ``flag`` tells why
     a number is NaN, and counts the uncertified; else it is empty.
     """
 

@@ -182,7 +182,7 @@ def _gram(rows: np.ndarray) -> Float[np.ndarray, "rows rows"]:
 
 
 def _rounding_of_sketch(manifolds: Clouds, pooled: Moments, rows: np.ndarray) -> float:
-    """That of the data, and that of rows in float32."""
+    """Rounding of the data or that of rows in float32, whichever is larger."""
     squares = np.square(rows)
     own = np.finfo(np.float32).eps * (np.sqrt(squares.sum(axis=1).max()) + np.sqrt(squares.sum(axis=0).max()))
     points = (Y + c for Y, c in zip(around_centers(manifolds, pooled), pooled.centers, strict=True))

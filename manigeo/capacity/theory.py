@@ -5,6 +5,9 @@ curves one lays over measured geometry. Notation: :math:`Dt_0` is the standard n
 density of the norm of a standard normal vector in :math:`D` dimensions.
 
 All take numbers, which give a number, or arrays (or lists, tensors), which are broadcast as in numpy.
+
+>>> point_capacity(0.0), ball_capacity(0.0, 3)  # a ball of radius 0 is a point
+(2.0, 2.0)
 """
 
 from collections.abc import Callable

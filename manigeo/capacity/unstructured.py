@@ -88,7 +88,7 @@ def _of_few(M: int, P: int, estimator: str) -> float:
 def _statistical_dimension(
     a: Float[np.ndarray, " dichotomies"], b: Float[np.ndarray, " dichotomies"]
 ) -> Float[np.ndarray, " dichotomies"]:
-    r"""Of the cones of a points on one side and b on the other, with sum zero."""
+    r"""Statistical dimension of the cones of a points on one side and b on the other, with sum zero."""
     shift = np.zeros(len(a))
     for _ in range(20):  # Newton's method, on a gradient that rises everywhere; the most unbalanced takes 10 steps
         shift -= (a * _first(shift) - b * _first(-shift)) / (a * ndtr(shift) + b * ndtr(-shift))

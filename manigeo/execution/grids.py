@@ -111,7 +111,7 @@ def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 
 def _merged(common: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """What varies over what does not."""
+    """Merge the options that vary over those that do not."""
     merged: dict[str, Any] = {key: dict(value) if isinstance(value, dict) else value for key, value in common.items()}
     for name, value in values.items():
         option, _, argument = name.partition(".")
@@ -123,7 +123,7 @@ def _merged(common: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, A
 
 
 def _name(values: Mapping[str, Any]) -> str:
-    """What stands in a path, a table and a legend: ``width=16,permute=0.5``."""
+    """Name of a cell in a path, a table and a legend: ``width=16,permute=0.5``."""
     parts = [f"{name.rpartition('.')[2]}={_plain(value)}" for name, value in values.items()]
     name = ",".join(parts) or "run"
     return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}-{sha256(name.encode()).hexdigest()[:8]}"

@@ -29,9 +29,9 @@ class Step:
 
 
 class Ledger:
-    """What is known of steps that were carried out, in a small file beside their results.
+    """Ledger of the steps that were carried out, in a small file beside their results.
 
-    A file that is no ledger is an :class:`~manigeo.errors.InputError`; without a file nothing was done yet.
+    A file that is not a ledger is an :class:`~manigeo.errors.InputError`; without a file nothing was done yet.
     """
 
     def __init__(self, path: Path, steps: Sequence[Step]) -> None:
@@ -51,7 +51,7 @@ class Ledger:
         return UP_TO_DATE if known["file"] == _stamp(step.result) else STALE
 
     def begin(self, step: Step) -> None:
-        """From here on the step counts as interrupted, until it is finished."""
+        """Mark the step as interrupted, until it is finished."""
         self._write(step, None)
 
     def finish(self, step: Step) -> None:

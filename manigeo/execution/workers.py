@@ -1,4 +1,4 @@
-"""Where tasks run: one after the other, in processes of this machine, or on a Dask cluster.
+"""Workers on which tasks run: one after the other, in processes of this machine, or on a Dask cluster.
 
 A task is a function of a module, and names and settings as its arguments: never arrays. It opens what it needs itself, and
 has one thread, so that its numbers are the same to the last bit wherever on one machine it runs, and beside whatever else.
@@ -40,7 +40,7 @@ warnings.filterwarnings("ignore", "A worker stopped while some jobs were given t
 
 @runtime_checkable
 class Workers(Protocol):
-    """What carries out tasks."""
+    """Protocol of whatever carries out tasks."""
 
     def as_completed(self, compute: Callable[..., Any], jobs: Sequence[Job]) -> Iterator[tuple[int, Any]]:
         """The number of each job and what ``compute(*job)`` returned, as they are finished.
@@ -50,7 +50,7 @@ class Workers(Protocol):
 
 
 class Processes:
-    """``n_jobs`` processes of this machine, -1 for one a core; with 1, this one."""
+    """``n_jobs`` processes of this machine, -1: one per core; with 1, this one."""
 
     def __init__(self, n_jobs: int = 1) -> None:
         self.n_jobs = n_jobs
@@ -131,7 +131,7 @@ def _numbered(folder: str, compute: Callable[..., Any], number: int, job: Job) -
 
 
 def _go_to(folder: str) -> None:
-    """Where the command was given, whose paths and modules are meant."""
+    """Go to the folder where the command was given, whose paths and modules are meant."""
     if os.getcwd() != folder:
         try:
             os.chdir(folder)

@@ -1,4 +1,4 @@
-"""From results tables to what each method says of the layers: evidence, for :mod:`manigeo.localization.profile`.
+"""Evidence of each method on the layers, from results tables, for :mod:`manigeo.localization.profile`.
 
 =================  ==========  ================================================================================
 method             kind        evidence of a layer
@@ -41,7 +41,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Method:
-    """How a method is named, whether its evidence is cumulative, and how it is read from the tables of one run."""
+    """Method of finding memorization: its name, whether its evidence is cumulative, and its reader of tables."""
 
     name: str
     cumulative: bool

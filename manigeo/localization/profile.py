@@ -1,4 +1,4 @@
-r"""From per-layer curves to "where": memorization profiles, their onset and centre of mass, and whether methods agree.
+r"""Memorization profiles over the layers, from evidence: onset, centre of mass, and whether methods agree.
 
 The literature measures memorization in several ways and leaves open how a curve becomes a statement, so this is our own
 definition. A method gives each layer :math:`l = 1 \dots L` an evidence :math:`e_l`. Where the evidence is *cumulative*
@@ -26,7 +26,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What one method says of the layers of one network: of each unit (manifold) the evidence of every layer.
+    """Evidence of one method on the layers of one network: for each unit (manifold) that of every layer.
 
     ``units`` (units, layers); or, where there are no units, one row with its standard errors ``stderr`` (layers,).
     """
@@ -38,7 +38,7 @@ class Evidence:
         return self.units.mean(axis=0)
 
     def of(self, layers: Sequence[int]) -> "Evidence":
-        """Of these layers alone."""
+        """Select these layers alone."""
         return Evidence(self.units[:, layers], None if self.stderr is None else self.stderr[list(layers)])
 
     def resampled(self, rng: np.random.Generator, n: int) -> Float[np.ndarray, "n layers"]:
@@ -71,10 +71,10 @@ class Estimate:
 
 @dataclass(frozen=True, eq=False)
 class Localization:
-    """Where one method finds memorization: layers count from 0.
+    """Location of memorization by one method: layers count from 0.
 
     ``evidence`` and ``shares`` (layers,) with the ends of their intervals; ``p_value`` of "no layer differs"; ``present``
-    says whether any layer's evidence is above zero beyond its interval, corrected for the number of layers.
+    tells whether any layer's evidence is above zero beyond its interval, corrected for the number of layers.
     ``replicates`` (resamples, layers) are the shares that the intervals come from.
     """
 
@@ -95,7 +95,7 @@ class Localization:
 
 
 def profile(evidence: Float[np.ndarray, "*n layers"], cumulative: bool) -> Float[np.ndarray, "*n layers"]:
-    """What each layer is credited with, see the equations above.
+    """Credit each layer with what its evidence adds, see the equations above.
 
     >>> profile(np.array([0.0, 0.2, 0.1, 0.5]), cumulative=True).round(9).tolist()
     [0.0, 0.2, 0.0, 0.4]
@@ -175,7 +175,7 @@ def _replicates(runs: Sequence[Evidence], rng: np.random.Generator, n: int) -> F
 def _p_value(
     runs: Sequence[Evidence], evidence: Float[np.ndarray, " layers"], cumulative: bool, rng: np.random.Generator, n: int
 ) -> float:
-    """How often layers that changed places differ as much as these do; the layers they are counts as once."""
+    """Probability that layers that changed places differ as much as these do; the observed order counts as once."""
     observed = _spread(_increments(evidence) if cumulative else evidence)
     null = np.mean([run.exchanged(rng, n, cumulative) for run in runs], axis=0)
     return float((1 + np.count_nonzero(_spread(null) >= observed * (1 - 1e-12))) / (1 + n))

@@ -1,4 +1,4 @@
-"""What rewinding layers regains, and how far back to rewind: from the results table of ``manigeo rewind`` alone."""
+"""Accuracy that rewinding layers regains, and how far back to rewind: from the table of ``manigeo rewind`` alone."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,6 +1,6 @@
-"""Where is it memorized? The localization of every method as rows of the results table, and in words.
+"""Statement of where memorization happens: the localization of every method as rows of a results table, and in words.
 
-A network that has not memorized cannot say where, so the gate comes first: its training accuracy on permuted labels.
+A network that has not memorized has no such place, so the gate comes first: its training accuracy on permuted labels.
 """
 
 import itertools
@@ -28,7 +28,7 @@ _PLACES = ("onset", "end", "center_of_mass")
 def localization_table(
     runs: Mapping[str, pd.DataFrame], gates: Mapping[str, float | None], *, n_resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """What every method that the tables have numbers for says of all runs together.
+    """Localize memorization by every method that the tables have numbers for, over all runs together.
 
     ``runs``: the results tables of each run (seed) of one network; ``gates``: its training accuracy on permuted labels, None
     where no labels were permuted, NaN where it is not known. Runs that have not memorized are left out, and flagged.
@@ -111,7 +111,7 @@ def _with_interval(row: Row, estimate: Estimate) -> Iterator[Row]:
 
 
 def _reason(found: Localization) -> str:
-    """Why a method does not say where; empty where it does."""
+    """Reason why a method does not locate memorization; empty where it does."""
     if np.array_equal(found.evidence_low, found.evidence_high):
         return "no_error"
     if not found.present:
@@ -134,7 +134,7 @@ _SAYS = {
 
 
 def describe_localization(table: pd.DataFrame) -> str:
-    """The answer in a paragraph, then a line a method, with the numbers in it."""
+    """Describe the answer in a paragraph, then one line per method, with its numbers."""
     full = with_settings(table, "analysis", "method", "other")
     full = full[full["analysis"] == "localize"]
     gates = full[full["metric"] == "gate"]

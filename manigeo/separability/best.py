@@ -1,7 +1,7 @@
-r"""Which layer is best, and whether measures, or runs, agree on it.
+r"""Choice of the best layer, and agreement of measures, or runs, on it.
 
 A profile is a measure's value at each layer, an average over classes; classes drawn with replacement (the same at every
-layer and for every measure) say how sure its best layer is. Rankings of the layers are compared by the coefficient of
+layer and for every measure) show how sure its best layer is. Rankings of the layers are compared by the coefficient of
 concordance (Kendall & Babington Smith 1939), corrected for ties,
 
 .. math:: W = \frac{\sum_l (\sum_r (\rho_{rl} - \bar\rho))^2}{m \sum_{rl} (\rho_{rl} - \bar\rho)^2} ,
@@ -77,7 +77,7 @@ class Concordance:
 def concordance(
     per_class: Points, n_resamples: int = 1000, *, seed: Seed | None = None, rng: Seed | None = None
 ) -> Concordance:
-    """How far several profiles rank the layers alike; NaN for fewer than two profiles or layers, or profiles without ranks.
+    """Measure how alike several profiles rank the layers; NaN for fewer than two profiles or layers, or without ranks.
 
     ``per_class`` (rankings, layers, classes) may be of any origin; ``seed`` or ``rng`` draws classes, seed 0 without either
     (:mod:`manigeo.inputs`). NaN entries, of layers that a profile lacks, make NaN. Raises ``ValueError`` for another shape.

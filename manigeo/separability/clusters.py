@@ -1,11 +1,11 @@
-r"""What clustering finds again of the classes, without having seen a label (Dyballa, Gerritz & Zucker 2024).
+r"""Agreement of clusters, found without a label, with the classes (Dyballa, Gerritz & Zucker 2024).
 
-The points are divided in as many clusters as there are classes by k-means, and compared with these:
+The points are divided by k-means into as many clusters as there are classes, and compared with these:
 
 .. math:: g = \frac{I(U; V)}{(H(U) + H(V))/2} ,
 
 normalised mutual information with the arithmetic mean. A clustering depends on where it starts, so it is done from
-several seeds. Of chance, there is more the smaller the classes are: it is measured, on shuffled labels.
+several seeds. Agreement by chance is larger for smaller classes: it is measured, on shuffled labels.
 """
 
 import warnings

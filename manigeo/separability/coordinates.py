@@ -33,7 +33,7 @@ class Moments:
 
 
 def pooled_moments(manifolds: Sequence[np.ndarray]) -> Moments:
-    """Of the points of all manifolds, each read once: means and squares around the first manifold's, in float64."""
+    """Pool the points of all manifolds, each read once: means and squares around the first manifold's, in float64."""
     origin = manifolds[0].mean(axis=0, dtype=np.float64)
     total, squares, sizes = np.zeros(len(origin)), np.zeros(len(origin)), []
     for X in manifolds:

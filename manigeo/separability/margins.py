@@ -1,4 +1,4 @@
-r"""Whether hyperplanes tell the classes apart, each from the rest and each from each other, and by which margin.
+r"""Separation of each class from the rest, and of each pair of classes, by hyperplanes, with the margin.
 
 The margin of two sets is half the distance of their convex hulls (Bennett & Bredensteiner 2000),
 
@@ -35,9 +35,9 @@ _CACHE_MB = 100
 
 @dataclass(frozen=True)
 class Margins:
-    """Of each problem: ``separable``, the proven ``margin``, in units of the points' root mean square distance from their
-    mean, and its upper bound ``margin + residual``. Where a problem is not separable the margin is 0, as the hulls meet,
-    and the residual is the length of a combination of signed points that proves it by vanishing.
+    """Margins, one per problem: ``separable``, the proven ``margin``, in units of the points' root mean square distance
+    from their mean, and its upper bound ``margin + residual``. Where a problem is not separable the margin is 0, as the
+    hulls meet, and the residual is the length of a combination of signed points that proves it by vanishing.
 
     ``problems`` (problems, 2) holds the numbers of the two classes among ``classes``, the labels; -1 stands for the rest.
     ``certified`` tells whether a proof was found; ``flag`` counts points that were left out, ``dropped:n``.
@@ -124,7 +124,7 @@ def _margin(
 
 
 def _multipliers(gram: np.ndarray, sides: np.ndarray, steps: int) -> np.ndarray:
-    """Of the hard-margin support vector machine, as far as the steps go."""
+    """Multipliers of the hard-margin support vector machine, as far as the steps go."""
     machine = SVC(C=_HARD, kernel="precomputed", tol=_TOLERANCE, max_iter=steps, cache_size=_CACHE_MB)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the bounds say how far it came
@@ -135,7 +135,7 @@ def _multipliers(gram: np.ndarray, sides: np.ndarray, steps: int) -> np.ndarray:
 
 
 def _bounds(gram: np.ndarray, sides: np.ndarray, multipliers: np.ndarray) -> tuple[float, float]:
-    """Of the margin, from the combinations that multipliers are, and the hyperplane across what is between these."""
+    """Bounds of the margin, below and above, from the difference of the two convex combinations of the multipliers."""
     positive = sides > 0
     combination = np.where(
         positive, multipliers / multipliers[positive].sum(), -multipliers / multipliers[~positive].sum()

@@ -1,4 +1,4 @@
-r"""What a linear classifier gets right of examples that it has not seen: multinomial logistic regression, cross-validated.
+r"""Accuracy of a linear classifier on examples that it has not seen: multinomial logistic regression, cross-validated.
 
 .. math:: \min_{W, b}\; \tfrac12 |W|^2 + C \sum_i \Big(\log \sum_c e^{f_c(z_i)} - f_{y_i}(z_i)\Big),
           \qquad f_c(z) = w_c \cdot z + b_c, \quad z = \frac{x - m}{s \sqrt d}
@@ -119,7 +119,7 @@ def linear_probe(
 
 
 def _as_given(classifier: LinearClassifier, sample: Sample) -> LinearClassifier:
-    """Of points and labels as they were given."""
+    """Classifier of points and labels as they were given."""
     weights = (
         classifier.weights if sample.unit == 1 else classifier.weights / classifier.weights.dtype.type(sample.unit)
     )
@@ -128,7 +128,7 @@ def _as_given(classifier: LinearClassifier, sample: Sample) -> LinearClassifier:
 
 @dataclass(frozen=True)
 class _Fit:
-    """A solution in standardised features, a row a class (one row for two), and as a classifier of points as given."""
+    """A solution in standardised features, one row per class (one row for two), and as a classifier of points as given."""
 
     coef: np.ndarray
     intercept: np.ndarray
@@ -190,7 +190,7 @@ def _standardisation(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _classifier(coef: np.ndarray, intercept: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> LinearClassifier:
-    """Of points that are not standardised: mean and factors go into weights and offsets."""
+    """Classifier of points that are not standardised: mean and factors go into weights and offsets."""
     if len(coef) == 1:  # of two classes, scikit-learn has the difference
         coef, intercept = np.vstack([np.zeros_like(coef), coef]), np.append(0.0, intercept)
     weights = coef * scale

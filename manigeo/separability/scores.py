@@ -1,4 +1,4 @@
-"""What all measures share: folds, scores of examples averaged over classes, halves of each class, intervals of shares."""
+"""Steps that all measures share: folds, class averages of example scores, halves of each class, intervals of shares."""
 
 import numpy as np
 from jaxtyping import Float, Int

@@ -82,7 +82,7 @@ class CommittedFile(io.RawIOBase):
 
     @property
     def n_held(self) -> int:
-        """How many writes wait in memory for the next commit."""
+        """Number of writes that wait in memory for the next commit."""
         return len(self._held)
 
     def move(self, path: str | os.PathLike[str]) -> None:
@@ -105,7 +105,7 @@ class CommittedFile(io.RawIOBase):
         self._length = self._committed = self._redo()
 
     def _redo(self) -> int:
-        """Do what the last commit said, which may have been done already; the length that it gave the file."""
+        """Do what the last commit noted, which may have been done already; return the length that it gave the file."""
         length, writes = _read_note(self._note) if self._note.exists() else (0, [])
         if os.fstat(self._fd).st_size < length:
             raise InputError(
@@ -183,12 +183,12 @@ class CommittedFile(io.RawIOBase):
 
 
 def partial_of(path: str | os.PathLike[str]) -> Path:
-    """Where a file is written that shall appear under ``path`` when it is whole."""
+    """Path under which a file is written that shall appear under ``path`` when it is whole."""
     return Path(path).with_name(f"{Path(path).name}.partial")
 
 
 def has_commit(path: str | os.PathLike[str]) -> bool:
-    """Whether there is a file to go on with."""
+    """Return whether there is a file to go on with."""
     return Path(path).is_file() and _note_of(path).is_file()
 
 

@@ -127,7 +127,7 @@ _REMEDIES = {
 
 
 def failure_of_files(error: OSError) -> str:
-    """What the operating system refused, of which file, and what to do about it.
+    """Describe what the operating system refused, of which file, and what to do about it.
 
     >>> failure_of_files(OSError(errno.ENOSPC, "No space left on device", "acts.h5"))
     'acts.h5: No space left on device; make room there, or write elsewhere, and repeat the command'

@@ -159,13 +159,13 @@ def load_data(spec: str, args: Mapping[str, Any] | None = None) -> DataSet:
 
 
 def _input_shape(part: Part) -> tuple[int, ...]:
-    """Of an example of several tensors, the shape of the first."""
+    """Shape of one example; for an example of several tensors, that of the first."""
     dtype = part.inputs.dtype
     return dtype[0].shape if dtype.names else tuple(part.inputs.shape[1:])
 
 
 def runs_code(spec: str) -> bool:
-    """Whether loading ``spec`` runs a function it names: then only a user may name it, never a file from elsewhere.
+    """Return whether loading ``spec`` runs a function it names: only a user may name it, never a file from elsewhere.
 
     >>> runs_code("npz:images.npz"), runs_code("shutil:rmtree")
     (False, True)
@@ -174,7 +174,7 @@ def runs_code(spec: str) -> bool:
 
 
 def describe(data: DataSet, examples: pd.DataFrame) -> str:
-    """What is in a data set and its example table, for reading: sizes, permuted labels, the classes of each kind."""
+    """Describe a data set and its example table in words: sizes, permuted labels, examples per class of each kind."""
     shape = " x ".join(map(str, data.input_shape))
     shown = [split for split in SPLITS if split != UNSEEN or data.n_unseen]
     counts = ", ".join(f"{split} {len(data.rows(split))}" for split in shown)
@@ -221,12 +221,16 @@ CONVENTIONS: Mapping[str, Callable[[np.ndarray, int, np.random.Generator], np.nd
 
 @dataclass(frozen=True)
 class Permutation:
-    """Which share of the training labels is replaced, and how.
+    """Share of the training labels that is replaced, and the convention of replacing them.
 
     ``permutation``: labels change places within the drawn set S, so class counts are kept. ``uniform``: drawn over all
     C classes, so about 1/C of S keep their label. ``derangement``: drawn over the other classes, never the true one.
 
-    Limiting cases: fraction 0 leaves all labels, fraction 1 draws S = the training set.
+    Limiting cases: fraction 0 leaves all labels, fraction 1 draws S = the training set. Raises
+    :class:`~manigeo.errors.UsageError` for a value out of its range.
+
+    >>> Permutation(0.5, "derangement", seed=1)
+    Permutation(fraction=0.5, convention='derangement', seed=1)
     """
 
     fraction: float | int = 0.0
@@ -244,12 +248,18 @@ class Permutation:
 
 
 def permute_labels(data: DataSet, permutation: Permutation) -> pd.DataFrame:
-    r"""The example table: one row per example of ``data``, with the labels to train on.
+    r"""Table of the examples: one row per example of ``data``, with the labels to train on.
 
     .. math:: |S| = \mathrm{round}(\epsilon\, n_\mathrm{train}), \quad S \subset \mathrm{train}
 
     Columns ``index``, ``split``, ``true_label``, ``train_label``, ``permuted`` (member of S, even where the label came
     out unchanged). With one seed, S is the same for all conventions, and a smaller fraction's S lies within a larger's.
+    Stephenson et al. (2021); Zhang et al. (2017).
+
+    >>> data = load_data("digits", {"per_class": 10})
+    >>> examples = permute_labels(data, Permutation(0.5))
+    >>> int(examples["permuted"].sum()), len(data.rows("train"))
+    (50, 100)
     """
     train = data.rows("train")
     size = round(permutation.fraction * len(train))
@@ -326,7 +336,7 @@ def _read(spec: str, options: Mapping[str, Any]) -> Source:
 
 
 def _with_unseen(spec: str, source: Source, options: dict[str, Any]) -> Source:
-    """The source with its held-out classes apart; the options then say which these are."""
+    """The source with its held-out classes apart; the options then name them."""
     if options["holdout_classes"] is None:
         return source
     unseen = choose_unseen(spec, options["holdout_classes"], source.class_names, options["seed"])

@@ -104,13 +104,13 @@ def _common_size(root: Path, sizes: set[tuple[int, int]]) -> tuple[int, int]:
 
 # ------------------------------------------------------------------------------------------------------------ factory
 def read_factory(spec: str, args: Mapping[str, Any]) -> Source:
-    """What the user's factory returns for ``args``: (train, test), or a mapping with train, test, perhaps validation.
+    """Read what the user's factory returns for ``args``: (train, test), or a mapping with train, test and validation.
 
-    Each is a map-style data set of (input, label), or a loader of one: then an example is what a batch of one brings. An
-    input is a tensor, or a mapping of names to tensors; an item may also be one mapping, its label under ``labels`` or
-    ``label``. Inputs are taken as they come, of any shape: the factory prepares them. Labels come from ``.targets``, else
-    every item is read once; class names from ``.classes`` of train. A factory with a parameter ``validation`` sees to
-    that split itself.
+    Each is a map-style data set of (input, label), or a loader of one: then an example is what a batch of one brings.
+    The split validation may be missing. An input is a tensor, or a mapping of names to tensors; an item may also be one
+    mapping, its label under ``labels`` or ``label``. Inputs are taken as they come, of any shape: the factory prepares
+    them. Labels come from ``.targets``, else every item is read once; class names from ``.classes`` of train. A factory
+    with a parameter ``validation`` sees to that split itself.
     """
     found = _called(spec, args)
     splits = (
@@ -200,7 +200,7 @@ def _as_record(where: str, given: Mapping[str, Any]) -> np.ndarray:
 
 
 def _fields(dtype: np.dtype) -> str:
-    """What an example of several tensors consists of, for reading."""
+    """Describe the tensors of an example in words: name and shape of each, where there are several."""
     names = dtype.names or ()
     return ", ".join(f"{name} {dtype[name].shape}" for name in names) or "one tensor"
 
@@ -217,7 +217,7 @@ def _split_label(item: Any) -> tuple[Any, Any]:
 
 # ------------------------------------------------------------------------------------------------------------ loaders
 def _examples(items: Any) -> Any:
-    """Of a loader, its examples; of anything else, the thing itself."""
+    """Return the examples of a loader, and anything else unchanged."""
     if not isinstance(items, DataLoader):
         return items
     dataset: Any = items.dataset

@@ -1,4 +1,4 @@
-"""Readers of the usual data set files: each turns one kind of file into parts, or says what is wrong with it.
+"""Readers of the usual data set files: each turns one kind of file into parts, or reports what is wrong with it.
 
 The formats: idx is described on the MNIST page (LeCun, Cortes, Burges), the python batches on the CIFAR page
 (Krizhevsky 2009), npz by numpy.
@@ -156,7 +156,7 @@ class ArrayUnpickler(pickle._Unpickler):  # the one in C makes room for 2^31 mem
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """How Python 3 writes bytes at protocol 2; no other codec is wanted."""
+    """Encode bytes as Python 3 writes them at pickle protocol 2; any other codec is refused."""
     if encoding != "latin1":
         raise ValueError(f"codec {encoding}")
     return text.encode("latin1")

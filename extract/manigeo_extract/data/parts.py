@@ -1,4 +1,4 @@
-"""What a data set is made of while it is read: parts (a split's inputs and labels), and the checks every part passes.
+"""Parts of a data set while it is read (the inputs and labels of a split), and the checks that every part passes.
 
 Images come out as (channels, height, width), labels as whole numbers from 0.
 """
@@ -75,7 +75,7 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """What a reader found: train and test, perhaps validation, the names of the classes, who prepares the inputs.
+    """Result of a reader: train and test, perhaps validation, class names, and whether inputs are to be standardised.
 
     ``unseen``: examples of the classes that were held out, whose names come last.
     """

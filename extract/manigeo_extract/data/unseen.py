@@ -1,4 +1,4 @@
-"""Classes that a network is never trained on: what its layers do with them says how far they generalize (Dyballa,
+"""Classes that a network is never trained on: what its layers do with them shows how far they generalize (Dyballa,
 Gerritz & Zucker 2024).
 """
 

@@ -32,11 +32,11 @@ NOT_STORED = ("sha256", "path", "state_key", "module", "notes")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint file holds; of a foreign file only the weights, ``path`` and ``sha256`` are known.
+    """Content of a checkpoint file; of a foreign file only the weights, ``path`` and ``sha256`` are known.
 
     ``permutation`` has the keys fraction, convention and seed; ``metrics`` is ``{kind: {"accuracy", "loss"}}``;
-    ``run_id`` is the identity of the run that it is of (:mod:`manigeo.runs`). ``state_key`` is where in the file the
-    weights stood (None: they are all of it), ``module`` the network where a trusted file holds one, and ``notes`` say what
+    ``run_id`` is the identity of the run that wrote it (:mod:`manigeo.runs`). ``state_key`` is where in the file the
+    weights stood (None: they are all of it), ``module`` the network where a trusted file holds one, and ``notes`` what
     was done to find them.
     """
 
@@ -118,6 +118,13 @@ def load_checkpoint(
 
     Raises :class:`~manigeo.errors.InputError` when the file is missing, damaged, or holds anything else, and
     :class:`~manigeo.errors.UsageError` for a ``state_key`` together with ``ema``.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "weights.pt"
+    >>> torch.save({"model": torch.nn.Linear(3, 2).state_dict()}, path)
+    >>> checkpoint = load_checkpoint(path)
+    >>> checkpoint.state_key, list(checkpoint.state_dict), checkpoint.epoch
+    ('model', ['weight', 'bias'], None)
     """
     content, sha256 = read_model_file(path, trust=trust)
     own = isinstance(content, Mapping) and str(content.get("format", "")).startswith("manigeo-")
@@ -128,7 +135,7 @@ def load_checkpoint(
 
 
 def restore_model(checkpoint: Checkpoint, model: torch.nn.Module, *, strict: bool = True) -> Fit:
-    """Load the checkpoint into ``model``, and say how it fitted.
+    """Load the checkpoint into ``model``, and return how it fitted.
 
     Where that makes the names agree, a prefix is taken off (Lightning's ``model.``). Unless ``strict`` the tensors that
     have no counterpart, or one of another shape, are left out.
@@ -152,7 +159,7 @@ def _advice(fit: Fit) -> str:
 
 
 def read_safely(path: str | os.PathLike[str]) -> tuple[Any, str]:
-    """What ``torch.save`` wrote into a file, on the CPU, and the file's sha256; nothing in it is executed.
+    """Read what ``torch.save`` wrote into a file, on the CPU, with the file's sha256; nothing in it is executed.
 
     Raises :class:`~manigeo.errors.InputError` when the file is missing, damaged, or would have to be executed.
     """
@@ -168,7 +175,7 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
 
 
 def to_bytes(content: Mapping[str, Any]) -> bytes:
-    """What ``torch.save`` would write to a file."""
+    """Return the bytes that ``torch.save`` would write to a file."""
     buffer = io.BytesIO()
     torch.save(dict(content), buffer)
     return buffer.getvalue()

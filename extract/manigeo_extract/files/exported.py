@@ -52,7 +52,7 @@ def _check_mode(program: torch.export.ExportedProgram) -> None:
 
 
 def _is_training(node: torch.fx.Node) -> bool:
-    """Dropout and batch norm say so in an argument of that name, and eval() no longer reaches it."""
+    """Return whether an operation (dropout, batch norm) has "train" or "training" set, which eval() no longer reaches."""
     if not isinstance(node.target, torch._ops.OpOverload):
         return False
     arguments = {argument.name: i for i, argument in enumerate(node.target._schema.arguments)}

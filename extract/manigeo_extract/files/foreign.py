@@ -39,7 +39,7 @@ def find_weights(content: Any, *, state_key: str | None = None, ema: bool = Fals
     """The weights in what a file held: itself, or under ``state_key``, or under the first of the usual keys.
 
     ``state_key`` goes down by dots (``"checkpoint.model"``); ``ema`` takes the keys of averaged weights. Prefixes of
-    DataParallel and ``torch.compile`` that all names share are taken off, which the notes say.
+    DataParallel and ``torch.compile`` that all names share are taken off, which the notes report.
 
     Raises :class:`~manigeo.errors.InputError` when no weights are there, and :class:`~manigeo.errors.UsageError` for
     a ``state_key`` together with ``ema``.
@@ -63,7 +63,7 @@ def find_weights(content: Any, *, state_key: str | None = None, ema: bool = Fals
 
 
 def _also_there(content: Mapping[str, Any], usual: Sequence[str], ema: bool) -> list[str]:
-    """That the file holds more than one set of weights, and how to get at the others."""
+    """Note that the file holds more than one set of weights, and how to get at the others."""
     others = [f"{key!r} (--state-key)" for key in usual[1:]]
     others += [f"{key!r} (--ema)" for key in _holding_weights(content, EMA_KEYS) if not ema]
     return [f"took the weights under {usual[0]!r}; there are also those under {', '.join(others)}"] if others else []
@@ -77,7 +77,7 @@ def _weights(found: Any, key: str | None, notes: Sequence[str] = ()) -> Weights:
 
 
 def _below(content: Any, state_key: str) -> Any:
-    """What stands under a key, or under a path of keys with dots between them."""
+    """Return the state dict under a key, or under a path of keys with dots between them."""
     found, path = content, [state_key] if _has(content, state_key) else state_key.split(".")
     for key in path:
         if not _has(found, key):
@@ -132,7 +132,7 @@ def _without_wrappers(state: Mapping[str, Any]) -> tuple[dict[str, Any], list[st
 # ----------------------------------------------------------------------------------------------- into which network
 @dataclass(frozen=True)
 class Fit:
-    """How a state dict goes into a network: what of it fits, under the network's names, and what does not.
+    """Fit of a state dict to a network: the tensors that fit, under the network's names, and the names of the others.
 
     ``prefixes`` were taken off. Of the network's tensors ``missing`` are not in the file, ``reshaped`` have another
     shape there; ``unexpected`` are those of the file that the network does not have.
@@ -146,12 +146,12 @@ class Fit:
 
     @property
     def complete(self) -> bool:
-        """Whether every tensor of the network is in the file, and nothing else is."""
+        """True if every tensor of the network is in the file, and nothing else is."""
         return not (self.missing or self.unexpected or self.reshaped)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was done that nobody asked for in so many words."""
+        """Notes on what was done without being asked for: prefixes taken off, tensors left out, values kept."""
         taken_off = [f"took the prefix {prefix!r} off the names" for prefix in self.prefixes]
         left = [f"left out: {self.mismatch(n=None)}"] if not self.complete else []
         untrained = len(self.missing) + len(self.reshaped)
@@ -159,7 +159,7 @@ class Fit:
         return (*taken_off, *left, *kept)
 
     def mismatch(self, n: int | None = 3) -> str:
-        """What does not match, in words, with up to ``n`` names of a kind."""
+        """Describe what does not match, with up to ``n`` names of each sort."""
         kinds = {"missing": self.missing, "unexpected": self.unexpected, "of another shape": self.reshaped}
         return "; ".join(f"{len(names)} {kind} ({_first(names, n)})" for kind, names in kinds.items() if names)
 
@@ -194,7 +194,7 @@ def _best_prefix(saved: Iterable[str], own: Collection[str]) -> str:
 
 
 def _starts(name: str) -> list[int]:
-    """Where the parts of a dotted name begin."""
+    """Positions where the parts of a dotted name begin."""
     return [0, *(i + 1 for i, letter in enumerate(name) if letter == ".")]
 
 

@@ -1,4 +1,4 @@
-"""What other programs keep networks in, told by content and read safely, or refused with the way out.
+"""Formats in which other programs keep networks, told by content and read safely, or refused with the way out.
 
 ======================================  ==========================================================================
 ``torch.save``: tensors, plain values   read with ``weights_only=True``; :data:`PLAIN_GLOBALS` are let through
@@ -39,7 +39,7 @@ TRUST = "--trust, if you trust who wrote it"
 
 
 def _numpy_globals() -> list[Any]:
-    """What NumPy's numbers and arrays of numbers are pickled with, under the names of NumPy 1 and 2."""
+    """List the globals that pickles of NumPy's numbers and numeric arrays name, as NumPy 1 and as NumPy 2 name them."""
     functions: list[Any] = [np.float64(0).__reduce__()[0], np.zeros(0).__reduce__()[0]]
     named = [(f, f"numpy.{core}.multiarray.{f.__name__}") for f in functions for core in ("core", "_core")]
     types = {type(np.dtype(code)) for code in np.typecodes["AllInteger"] + np.typecodes["AllFloat"] + "?U"}
@@ -50,7 +50,7 @@ PLAIN_GLOBALS = (argparse.Namespace, *_numpy_globals())  # they hold values, and
 
 
 def read_model_file(path: str | os.PathLike[str], *, trust: bool = False) -> tuple[Any, str]:
-    """What is in a model file, on the CPU, and the file's sha256.
+    """Read the content of a model file, on the CPU, with the file's sha256.
 
     The content is that of ``torch.save``, or a dict of tensors (safetensors), or, with ``trust``, perhaps a network.
     Without ``trust`` nothing in the file is executed; with it only a file is that cannot be read otherwise.
@@ -169,7 +169,7 @@ def _unpickled(file: BinaryIO) -> Any:
 
 
 def _obstacle(file: BinaryIO, error: Exception) -> str:
-    """What only full unpickling could read, and nothing where that would not help either."""
+    """Describe what only full unpickling could read; empty where that would not help either."""
     if not _is_pickled(file):
         return ""
     blocked = _blocked_globals(file, error)
@@ -201,7 +201,7 @@ def _is_damaged(file: BinaryIO) -> bool:
 
 
 def _is_pickled(file: BinaryIO) -> bool:
-    """Whether it begins as what ``torch.save`` writes."""
+    """Return whether the file begins like one that ``torch.save`` writes."""
     head = _head(file)
     members = _members(file) if head.startswith(ZIP_MAGIC) else []
     return head.startswith(OLD_FORMAT) or any(member.filename.endswith("data.pkl") for member in members)

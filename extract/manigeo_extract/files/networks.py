@@ -17,7 +17,7 @@ from manigeo_extract.models import build_model
 
 @dataclass(frozen=True)
 class Network:
-    """A network with its weights, and what a file of its activations has to say about them.
+    """A network with its weights, and what a file of its activations has to state about them.
 
     ``weights`` is "checkpoint" or "init"; ``init_seed`` is the seed of all weights that are not those of the
     checkpoint; ``arch`` is None where the file itself held the network; ``notes`` are for the user to read.

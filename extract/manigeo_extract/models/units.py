@@ -1,4 +1,4 @@
-"""What the reference networks are made of: layers that start as in He et al. (2015), and named groups of layers.
+"""Building blocks of the reference networks: layers initialised as in He et al. (2015), and named groups of layers.
 
 A group (convolution, norm, ReLU) is one step of depth: its own name gives its output, ``name.conv`` the bare
 convolution. No ReLU works in place, so that a hook on any layer sees what that layer computed.

@@ -1,4 +1,4 @@
-"""From a network and its examples to ``acts.h5``: which examples, which layers, how many bytes, and the writing of them."""
+"""Extraction from a network and its examples to ``acts.h5``: choice of examples and layers, size in bytes, writing."""
 
 import os
 import shutil
@@ -32,7 +32,7 @@ from manigeo_extract.recording.sketching import describe_sketch, sketches
 
 @dataclass(frozen=True)
 class ExtractionPlan:
-    """What an extraction will write: rows of the example table, grouped by true class, and layers.
+    """Plan of an extraction: the layers, and the rows of the example table, grouped by true class.
 
     Layers of more than ``project`` features are projected to so many; ``seed`` is that of the examples' choice and of the
     projections.
@@ -51,7 +51,7 @@ class ExtractionPlan:
         return sum(self.layer_bytes(layer) for layer in self.layers)
 
     def layer_bytes(self, layer: Layer) -> int:
-        """What of it one layer has."""
+        """Size of one layer before compression, in bytes."""
         return np.dtype(self.dtype).itemsize * len(self.rows) * self.stored(layer).n_features
 
     def stored(self, layer: Layer) -> StoredLayer:
@@ -117,7 +117,7 @@ def _kind_rows(examples: pd.DataFrame, per_class: int, seed: int) -> Iterator[np
 def read_labels(path: str | os.PathLike[str], data: DataSet) -> pd.DataFrame:
     """The example table of a network whose labels were permuted elsewhere, from a CSV file.
 
-    Its columns ``index`` (position in the source file) and ``train_label`` say what training examples were trained on;
+    Its columns ``index`` (position in the source file) and ``train_label`` state what training examples were trained on;
     examples that it leaves out have their true label. A column ``permuted`` marks members of S, else they are those whose
     label differs; rows whose ``split`` is not ``train`` are passed over. The ``labels.csv`` of a run is such a file.
 

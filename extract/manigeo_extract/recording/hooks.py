@@ -37,7 +37,7 @@ def record_layers(
     """A function from a batch to the activations of ``layers``, as long as the block lasts.
 
     The activations are float32 tensors ``(n, *feature_shape)`` on the CPU, in memory of their own, under the layers' names,
-    read out as each layer's ``readout`` says; of tokens, those count that the batch's ``attention_mask`` keeps. A layer of
+    read out by each layer's ``readout``; of tokens, those count that the batch's ``attention_mask`` keeps. A layer of
     ``projections`` goes through that function on the device, and only what it returns is copied. The network is in eval
     mode and runs no further than the last layer that is wanted. After the block every training flag is what it was and no
     hook is left, also after an exception.

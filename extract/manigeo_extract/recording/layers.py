@@ -2,7 +2,7 @@
 
 One probing forward pass finds them, so that a layer is what was computed and not what was declared: a module called
 twice is ``name`` and ``name#1``; one module under two names is one layer with an alias; functions such as
-``torch.relu`` are no modules and cannot be seen. A container completes after its children and therefore follows them.
+``torch.relu`` are not modules and cannot be seen. A container completes after its children and therefore follows them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Layer:
     ``name`` is the module's path, with ``#k`` on its call k > 0; ``input`` is the batch itself and ``output`` what the
     network returns, unless a layer returns just that and has ``output`` among its ``aliases``. ``order`` counts 0, 1,
     ... by execution; ``feature_shape`` leaves the batch dimension out; ``parameters`` counts the scalars the module
-    owns itself; ``calls`` is how often a forward pass calls it; ``batched`` says whether there is a row for each example
+    owns itself; ``calls`` is how often a forward pass calls it; ``batched`` tells whether there is a row for each example
     (position embeddings have one for all); ``readout`` is what :mod:`manigeo_extract.recording.readouts` makes of the
     output, whose shape ``feature_shape`` then is.
     """
@@ -110,7 +110,7 @@ def select_layers(
     >>> [layer.name for layer in select_layers(layers, types=["Linear"], exclude=["output"])]
     ['0']
 
-    Raises :class:`~manigeo.errors.UsageError` on a pattern that matches nothing, and on one that is no regular
+    Raises :class:`~manigeo.errors.UsageError` on a pattern that matches nothing, and on one that is not a regular
     expression.
     """
     globs, named = [_glob(p) for p in patterns], [_regex(p) for p in regex]
@@ -252,7 +252,7 @@ def first_tensor(output: object) -> Tensor | None:
 
 
 def input_tensor(batch: Batch) -> Tensor | None:
-    """What of a batch counts as activations of the input: of tensors by name the first of floating point, but no mask."""
+    """Return the tensor of a batch that counts as the input: of named tensors the first float one but the mask."""
     if isinstance(batch, Tensor):
         return batch
     return first_tensor([tensor for name, tensor in batch.items() if name != MASK])
@@ -305,7 +305,7 @@ class _Probe:
         return [Layer(name, "Input", 0, 0, shape, (), leaf=True, parameters=0)]
 
     def _with_output(self, output: Tensor | None) -> list[Layer]:
-        """What was noted; the layer that made the output has its alias, else the output is a layer of its own."""
+        """Return the layers seen; the one that made the output has its alias, else the output is a layer of its own."""
         if output is None:
             return self.seen
         name = name_of_end("output", self.root)
@@ -337,5 +337,5 @@ def _also_named(layer: Layer, name: str) -> Layer:
 
 
 def _same(tensor: Tensor, other: Tensor) -> bool:
-    """Whether both are the same numbers in the same memory."""
+    """Return whether both tensors are the same numbers in the same memory."""
     return (tensor.data_ptr(), tensor.shape, tensor.stride()) == (other.data_ptr(), other.shape, other.stride())

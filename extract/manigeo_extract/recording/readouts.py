@@ -19,7 +19,7 @@ from manigeo_extract.resolve import near_names
 
 @dataclasses.dataclass(frozen=True)
 class Readout:
-    """How an output ``(n, *feature_shape)`` becomes ``(n, *shape)``, and for outputs of how many axes that is meant."""
+    """Map of an output ``(n, *feature_shape)`` to ``(n, *shape)``, and the numbers of axes for which it is defined."""
 
     apply: Callable[[Tensor, Tensor | None], Tensor]
     shape: Callable[[tuple[int, ...]], tuple[int, ...]]
@@ -53,14 +53,14 @@ def token_mean(tokens: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def class_token(tokens: Tensor, mask: Tensor | None) -> Tensor:
-    """The first token that is no padding, where BERT and ViT have their class token: (n, tokens, d) to (n, d)."""
+    """The first token that is not padding, where BERT and ViT have their class token: (n, tokens, d) to (n, d)."""
     if mask is None:
         return tokens[:, 0]
     return _taken(tokens, mask.int().argmax(1))
 
 
 def last_token(tokens: Tensor, mask: Tensor | None) -> Tensor:
-    """The last token that is no padding, which in a causal network has seen all others: (n, tokens, d) to (n, d)."""
+    """The last token that is not padding, which in a causal network has seen all others: (n, tokens, d) to (n, d)."""
     if mask is None:
         return tokens[:, -1]
     return _taken(tokens, mask.shape[1] - 1 - mask.int().flip(1).argmax(1))
@@ -116,7 +116,7 @@ def _with_readout(layer: Layer, asked: str) -> Layer:
 
 
 def read_out(layer: str, readout: str, output: Tensor, mask: Tensor | None) -> Tensor:
-    """The ``output`` (n, ...) of the layer of that name, read as ``readout`` says.
+    """The ``output`` (n, ...) of the layer of that name, read by ``readout``.
 
     Raises :class:`~manigeo.errors.InputError` where the attention mask marks another number of tokens.
     """

@@ -65,8 +65,8 @@ class CountSketch:
 
 
 def describe_sketch(layer: Layer, n_sums: int | None, seed: int) -> dict[str, Any] | None:
-    """What a file says of the projection of a layer, from which it can be made again; None for a layer that has no more
-    than ``n_sums`` features, or where there is no projection."""
+    """Describe the projection of a layer, as a file stores it so that it can be made again; None for a layer of at most
+    ``n_sums`` features, or where nothing is projected."""
     if n_sums is None or layer.n_features <= n_sums:
         return None
     return {"kind": "count-sketch", "feature_shape": list(layer.feature_shape), "n_sums": n_sums, "seed": seed}

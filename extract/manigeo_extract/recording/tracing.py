@@ -114,7 +114,7 @@ class _Tracer(fx.Tracer):
         return call, [self.root, *(self.create_proxy("placeholder", name, (), {}) for name in self.names)]
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Whether the forward pass is torch's own, also in a class derived from it; a Sequential is a container."""
+        """Return whether the forward pass is torch's own, also in a derived class; a Sequential is a container."""
         return type(m).forward.__module__.startswith("torch.nn") and not isinstance(m, nn.Sequential)
 
     def call_module(
@@ -129,7 +129,7 @@ class _Tracer(fx.Tracer):
 
 
 class _Parts:
-    """What the calls of a graph are calls of, by path: modules, parameters, and functions as modules."""
+    """Targets of the calls of a graph, by path: modules, parameters, and functions as modules."""
 
     def __init__(self, root: nn.Module) -> None:
         self.root = root
@@ -178,7 +178,7 @@ class _Function(nn.Module):
 
 
 class _Returned(nn.Module):
-    """What a module with children returned, under its own class."""
+    """Identity on the output of a module with children, under the class name of that module."""
 
     def __init__(self, class_name: str) -> None:
         super().__init__()

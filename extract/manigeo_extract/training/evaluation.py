@@ -1,4 +1,4 @@
-"""How well a network does on the four kinds of examples, and whether it has memorized (Stephenson et al. 2021)."""
+"""Scores of a network on the four kinds of examples, and whether it has memorized (Stephenson et al. 2021)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -72,10 +72,18 @@ def evaluate(
     .. math::
         \mathrm{loss} = -\langle \log p_y(x) \rangle, \quad \mathrm{accuracy} = \langle [\arg\max_k p_k(x) = y] \rangle
 
-    In eval mode, without augmentation; permuted and restored share one forward pass. Training flags are put back. Unseen
-    classes are not scored: the network has no outputs for them.
+    ``examples`` is the example table, one row per example of ``data``. Returns ``{kind: {"accuracy", "loss", "n"}}``, the
+    loss in nats. In eval mode, without augmentation; permuted and restored share one forward pass. Training flags are put
+    back. Unseen classes are not scored: the network has no outputs for them.
 
     Raises :class:`~manigeo.errors.UsageError` when the model has fewer outputs than there are classes.
+
+    >>> from manigeo_extract import load_data, permute_labels, Permutation
+    >>> data = load_data("digits", {"per_class": 10})
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    >>> scores = evaluate(model, data, permute_labels(data, Permutation(0.5)))
+    >>> scores["permuted"]["n"], sorted(scores)
+    (50, ['permuted', 'restored', 'test', 'unpermuted', 'validation'])
     """
     scores: Scores = {}
     with evaluating(model), torch.inference_mode():
@@ -88,7 +96,7 @@ def evaluate(
 
 
 def memorized(metrics: Mapping[str, Mapping[str, Any]], gate: float = MEMORIZATION_GATE) -> bool:
-    """Whether the permuted labels were learned; never, where there are none.
+    """Return whether the permuted labels were learned; False where there are none.
 
     >>> memorized({"permuted": {"accuracy": 0.99}}), memorized({"test": {"accuracy": 0.99}})
     (True, False)

@@ -16,7 +16,7 @@ from manigeo_extract.recording.layers import unwrap
 
 @dataclass(frozen=True)
 class Start:
-    """Where the weights that a training starts from are from.
+    """Origin of the weights that a training starts from.
 
     ``fresh`` are the tensors of the network that kept their own draw, as the file has none of their name and shape,
     ``left_out`` those of the file that the network has no place for; ``notes`` are for the user to read.
@@ -37,7 +37,7 @@ class Start:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a run that is resumed must share: where the file lies does not change what is in it."""
+        """Origin without the path, which a resumed run must share: where the file lies does not change its content."""
         return {name: value for name, value in self.origin.items() if name != "path"}
 
 

@@ -130,7 +130,7 @@ def recorded_rates(optimizer: Optimizer, parameters: Sequence[nn.Parameter]) -> 
 
     .. math:: \tan \theta = \sqrt{(1 - d)^{-2} - 1}, \qquad d = 1 - \cos(w^{t-1}, w^t)
 
-    A list a step, a number a parameter: :func:`replay_rates` gives them to Layca (the authors' AdaptCopy).
+    One list per step, one number per parameter: :func:`replay_rates` gives them to Layca (the authors' AdaptCopy).
     """
     rates: list[list[float]] = []
     before: list[Tensor] = []
@@ -156,7 +156,7 @@ def replay_rates(optimizer: Layca, rates: Sequence[float]) -> None:
 
 
 def _tangent(start: Tensor, end: Tensor) -> float:
-    """Of the angle between two states: how far one reaches across the other, by how far along it."""
+    """Tangent of the angle between two states: the part of ``end`` across ``start``, divided by the part along it."""
     a, b = start.double().flatten(), end.double().flatten()
     along = (a @ b) / (a @ a)
     return float(_norm(b - along * a) / (along * _norm(a)))

@@ -30,10 +30,10 @@ Metrics = Mapping[str, Mapping[str, Any]]  # {kind: {"accuracy", "loss", "n"}}
 
 
 class Recorder:
-    """Writes checkpoints and metrics of a run from inside any training loop.
+    """Recorder of the checkpoints and metrics of a run, for use inside any training loop.
 
     Call :meth:`step` before training with epoch 0, and after every epoch. What is known of the network and its data
-    goes into every checkpoint, so that it can be opened without saying it again; all of it may be left out. ``epochs``
+    goes into every checkpoint, so that it can be opened without giving it again; all of it may be left out. ``epochs``
     are those whose checkpoints are kept besides the initial, the best and the last one: numbers, a range, or ``"all"``.
     ``best_by`` names the kind whose accuracy decides on ``best.pt``. ``notes`` are stored in ``run.json``, beside
     versions and what of the machine decides on the last bits (:mod:`manigeo_extract.machine`). A run has an identity of its

@@ -51,7 +51,7 @@ class Run:
     """A trained ``model``, the data it was trained on, and the snapshots of its training, by epoch.
 
     ``arch`` is how the network is built, if that is known: a name and its arguments. ``examples`` is the example table,
-    with the labels of training; ``place`` holds the columns of the results table that say which network it is: the run,
+    with the labels of training; ``place`` holds the columns of the results table that identify the network: the run,
     the checkpoint, its epoch and fingerprint.
     """
 
@@ -76,7 +76,7 @@ class Run:
 
 
 def place_of(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The columns of the results table that say of which network a number is."""
+    """Columns of the results table that identify the network of a number."""
     path = Path(checkpoint.path).resolve()
     run = run_of(path)
     return {

@@ -68,11 +68,11 @@ SCHEDULES: dict[str, Callable[..., float]] = {
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    r"""How to train. ``optimizer`` is "sgd" or "adam" (which has no use for ``momentum``).
+    r"""Settings of a training. ``optimizer`` is "sgd" or "adam" (which ignores ``momentum``).
 
     With :math:`e` epochs done of :math:`E`, ``schedule`` multiplies the learning rate by 1 ("constant"),
     :math:`(1 + \cos \pi e / E)/2` ("cosine"), or ``gamma`` to the number of ``milestones`` up to :math:`e` ("step").
-    ``layca`` lets every layer turn by an angle of this tangent a step, in the direction of the optimizer; with
+    ``layca`` lets every layer turn by an angle of this tangent per step, in the direction of the optimizer; with
     ``layca_balance`` a above 0 the last layers turn more than the first, below 0 less
     (:mod:`manigeo_extract.training.layca`); the schedule multiplies it likewise.
     ``augment`` crops at random from images padded by 4 pixels and mirrors half of them; it keeps a network from
@@ -119,7 +119,7 @@ class TrainingPlan:
         )
 
     def factor(self, epoch: int) -> float:
-        """What the schedule multiplies rates by in ``epoch`` (from 1 on)."""
+        """Factor by which the schedule multiplies learning rates in ``epoch`` (from 1 on)."""
         return SCHEDULES[self.schedule](self, epoch - 1)
 
     def learning_rate(self, epoch: int) -> float:
@@ -162,18 +162,28 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
 ) -> Scores:
-    """Train ``model`` on ``train_label`` of the example table; returns the scores of the last epoch.
+    """Train ``model`` on ``train_label`` of the example table; return the scores of the last epoch.
 
-    Writes the folder that :mod:`manigeo_extract.training.recorder` describes. ``arch``, ``arch_args`` and ``permutation``
-    say what the model and the labels are; they go into the checkpoints. ``start`` says where weights that are to be
-    fine-tuned are from (:mod:`manigeo_extract.training.finetuning`); it goes into ``run.json``. ``progress`` is called
-    with epoch, training loss and scores when an epoch is on disk; without it a bar is shown, on a terminal only. With
-    ``resume`` a run continues after its last whole epoch, and one that has none starts.
+    The scores are those of :func:`~manigeo_extract.training.evaluation.evaluate`. Writes the folder that
+    :mod:`manigeo_extract.training.recorder` describes. ``arch``, ``arch_args`` and ``permutation`` describe the model
+    and the labels; they go into the checkpoints. ``start`` tells where weights that are to be fine-tuned are from
+    (:mod:`manigeo_extract.training.finetuning`); it goes into ``run.json``. ``progress`` is called with epoch, training
+    loss and scores when an epoch is on disk; without it a bar is shown, on a terminal only. With ``resume`` a run
+    continues after its last whole epoch, and one that has none starts.
 
     Raises, before anything is written, :class:`~manigeo.errors.UsageError` when the folder holds another run, or one
     with other settings, when the device is not there, and when the network does not give an output for each class;
     :class:`~manigeo.errors.InputError` when it does not take the inputs. Raises
     :class:`~manigeo.errors.ManigeoError` when the loss is no longer finite; what was written until then stays.
+
+    >>> import tempfile
+    >>> from manigeo_extract import load_data, permute_labels, Permutation
+    >>> data = load_data("digits", {"per_class": 10})
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    >>> examples = permute_labels(data, Permutation(0.5))
+    >>> scores = train(model, data, examples, TrainingPlan(epochs=1), tempfile.mkdtemp(), progress=lambda *_: None)
+    >>> sorted(scores["permuted"])
+    ['accuracy', 'loss', 'n']
     """
     rows = np.flatnonzero(examples["split"].to_numpy() == "train")
     if not len(rows):
@@ -246,7 +256,7 @@ def seconds_of_training(
 
 
 def _seconds(work: Callable[[], None]) -> float:
-    """Of the quickest of a few times; the first, which also looks for kernels and fills caches, is not counted."""
+    """Seconds of the quickest of a few runs, without the first, which also looks for kernels and fills caches."""
     work()
     took: list[float] = []
     while len(took) < 5 and sum(took) < 0.5:
@@ -259,7 +269,7 @@ def _seconds(work: Callable[[], None]) -> float:
 def _check_network(
     model: torch.nn.Module, data: DataSet, rows: Int[np.ndarray, " n"], plan: TrainingPlan, device: torch.device
 ) -> None:
-    """What can be seen beforehand of a network that cannot be trained on these data, by a look at two examples."""
+    """Refuse a network that cannot be trained on these data, as far as two examples show it."""
     shape = " x ".join(map(str, data.input_shape))
     if plan.augment and len(data.input_shape) != 3:
         raise UsageError(
@@ -352,7 +362,7 @@ def _state(
     epoch: int,
     scores: Scores,
 ) -> bytes:
-    """What the next epoch depends on. The learning rate and the random numbers follow from the epoch."""
+    """Serialise all that the next epoch depends on. The learning rate and the random numbers follow from the epoch."""
     return to_bytes(
         {
             "format": RESUME_FORMAT,

@@ -32,10 +32,10 @@ _NOT_VARIED = ("versions", "machine", "data_fingerprint", "format", "run_id")
 
 
 def generalization_gap(metrics: pd.DataFrame, gap: str = "accuracy") -> float:
-    """Of the last epoch of a run's metrics: by how much the network does better on what it was trained on than on test data.
+    """Generalization gap at the last epoch of a run's metrics: score on the training examples minus that on test data.
 
-    ``"accuracy"`` on the labels that it was trained on, permuted ones included, less that on test data; ``"clean"``: on the
-    unpermuted alone; ``"loss"``: the loss on test data less that in training.
+    ``"accuracy"``: training accuracy, permuted labels included, minus test accuracy; ``"clean"``: the same with the
+    unpermuted examples alone; ``"loss"``: test loss minus training loss.
 
     Raises :class:`~manigeo.errors.UsageError` for a gap that is none of :data:`GAPS`,
     :class:`~manigeo.errors.InputError` for metrics without test data, or without training data.

@@ -1,4 +1,4 @@
-"""From the checkpoints of a run to how far each layer has moved since the first of them (:mod:`manigeo.weights`)."""
+"""Movement of each layer since the first of a run's checkpoints (measures: :mod:`manigeo.weights`)."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def run_checkpoints(run: PathLike) -> list[Path]:
 
 
 def weight_table(paths: Sequence[PathLike], *, progress: bool = False) -> pd.DataFrame:
-    """How far every kernel has moved from the first of ``paths`` to each of them, as a results table.
+    """Measure how far every kernel has moved from the first of ``paths`` to each of them, as a results table.
 
     Rows of a layer are the :data:`~manigeo.weights.MEASURES`, ``weights`` (how many there are), and ``step_angle``, the
     angle in radians from the checkpoint before (not of the first). The layers ``(all)`` and ``(last k)`` are those
@@ -54,7 +54,7 @@ def weight_table(paths: Sequence[PathLike], *, progress: bool = False) -> pd.Dat
 
 
 class WeightMonitor:
-    """How far every kernel of a network moves while it is trained, without checkpoints: in a loop of one's own,
+    """Monitor of how far every kernel of a network moves in a training loop of one's own, without checkpoints.
 
     >>> model = torch.nn.Linear(3, 2)
     >>> monitor = WeightMonitor(model)
@@ -90,7 +90,7 @@ class WeightMonitor:
 
 
 class _State(NamedTuple):
-    """Kernels, the columns of the table that say of when they are, and the name of where they come from."""
+    """Kernels, the columns of the table that tell when they were taken, and the name of their source."""
 
     place: Mapping[str, Any]
     source: str
@@ -143,7 +143,7 @@ def _rows(start: _State, previous: _State, now: _State) -> Iterator[dict[str, An
 
 
 def _changes(start: _State, end: _State) -> dict[str, WeightChange]:
-    """Of every layer, and of the last ones together."""
+    """Changes of every layer, and of the last layers together."""
     layers = {name.removesuffix(".weight"): weight_change(w, end.kernels[name]) for name, w in start.kernels.items()}
     each = list(layers.values())
     last = {f"(last {k})": pooled_change(each[-k:]) for k in range(2, len(each))}
