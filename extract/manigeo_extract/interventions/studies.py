@@ -31,7 +31,7 @@ class StudiesRequest:
     criticality_examples: int = 500
 
 
-def studies(
+def plan_studies(
     laboratory: Laboratory, groups: Sequence[Group], request: StudiesRequest
 ) -> dict[str, Callable[[], pd.DataFrame]]:
     """The studies that were asked for, by name; each gives its part of the results table when it is called."""
