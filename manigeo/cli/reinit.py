@@ -58,7 +58,7 @@ def reinit_command(
     from manigeo.text.interventions import reinit_report
     from manigeo_extract.interventions.exchanges import FRESH, ZERO, Intervention, sweep_layers
     from manigeo_extract.interventions.groups import select_groups
-    from manigeo_extract.interventions.studies import StudiesRequest, studies
+    from manigeo_extract.interventions.studies import StudiesRequest, plan_studies
     from manigeo_extract.opening import LaboratoryRequest, RunRequest, open_groups, open_laboratory, requested
 
     earlier = earlier_table(out, resume, force or dry_run)
@@ -77,7 +77,7 @@ def reinit_command(
             todo += [Intervention(sweep, layers, initial) for layers in sweep_layers(groups, sweep)]
     todo += [Intervention("set", tuple(select_groups(groups, names)), initial) for names in sets]
     n_networks = len(todo) + max(draws - 1, 0) * len(chosen)
-    more = studies(laboratory, groups, requested(StudiesRequest, asked))
+    more = plan_studies(laboratory, groups, requested(StudiesRequest, asked))
     plan = plan_interventions(request, todo, groups, to, n_networks, more)
     click.echo(plan.text, err=as_json)
     if dry_run:

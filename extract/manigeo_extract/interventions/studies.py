@@ -50,7 +50,7 @@ class Study:
         )
 
 
-def studies(laboratory: Laboratory, groups: Sequence[Group], request: StudiesRequest) -> dict[str, Study]:
+def plan_studies(laboratory: Laboratory, groups: Sequence[Group], request: StudiesRequest) -> dict[str, Study]:
     """The studies that were asked for, by name."""
     run, examiner, seed = laboratory.run, laboratory.examiner, laboratory.seed
     found: dict[str, Study] = {}

@@ -186,8 +186,6 @@ def train(
     ['accuracy', 'loss', 'n']
     """
     rows = np.flatnonzero(examples["split"].to_numpy() == "train")
-    if not len(rows):
-        raise UsageError("examples must be a table with training examples, got 0")
     device = check_device(device)
     model.to(device)
     _check_network(model, data, rows, plan, device)
@@ -201,9 +199,7 @@ def train(
     recorder = Recorder(
         directory,
         **described,
-        run_id=hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[
-            :16
-        ],  # the same training again
+        run_id=_identity(settings),
         epochs=plan.checkpoint_epochs,
         notes={"plan": plan} | ({} if start is None else {"started_from": start.origin}),
         resume=resume,
@@ -266,10 +262,17 @@ def _seconds(work: Callable[[], None]) -> float:
     return min(took)
 
 
+def _identity(settings: Mapping[str, Any]) -> str:
+    """That of the run: the same training again has the same."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def _check_network(
     model: torch.nn.Module, data: DataSet, rows: Int[np.ndarray, " n"], plan: TrainingPlan, device: torch.device
 ) -> None:
     """Refuse a network that cannot be trained on these data, as far as two examples show it."""
+    if not len(rows):
+        raise UsageError("examples must be a table with training examples, got 0")
     shape = " x ".join(map(str, data.input_shape))
     if plan.augment and len(data.input_shape) != 3:
         raise UsageError(
