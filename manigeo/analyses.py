@@ -96,6 +96,7 @@ def _mean_field_rows(r: ManifoldCapacity) -> Iterator[Row]:
         yield {"metric": name, "value": getattr(r, name)}
     if np.isfinite(r.occupancy):
         yield {"metric": "occupancy", "value": r.occupancy}
+        yield {"metric": "crossing", "value": r.crossing}
         yield {"metric": "metric_residual", "value": r.metric_residual}
     for name in MEASURES:
         yield {"metric": f"{name}_stderr_draws", "value": getattr(r.stderr_draws, name)}

@@ -162,7 +162,8 @@ def capacity_table(plan: CapacityPlan, *, n_jobs: Workers | int = 1, progress: b
 
     - mean field: ``capacity``, ``radius``, ``dimension``, ``dimension_prx``, ``center_correlation`` ..., beside
       ``capacity_floor`` (points without structure), ``capacity_ball`` (balls of that radius and ``dimension_prx``),
-      ``capacity_ci_low`` ...; ``occupancy`` and ``metric_residual`` where a metric was needed
+      ``capacity_ci_low`` ...; ``occupancy``, ``crossing`` and ``metric_residual`` where a metric was
+      needed
     - ``participation_ratio`` and ``directions_90`` of all samples
     - ``capacity_simulated`` and ``critical_dimension``
     - ``capacity_joint``, ``radius_joint``, ``dimension_joint``, ``utility_joint``, ``center_alignment_joint`` ...

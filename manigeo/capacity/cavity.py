@@ -68,16 +68,18 @@ class Cavity:
     """Manifolds in the metric that the others leave.
 
     ``grams`` (points + 1, points + 1): inner products of each manifold's points around its centre and, last, of its centre
-    with the mean of all removed, up to a common scale. ``forms`` (points, points) are the W of the manifolds. ``metric``
-    (d, d): H of the directions of the span, ``rest_metric`` that of all others. ``degrees_of_freedom``: the number of
-    dimensions that all manifolds together use, P / capacity; ``occupancy`` is their share of the dimensions that there are,
-    ``saturated`` where no metric satisfies the equations because they want (nearly) all. ``residual``: by how much the
-    degrees of freedom of this metric are expected to differ from those of the next rounds, relative; ``solved`` says that
-    this is small and that no load is negative.
+    with the mean of all removed, up to a common scale. ``forms`` (points, points) are the W of the manifolds, and
+    ``multipliers`` (points,) the means of a. ``metric`` (d, d): H of the directions of the span, ``rest_metric`` that of all
+    others. ``degrees_of_freedom``: the number of dimensions that all manifolds together use, on average over their
+    dichotomies; ``occupancy`` is their share of the dimensions that there are, ``saturated`` where no metric satisfies the
+    equations because they want (nearly) all: what is here is then no solution, and a rounding moves it. ``residual``: by
+    how much the degrees of freedom of this metric are expected to differ from those of the next rounds, relative; ``solved``
+    says that this is small and that no load is negative.
     """
 
     grams: Sequence[np.ndarray]
     forms: Sequence[np.ndarray]
+    multipliers: Sequence[np.ndarray]
     metric: Float[np.ndarray, "leading leading"]
     rest_metric: float
     degrees_of_freedom: float
@@ -139,7 +141,7 @@ def _rounds(
         H, h, positive = _metric(points, on_rows, min(used, _OCCUPIED * rank))
         grams = _left_by_others(points.coordinates, points.rest, on_rows, H, h)
         of_points = [_from_rows(K) for K in grams]
-        responses = [_response(K, t) for K, t in zip(of_points, fields, strict=True)]
+        multipliers, responses = zip(*(_response(K, t) for K, t in zip(of_points, fields, strict=True)), strict=True)
         found = sum(float((chi * K).sum()) for chi, K in zip(responses, of_points, strict=True))
         change = found - used
         ratio = float(np.clip(change / last, 0.0, _SLOWEST)) if last else 0.0
@@ -150,7 +152,7 @@ def _rounds(
         new = [_without_itself(chi, K) for chi, K in zip(responses, of_points, strict=True)]
         W = [w + step * (n - w) for w, n in zip(W, new, strict=True)]
         used, last = max(used + step * change / (1 - ratio), min(found, used) / 2), change
-    return Cavity(grams, W, H, h, found, found / rank, residual, positive and residual <= _SETTLED)
+    return Cavity(grams, W, multipliers, H, h, found, found / rank, residual, positive and residual <= _SETTLED)
 
 
 def centers_in_metric(points: PooledPoints, inside: Cavity) -> tuple[float, int]:
@@ -194,15 +196,22 @@ def _from_rows(K: np.ndarray) -> Float[np.ndarray, "points points"]:
     return K[:-1, :-1] + K[:-1, -1:] + K[-1:, :-1] + K[-1, -1]
 
 
-def _response(K: np.ndarray, t: np.ndarray) -> Float[np.ndarray, "points points"]:
-    """The mean of da/db over draws of fields b ~ N(0, K), made of standard normal ``t``."""
+def rows_response(K: np.ndarray, W: np.ndarray, a: np.ndarray) -> Float[np.ndarray, " rows"]:
+    """The multipliers ``a`` of a manifold's points as those of its rows in the whole metric: T' (1 + W T K T') a."""
+    in_whole = a + W @ (_from_rows(K) @ a)
+    return np.append(in_whole, in_whole.sum())
+
+
+def _response(K: np.ndarray, t: np.ndarray) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, "points points"]]:
+    """The means of a and da/db over draws of fields b ~ N(0, K), made of standard normal ``t``."""
     lengths = np.sqrt(np.clip(np.diag(K), 0, None))
     lengths[lengths == 0] = 1.0
     cosines = K / np.outer(lengths, lengths)
     variance, U = np.linalg.eigh(cosines)
     b = t @ (U * np.sqrt(np.clip(variance, 0, None))) @ U.T  # the symmetric root: signs of eigenvectors do not matter
     multipliers, _ = nonnegative_least_squares(cosines, b)
-    return _mean_inverse_on_support(cosines, multipliers) / np.outer(lengths, lengths)
+    of_fields = _mean_inverse_on_support(cosines, multipliers) / np.outer(lengths, lengths)
+    return multipliers.mean(axis=0) / lengths, of_fields
 
 
 @_kernel

@@ -86,7 +86,8 @@ def draw_line(ax: Axes, line: pd.DataFrame, kind: str, x: str = "depth") -> None
 
 
 def is_saturated(rows: pd.DataFrame) -> np.ndarray:
-    return rows["flag"].str.contains(SATURATED).to_numpy(dtype=bool)
+    """Whether a row has a number, and it is that of a layer too narrow for it."""
+    return (rows["flag"].str.contains(SATURATED) & rows["value"].notna()).to_numpy(dtype=bool)
 
 
 def name_layers(ax: Axes, part: pd.DataFrame) -> None:

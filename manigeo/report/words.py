@@ -7,7 +7,8 @@ from collections.abc import Collection
 NOTHING = "\N{EN DASH}"  # where there is no number or word
 # the first part of a flag, before ":" -> what it says
 FLAGS = {
-    "saturated": "the layer is too narrow to separate the manifolds: capacity is at, or near, the bound P / rank there",
+    "saturated": "the layer is too narrow to separate the manifolds: joint capacity is at its bound P / rank, mean field is "
+    "not defined",
     "near_saturation": "the manifolds want over .9 of all dimensions: where these are few, capacity may be a tenth too low",
     "unsolved": "no metric satisfies the equations of correlated manifolds; the number is their residual",
     "unequal_points": "the manifolds had different numbers of points",
@@ -51,6 +52,7 @@ METRICS = {
     "directions_90": "dimensions with 90 % of the variance",
     "residual": "largest residual of the solver",
     "occupancy": "share of the dimensions that the manifolds want",
+    "crossing": "dimensions that separate half of the dichotomies, by the mean they want",
     "metric_residual": "residual of the equations of the metric",
     "js": "Jensen-Shannon divergence",
     "p_value": "p-value",
