@@ -45,12 +45,13 @@ class Analysis(Protocol):
 @dataclass(frozen=True)
 class MeanField:
     """Mean-field capacity, radius and dimension, with the floor and the capacity of balls of that radius and dimension;
-    intervals over manifolds from ``bootstrap`` resamples, if any."""
+    intervals over manifolds from ``bootstrap`` resamples, if any; standard errors by the method ``errors``."""
 
     kappa: float = 0.0
     n_draws: int = 300
     centers: str = "auto"
     bootstrap: int = 0
+    errors: str = "auto"
 
     name: ClassVar[str] = "mean_field"
     metrics: ClassVar[tuple[str, ...]] = MEASURES
@@ -62,7 +63,7 @@ class MeanField:
     def rows(
         self, manifolds: Sequence[np.ndarray], classes: Sequence[str], seed: np.random.SeedSequence
     ) -> Iterator[Row]:
-        r = manifold_capacity(manifolds, self.kappa, self.n_draws, self.centers, seed)
+        r = manifold_capacity(manifolds, self.kappa, self.n_draws, self.centers, seed, errors=self.errors)
         common = {"n": r.n_manifolds, "flag": r.flag}
         for row in (*_mean_field_rows(r), *self._reference_rows(r, len(manifolds[0])), *self._interval_rows(r, seed)):
             yield common | row

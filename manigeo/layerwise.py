@@ -98,6 +98,7 @@ def plan_capacity(
     n_draws: int = 300,
     centers: str = "auto",
     bootstrap: int = 0,
+    errors: str = "auto",
     also: Sequence[Analysis] = (),
     total_dimension: bool | None = None,
     project: int | None = None,
@@ -107,9 +108,10 @@ def plan_capacity(
 
     ``per_class`` defaults to the largest number that every kind has for every class, up to 50; ``n_classes`` to all, else
     so many are drawn by ``seed``: fewer manifolds keep joint and simulated capacity out of saturation. Mean field is always
-    computed; ``also`` are other analyses of :mod:`manigeo.analyses`. Total dimension is computed where it takes seconds
-    (None), of every layer (True) or of none (False). Layers of more features than ``project`` are projected on so many
-    random directions, the same for all kinds.
+    computed, with standard errors by the method ``errors`` (see :func:`manigeo.manifold_capacity`); ``also`` are other
+    analyses of :mod:`manigeo.analyses`. Total dimension is computed where it takes seconds (None), of every layer (True) or
+    of none (False). Layers of more features than ``project`` are projected on so many random directions, the same for all
+    kinds.
 
     Raises :class:`~manigeo.errors.UsageError` for a pattern that matches no layer, a kind that is not in the file, or more
     classes, or points per class, than there are.
@@ -137,7 +139,7 @@ def plan_capacity(
         wide = tuple(name for name in names if not total_dimension and _is_wide(acts, name, settings))
         features = {name: acts.layer(name).n_features for name in names}
     analyses: tuple[Analysis, ...] = (
-        MeanField(kappa, n_draws, centers, bootstrap),
+        MeanField(kappa, n_draws, centers, bootstrap, errors),
         *([] if total_dimension is False else [Spectrum()]),
         *also,
     )

@@ -255,7 +255,14 @@ def test_an_analysis_can_be_added_to_a_finished_table_and_other_settings_cannot(
     assert done == set(small(path, also=[]).tasks)
     rest = in_order(capacity_parts(more, done=done))
     pd.testing.assert_frame_equal(join_results([first, *rest]), capacity_table(more))
-    for other in ({"n_draws": 11}, {"bootstrap": 100}, {"seed": 1}, {"project": 3}, {"per_class": 4}):
+    for other in (
+        {"n_draws": 11},
+        {"bootstrap": 100},
+        {"errors": "manifolds"},
+        {"seed": 1},
+        {"project": 3},
+        {"per_class": 4},
+    ):
         with pytest.raises(UsageError, match=r"is not of .* with these settings"):
             finished_tasks(small(path, **other), first)
     with pytest.raises(UsageError, match=r"is not of .* with these settings"):

@@ -27,6 +27,7 @@ from manigeo.capacity.uncertainty import (
     jackknife_stderr,
     stderr_over_draws,
     stderr_over_manifolds,
+    with_other_draws,
 )
 from manigeo.inputs import Manifolds, joined, take_manifolds
 from manigeo.manifolds import RANK_RTOL, Clouds
@@ -205,9 +206,7 @@ def _mean_field(manifolds: Clouds, draws: _Draws, centers: str, errors: str) -> 
     if errors == "auto":
         errors = "jackknife" if 2 < len(defined) <= _JACKKNIFE_UP_TO else "manifolds"
     jackknife = errors == "jackknife" and seen.inside is not None and seen.solved and len(defined) > 2
-    over_classes = stderr_over_manifolds(defined)
-    if jackknife:  # the larger of both: few groups can miss what few manifolds differ by
-        over_classes = {name: max(error, over_classes[name]) for name, error in _jackknife(seen, draws).items()}
+    over_classes = _jackknife(seen, defined, draws) if jackknife else stderr_over_manifolds(defined)
     return ManifoldCapacity(
         **aggregates(defined),
         center_correlation=rho,
@@ -247,18 +246,6 @@ class _Seen:
     @property
     def solved(self) -> bool:
         return self.inside is None or (self.inside.solved and not self.inside.saturated)
-
-    def without(self, group: Collection[int]) -> list[Cone | None]:
-        """The cones of the others, in the metric that is left without the group; a manifold is a point, or has no centre,
-        where it is one, or has none, among all."""
-        assert self.points is not None
-        assert self.inside is not None
-        left = grams_without(self.points, self.inside, group)
-        before = [cone for mu, cone in enumerate(self.cones) if mu not in group]
-        return [
-            cone and (_along_and_sideways(K) if cone[0].any() else _single_point(len(K) - 1))
-            for cone, K in zip(before, left, strict=True)
-        ]
 
 
 def _with_correlations(manifolds: Clouds, pooled: Moments) -> _Seen:
@@ -305,19 +292,31 @@ def _defined(cones: Sequence[Cone], pooled: Moments) -> list[Cone | None]:
     ]
 
 
-def _jackknife(seen: _Seen, draws: _Draws) -> dict[str, float]:
-    """Standard errors from the aggregates without each group of manifolds, every tenth in one."""
+def _jackknife(seen: _Seen, table: pd.DataFrame, draws: _Draws) -> dict[str, float]:
+    """Standard errors from the aggregates without each group of manifolds, every tenth in one, with few draws: the error of
+    these is taken off, and that of the draws of the ``table`` put in its place."""
+    points, inside = seen.points, seen.inside
+    assert points is not None
+    assert inside is not None
     few = replace(draws, n_draws=min(draws.n_draws, _JACKKNIFE_DRAWS))
     there = [mu for mu, cone in enumerate(seen.cones) if cone]
     groups = [there[first::_GROUPS] for first in range(min(_GROUPS, len(there)))]
 
-    def aggregate(cones: Sequence[Cone | None], left_out: Collection[int]) -> dict[str, float]:
-        table = few.table(cones, [mu for mu in range(len(seen.cones)) if mu not in left_out])
-        return aggregates(table[table["flag"] != "zero_center"])
+    def measured(left_out: Collection[int]) -> pd.DataFrame:
+        kept = [mu for mu in range(len(seen.cones)) if mu not in left_out]
+        grams = grams_without(points, inside, left_out)
+        rows = few.table([_like(seen.cones[mu], K) for mu, K in zip(kept, grams, strict=True)], kept)
+        rows[["capacity", "capacity_stderr"]] /= seen.crossing
+        return rows[rows["flag"] != "zero_center"]
 
-    left_out = [aggregate(seen.without(group), group) for group in groups]
-    errors = jackknife_stderr(aggregate(seen.cones, ()), left_out, [len(group) for group in groups])
-    return errors | {"capacity": errors["capacity"] / seen.crossing}
+    whole, left_out = measured(()), [aggregates(measured(group)) for group in groups]
+    errors = jackknife_stderr(aggregates(whole), left_out, [len(group) for group in groups])
+    return with_other_draws(errors, stderr_over_draws(whole), stderr_over_draws(table))
+
+
+def _like(cone: Cone | None, K: np.ndarray) -> Cone | None:
+    """The cone of the Gram matrix K: none, or a single point, where among all manifolds it is one."""
+    return cone and (_along_and_sideways(K) if cone[0].any() else _single_point(len(K) - 1))
 
 
 def _flag(table: pd.DataFrame, seen: _Seen) -> str:

@@ -47,6 +47,21 @@ def stderr_over_draws(table: pd.DataFrame) -> dict[str, float]:
     return {"capacity": _error_of_reciprocal(inverse.mean(), of_mean(table["capacity_stderr"] * inverse**2))} | errors
 
 
+def with_other_draws(
+    errors: Mapping[str, float], drawn: Mapping[str, float], others: Mapping[str, float]
+) -> dict[str, float]:
+    """Standard errors over manifolds as they would be with other draws: the error of those that were drawn is taken off, in
+    squares, and that of the ``others`` put in its place; it is the least that remains.
+
+    >>> with_other_draws({"radius": 0.5}, {"radius": 0.4}, {"radius": 0.4})
+    {'radius': 0.5}
+    """
+    return {
+        name: float(np.sqrt(np.maximum(error**2 - drawn[name] ** 2, 0.0) + others[name] ** 2))
+        for name, error in errors.items()
+    }
+
+
 def jackknife_stderr(
     whole: Mapping[str, float], left_out: Sequence[Mapping[str, float]], sizes: Sequence[int]
 ) -> dict[str, float]:

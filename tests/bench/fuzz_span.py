@@ -32,7 +32,7 @@ def drawn(number: int) -> tuple[dict[str, Any], list[Cloud], Change]:
         "P": int(rng.choice([2, 3, 4, 5, 8, 10, 12])), "M": int(rng.choice([1, 2, 3, 5, 10, 20])),
         "N": int(rng.choice([1, 2, 5, 10, 20, 40, 80, 150])), "decay": float(rng.choice([0, 0.5, 1, 2])),
         "radius": float(10 ** rng.uniform(-1.5, 1)), "offset": float(rng.choice([0, 0, 3, 100])),
-        "rectified": bool(rng.random() < 0.3),
+        "rectified": bool(rng.random() < 0.3), "errors": "jackknife" if rng.random() < 0.2 else "manifolds",
     }  # fmt: skip
     N = setting["N"]
     widths = np.arange(1, N + 1) ** -setting["decay"]
@@ -86,7 +86,8 @@ def failures(number: int) -> tuple[dict[str, Any], list[str], str]:
         warnings.simplefilter("error")
         try:
             a, b = (
-                manifold_capacity(X, n_draws=20, seed=setting["seed"]) for X in (clouds, [change(X) for X in clouds])
+                manifold_capacity(X, n_draws=20, seed=setting["seed"], errors=setting["errors"])
+                for X in (clouds, [change(X) for X in clouds])
             )
         except Exception:  # whatever it is, it is a finding
             return setting, traceback.format_exc().splitlines()[-3:], "raised"
