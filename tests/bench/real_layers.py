@@ -101,8 +101,7 @@ def clouds(path: Path, case: Case) -> Iterator[tuple[str, str, list[np.ndarray]]
         layers = [name for name in acts.layers if name != "input"]
         rng = np.random.default_rng(case.seed)
         classes = np.sort(rng.choice(len(acts.class_names), case.n_classes, replace=False)).tolist()
-        for number in case.layers:
-            layer = layers[number - 1 if number > 0 else number]
+        for layer in dict.fromkeys(layers[number - 1 if number > 0 else number] for number in case.layers):
             for kind in case.kinds:
                 manifolds: Sequence[np.ndarray] = acts.manifolds(layer, kind, case.per_class, case.seed, classes)
                 yield layer, kind, list(project_manifolds(manifolds, case.project) if case.project else manifolds)
