@@ -24,6 +24,7 @@ from manigeo.capacity.streams import Seed, seed_sequence, stream
 from manigeo.capacity.uncertainty import (
     MEASURES,
     aggregates,
+    in_the_middle,
     jackknife_stderr,
     stderr_over_draws,
     stderr_over_manifolds,
@@ -146,8 +147,8 @@ def manifold_capacity(
     ``errors``, of the rule ``"auto"``: ``"manifolds"`` takes manifolds as independent, although they are seen around one
     mean and in one metric; on rectified features of 10 classes these errors were .68 to .82 of the spread over new classes.
     ``"jackknife"`` leaves out one of ten groups of manifolds (or each, of up to ten), makes mean and metric anew, and
-    gives the larger of the two (.97 to 1.12 there), which takes two to three times as long; ``"auto"`` is the second for up
-    to 30 manifolds. Of two manifolds no error is known: NaN.
+    gives the root mean square of the two, which takes two to three times as long; ``"auto"`` is the second for up to 30
+    manifolds (``tests/bench/coverage.py``). Of two manifolds no error is known: NaN.
 
     Raises ``ValueError`` for fewer than two manifolds, arrays that do not share their features, NaN or infinite entries.
 
@@ -206,7 +207,9 @@ def _mean_field(manifolds: Clouds, draws: _Draws, centers: str, errors: str) -> 
     if errors == "auto":
         errors = "jackknife" if 2 < len(defined) <= _JACKKNIFE_UP_TO else "manifolds"
     jackknife = errors == "jackknife" and seen.inside is not None and seen.solved and len(defined) > 2
-    over_classes = _jackknife(seen, defined, draws) if jackknife else stderr_over_manifolds(defined)
+    over_classes = stderr_over_manifolds(defined)
+    if jackknife:
+        over_classes = in_the_middle(_jackknife(seen, defined, draws), over_classes)
     return ManifoldCapacity(
         **aggregates(defined),
         center_correlation=rho,

@@ -188,14 +188,14 @@ def _floors(plan: "CapacityPlan", analyses: "list[Analysis]") -> str:
 
 
 def _few_classes(n_classes: int) -> str:
-    """How far off the estimators were: on the layers of an mlp on digits and of the glyphs reference, drawn to 5 classes."""
+    """How far off the estimators were: on layers of an mlp on digits, drawn to 5 classes (tests/bench/real_layers.py)."""
     if n_classes >= 10:
         return f"P = {n_classes} classes is small for mean field: read the curves, not the third digit"
     if n_classes == 2:
-        return "P = 2 classes have one dichotomy, so no simulated capacity; mean field is a third too low, take --joint"
+        return "P = 2 classes have one dichotomy, so no simulated capacity; mean field is up to a half too low, take --joint"
     return (
-        f"P = {n_classes} classes are few: on 30 layers of trained networks at P = 5 mean field was 3 to 17 % below "
-        "simulation, joint up to 5 %; take --simulate"
+        f"P = {n_classes} classes are few: on layers of a trained network at P = 5 mean field was up to 6 % below "
+        "simulation, joint up to 6 % off; take --simulate"
     )
 
 
