@@ -22,12 +22,12 @@ For Gaussian correlations the replica method leads to the same picture: Wakhloo,
 131, 027301. Directions beyond the leading ones (see :mod:`manigeo.capacity.pooled`) share one length.
 
 Degrees of freedom are a mean over dichotomies, from which :mod:`manigeo.capacity.crossing` finds the number of dimensions
-that simulated capacity counts. On 45 layers of four networks (10 to 30 classes, ``tests/bench/real_layers.py``) the result is
+that simulated capacity counts. On 45 layers of four networks (10 to 30 classes, ``tests/bench/real_layers.py``) this lies
 within 1.5 % of simulation on average, 4.0 % at worst. On 22 layers of three networks (10 to 100 classes), without the
-crossing, this was 1.6 % off; the authors' removal of directions of the centres is 10 % off, 5 % from thirty classes on, and
-no removal 55 % too high. No criterion for how many directions to remove (parallel analysis, permutation null, elbows, least
-or penalised correlation) came below 7.8 %, and the best number of each layer in hindsight does no better than this. On
-planted directions all but the last agree with the closed form to 1 %. The comparison is in ``notebooks/centers.ipynb``.
+crossing, it was 1.6 % off; the authors' removal of directions of the centres is 10 % off, 5 % from thirty classes on, and no
+removal 55 % too high. No criterion for how many directions to remove (parallel analysis, permutation null, elbows, least or
+penalised correlation) came below 7.8 %, and the best number of each layer in hindsight does no better than this. On planted
+directions all but the last agree with the closed form to 1 %. The comparison is in ``notebooks/centers.ipynb``.
 
 The points around their centre and the centre itself are carried as separate rows, :math:`Z = T F` with
 :math:`T = (1 | \mathbf 1)`, and :math:`T^\top W T` in place of W: manifolds of radius 1e-8 keep their digits.
