@@ -9,6 +9,7 @@ from manigeo.capacity.cavity import _left_by_others, _mean_inverse_on_support, c
 from manigeo.capacity.pooled import moments
 from manigeo.capacity.span import PooledPoints, pooled_points
 from tests.bench.coverage import POPULATIONS
+from tests.bench.fuzz_span import drawn
 from tests.reference import shared
 
 
@@ -136,6 +137,12 @@ def test_manifolds_that_share_few_axes_settle_in_few_rounds(monkeypatch, P):
     monkeypatch.setattr(cavities, "_metric", lambda *given: rounds.append(given) or metric(*given))
     assert in_cavity(POPULATIONS["few_shared_axes"](np.random.default_rng([0, P]), P)).solved
     assert len(rounds) <= 12  # 7; without shorter steps 31 and 63, as the changes alternate
+
+
+def test_forms_that_grow_without_end_end_in_saturation():
+    setting, manifolds, change = drawn(710)  # twenty points on a line each, whose matrices became singular
+    for clouds in (manifolds, [change(X) for X in manifolds]):
+        assert manifold_capacity(clouds, n_draws=20, seed=setting["seed"]).flag == "saturated"
 
 
 def test_a_first_guess_that_is_right_by_chance_is_no_solution():

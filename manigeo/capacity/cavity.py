@@ -53,6 +53,7 @@ _ALL_DRAWS = 4000
 _STREAM = 8_130_027_301  # of the fields: the metric is a property of the data, and no other seed changes it
 _ROUNDS = 60
 _SLOWEST = 0.95  # of ratios of successive changes, which noise can bring to one
+_ENDLESS = 1e30  # of forms: manifolds of radius 1e-8 have 1e16
 _SHORTEST = 0.2  # of steps that alternate
 _SETTLED = 0.005  # rounds end when the degrees of freedom change by less than this share; three or four are usual
 _OCCUPIED = 0.97  # of all dimensions: more and no metric is left, the layer is too narrow to separate the manifolds
@@ -132,10 +133,16 @@ def _rounds(
     points: PooledPoints, fields: Sequence[np.ndarray], W: Sequence[np.ndarray], used: float, step: float
 ) -> Cavity:
     """Rounds from the forms ``W`` on points and ``used`` degrees of freedom, to which each round adds ``step`` times what it
-    finds, until the degrees of freedom settle."""
+    finds, until the degrees of freedom settle. Where manifolds fill all dimensions their forms can grow without end: the
+    last metric that there was is returned, and is not solved."""
     last, slowest, relax = 0.0, 0.0, 1.0
     for number in range(_ROUNDS):
-        metric = _in_metric(points, W, used)
+        if max(float(np.abs(w).max()) for w in W) > _ENDLESS:
+            break
+        try:
+            metric = _in_metric(points, W, used)
+        except np.linalg.LinAlgError:  # forms of so different sizes leave a manifold nothing
+            break
         answer = _answered(metric.grams, fields)
         found, change = answer.used, answer.used - used
         ratio, relax = _relaxed(change, last, relax)
