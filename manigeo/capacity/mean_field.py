@@ -309,12 +309,12 @@ def _jackknife(seen: _Seen, table: pd.DataFrame, draws: _Draws) -> dict[str, flo
         kept = [mu for mu in range(len(seen.cones)) if mu not in left_out]
         grams = grams_without(points, inside, left_out)
         rows = few.table([_like(seen.cones[mu], K) for mu, K in zip(kept, grams, strict=True)], kept)
-        rows[["capacity", "capacity_stderr"]] /= seen.crossing
         return rows[rows["flag"] != "zero_center"]
 
     whole, left_out = measured(()), [aggregates(measured(group)) for group in groups]
     errors = jackknife_stderr(aggregates(whole), left_out, [len(group) for group in groups])
-    return with_other_draws(errors, stderr_over_draws(whole), stderr_over_draws(table))
+    errors, drawn = (e | {"capacity": e["capacity"] / seen.crossing} for e in (errors, stderr_over_draws(whole)))
+    return with_other_draws(errors, drawn, stderr_over_draws(table))
 
 
 def _like(cone: Cone | None, K: np.ndarray) -> Cone | None:
