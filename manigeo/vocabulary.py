@@ -39,6 +39,7 @@ _FAMILIES: dict[str, dict[str, Metric]] = {
         "rank": Metric("dimensions that the points span"),
         "residual": Metric("largest residual of the solver"),
         "occupancy": Metric("share of the dimensions that the manifolds need"),
+        "crossing": Metric("dimensions that separate half of the dichotomies, divided by the mean needed"),
         "metric_residual": Metric("residual of the equations of the metric"),
         "participation_ratio": Metric("participation ratio of all points"),
         "directions_90": Metric("directions with 90 % of the variance"),
@@ -188,7 +189,8 @@ def metric_words(key: str) -> Metric:
 
 # the first part of a flag, before ":" -> what it means
 FLAGS = {
-    "saturated": "the layer is too narrow to separate the manifolds: capacity is at, or near, the bound P / rank there",
+    "saturated": "the layer is too narrow to separate the manifolds: joint capacity is at its bound P / rank, mean field "
+    "is not defined",
     "near_saturation": "the manifolds need over .9 of all dimensions: where these are few, capacity may be a tenth too low",
     "unsolved": "no metric satisfies the equations of correlated manifolds; the number is their residual",
     "unequal_points": "the manifolds had different numbers of points",

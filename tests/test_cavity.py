@@ -2,11 +2,14 @@ import numpy as np
 import pytest
 
 from manigeo import manifold_capacity
+from manigeo.capacity import cavity as cavities
 from manigeo.capacity import span
 from manigeo.capacity.anchors import nonnegative_least_squares
 from manigeo.capacity.cavity import _left_by_others, _mean_inverse_on_support, cavity
 from manigeo.capacity.pooled import moments
 from manigeo.capacity.span import PooledPoints, pooled_points
+from tests.bench.coverage import POPULATIONS
+from tests.bench.fuzz_span import drawn
 from tests.reference import shared
 
 
@@ -126,6 +129,26 @@ def test_the_cavity_does_not_depend_on_coordinates(change):
     a, b = in_cavity(manifolds), in_cavity(changed)
     # the same draws to rounding, which may move a point across the edge of a draw's active set
     assert b.degrees_of_freedom == pytest.approx(a.degrees_of_freedom, rel=1e-3)
+
+
+@pytest.mark.parametrize("P", [5, 10])
+def test_manifolds_that_share_few_axes_settle_in_few_rounds(monkeypatch, P):
+    rounds, metric = [], cavities._metric
+    monkeypatch.setattr(cavities, "_metric", lambda *given: rounds.append(given) or metric(*given))
+    assert in_cavity(POPULATIONS["few_shared_axes"](np.random.default_rng([0, P]), P)).solved
+    assert len(rounds) <= 12  # 7; without shorter steps 31 and 63, as the changes alternate
+
+
+def test_forms_that_grow_without_end_end_in_saturation():
+    setting, manifolds, change = drawn(710)  # twenty points on a line each, whose matrices became singular
+    for clouds in (manifolds, [change(X) for X in manifolds]):
+        assert manifold_capacity(clouds, n_draws=20, seed=setting["seed"]).flag == "saturated"
+
+
+def test_a_first_guess_that_is_right_by_chance_is_no_solution():
+    manifolds = POPULATIONS["few_shared_axes"](np.random.default_rng([1, 3]), 3)  # 45 points, a quarter of them active
+    inside = in_cavity(manifolds)
+    assert not all(np.array_equal(w, np.eye(15)) for w in inside.forms)
 
 
 def test_a_layer_too_narrow_to_separate_its_manifolds_is_saturated():

@@ -108,10 +108,10 @@ def test_few_classes_are_said_to_be_few(acts):
 def test_below_ten_classes_the_plan_warns_of_estimators_and_recommends_simulation(acts):
     plan = done("capacity", acts, "--dry-run", "--classes", 5, "--per-class", 4)
     (line,) = [line for line in plan.splitlines() if line.startswith("P = 5 classes are few")]
-    assert "mean field was 3 to 17 % below simulation, joint up to 5 %; take --simulate" in line
+    assert "mean field was up to 6 % below simulation, joint up to 6 % off: use --simulate" in line
     two = done("capacity", acts, "--dry-run", "--classes", 2, "--per-class", 4)
     assert "P = 2 classes have one dichotomy, so no simulated capacity" in two
-    assert "take --joint" in two
+    assert "use --joint" in two
 
 
 def test_the_plan_names_where_points_without_structure_lie_for_each_estimator(acts):

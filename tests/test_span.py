@@ -69,11 +69,9 @@ def test_a_change_of_basis_or_empty_features_change_nothing(P, M, N, decay, radi
     }[change]
     a, b = (manifold_capacity(X, n_draws=20, seed=seed) for X in (manifolds, [other(X) for X in manifolds]))
     assert b.flag.partition(":")[0] == a.flag.partition(":")[0]
-    if "saturated" in a.flag or "unsolved" in a.flag:
-        return  # no metric satisfies the equations there, and the one that nearly does enlarges every rounding
     for name in MEASURES:
         # the draws are the same to rounding, which may move a point across the edge of a draw's active set
-        error = 0.5 * getattr(a.stderr_draws, name)
+        error = 0.5 * np.nan_to_num(getattr(a.stderr_draws, name))
         assert np.isclose(getattr(b, name), getattr(a, name), rtol=1e-4, atol=error, equal_nan=True), name
 
 
@@ -109,8 +107,8 @@ def test_equations_that_do_not_settle_give_no_number_and_say_so(monkeypatch):
 def test_a_solution_has_the_degrees_of_freedom_that_its_metric_was_made_for():
     r = manifold_capacity(clouds(6, 10, 40, 0.5, 1.0, 0.0, seed=3), n_draws=2000)
     assert r.metric_residual <= 0.005
-    # P / capacity is the sum of the degrees of freedom: draws leave 2 %
-    assert 6 / r.capacity == pytest.approx(r.occupancy * 40, rel=0.05)
+    # P / capacity is the sum of the degrees of freedom, on average over dichotomies: draws leave 2 %
+    assert 6 / (r.capacity * r.crossing) == pytest.approx(r.occupancy * 40, rel=0.05)
 
 
 def test_a_layer_that_is_nearly_full_is_flagged_before_it_is_saturated():
@@ -120,3 +118,10 @@ def test_a_layer_that_is_nearly_full_is_flagged_before_it_is_saturated():
         flags.append(r.flag.partition(":")[0])
         shares.append(r.occupancy)
     assert flags == ["", "near_saturation", "saturated"], shares
+
+
+def test_a_saturated_layer_has_no_numbers_but_its_occupancy():
+    r = manifold_capacity(clouds(8, 30, 40, 0.5, 2.0, 0.0, seed=4), n_draws=20)
+    assert np.isnan([getattr(r, name) for name in MEASURES] + [r.crossing, r.stderr.capacity]).all()
+    assert r.occupancy > 0.97
+    assert (r.per_manifold["flag"] == "saturated").all()

@@ -16,15 +16,18 @@ from threadpoolctl import threadpool_limits
 
 from manigeo.capacity.cavity import Cavity, cavity, centers_in_metric, grams_without
 from manigeo.capacity.centers import center_correlation, low_rank_centers
+from manigeo.capacity.crossing import crossing_ratio
 from manigeo.capacity.geometry import CENTER_RTOL, FrameGeometry, check_sampling, cone_geometry
 from manigeo.capacity.pooled import Moments, around_centers, is_flat, moments
 from manigeo.capacity.span import PooledPoints, pooled_points
 from manigeo.capacity.uncertainty import (
     MEASURES,
     aggregates,
+    in_the_middle,
     jackknife_stderr,
     stderr_over_draws,
     stderr_over_manifolds,
+    with_other_draws,
 )
 from manigeo.inputs import Manifolds, joined, take_manifolds
 from manigeo.manifolds import RANK_RTOL, Clouds
@@ -59,12 +62,13 @@ class ManifoldCapacity:
 
     ``stderr`` takes manifolds as a sample of classes (it contains the error of the draws), by the jackknife or over
     manifolds (``errors``, see :func:`manifold_capacity`); ``stderr_draws`` is the error of the Gaussian draws alone. Of
-    rule ``"auto"``, ``occupancy`` is the share of the dimensions that there are which the manifolds together want, P /
-    capacity by rank, and ``metric_residual`` by how much its equations are missed, relative (NaN where no metric was
-    needed). ``per_manifold`` has a row per manifold: the fields of
-    :class:`~manigeo.capacity.geometry.FrameGeometry` and ``flag``, which tells why a row is NaN; aggregates are over the
-    ``n_manifolds`` others, and ``flag`` repeats what was flagged. ``rank`` is the mean over manifolds, ``residual`` the
-    largest relative KKT residual of any draw.
+    rule ``"auto"``, ``occupancy`` is the share of the dimensions that there are which the manifolds together want, on
+    average over their dichotomies; ``crossing`` the number that separates half of the dichotomies by this average, which
+    every capacity is divided by (:mod:`manigeo.capacity.crossing`); and ``metric_residual`` by how much the equations of
+    the metric are missed, relative (NaN, 1 and NaN where no metric was needed). ``per_manifold`` has a row per manifold:
+    the fields of :class:`~manigeo.capacity.geometry.FrameGeometry` and ``flag``, which tells why a row is NaN; aggregates
+    are over the ``n_manifolds`` others, and ``flag`` repeats what was flagged. ``rank`` is the mean over manifolds,
+    ``residual`` the largest relative KKT residual of any draw.
     """
 
     capacity: float
@@ -78,6 +82,7 @@ class ManifoldCapacity:
     rank: float
     residual: float
     occupancy: float
+    crossing: float
     metric_residual: float
     n_manifolds: int
     flag: str
@@ -134,16 +139,16 @@ def manifold_capacity(
     A manifold whose centre vanishes has no scale: NaN, flag ``zero_center``. One that no draw needs an anchor for has
     infinite capacity as far as the draws can tell: flag ``all_interior``; the harmonic mean takes it as it is.
     ``"auto"`` depends on the numerical span of the points alone, not on the number of features that it lies in, and on no
-    seed: draws that are made of ``seed`` are those of the anchors. It flags ``saturated`` where the manifolds together want
-    more dimensions than the span has: they cannot be told apart in it, and the numbers are of a metric of which nearly all
-    dimensions are used, which enlarges every rounding; ``near_saturation:share`` where they want more than nine tenths;
-    and NaN, ``unsolved:residual``, where the equations of the metric have no solution that can be verified.
+    seed: draws that are made of ``seed`` are those of the anchors. It is NaN, ``saturated``, where the manifolds together
+    want (nearly) more dimensions than the span has: then they cannot be told apart in it, no metric satisfies the
+    equations, and capacity is at most about P / rank; and NaN, ``unsolved:residual``, where the equations have no solution
+    that can be verified otherwise. It flags ``near_saturation:share`` where the manifolds want more than nine tenths.
 
     ``errors``, of the rule ``"auto"``: ``"manifolds"`` takes manifolds as independent, although they are seen around one
     mean and in one metric; on rectified features of 10 classes these errors were .68 to .82 of the spread over new classes.
     ``"jackknife"`` leaves out one of ten groups of manifolds (or each, of up to ten), makes mean and metric anew, and
-    gives the larger of the two (.97 to 1.12 there), which takes two to three times as long; ``"auto"`` is the second for up
-    to 30 manifolds. Of two manifolds no error is known: NaN.
+    gives the root mean square of the two, which takes two to three times as long; ``"auto"`` is the second for up to 30
+    manifolds (``tests/bench/coverage.py``). Of two manifolds no error is known: NaN.
 
     Raises ``ValueError`` for fewer than two manifolds, arrays that do not share their features, NaN or infinite entries.
 
@@ -192,17 +197,19 @@ def _mean_field(manifolds: Clouds, draws: _Draws, centers: str, errors: str) -> 
     rho, rho_stderr = center_correlation(pooled.centers)
     seen = _SEEN[centers](manifolds, pooled)
     table = draws.table(seen.cones, range(len(manifolds)))
+    table[["capacity", "capacity_stderr"]] /= seen.crossing
     flag = _flag(table, seen)
     if not seen.solved:
         table[[*MEASURES, *(f"{name}_stderr" for name in MEASURES)]] = np.nan
-        table["flag"] = table["flag"].where(table["flag"] == "zero_center", "unsolved")
+        reason = "saturated" if seen.saturated else "unsolved"
+        table["flag"] = table["flag"].where(table["flag"] == "zero_center", reason)
     defined = table[table["flag"] != "zero_center"]
     if errors == "auto":
         errors = "jackknife" if 2 < len(defined) <= _JACKKNIFE_UP_TO else "manifolds"
     jackknife = errors == "jackknife" and seen.inside is not None and seen.solved and len(defined) > 2
     over_classes = stderr_over_manifolds(defined)
-    if jackknife:  # the larger of both: few groups can miss what few manifolds differ by
-        over_classes = {name: max(error, over_classes[name]) for name, error in _jackknife(seen, draws).items()}
+    if jackknife:
+        over_classes = in_the_middle(_jackknife(seen, defined, draws), over_classes)
     return ManifoldCapacity(
         **aggregates(defined),
         center_correlation=rho,
@@ -212,6 +219,7 @@ def _mean_field(manifolds: Clouds, draws: _Draws, centers: str, errors: str) -> 
         rank=float(defined["rank"].mean()),
         residual=float(defined["residual"].max()),
         occupancy=seen.inside.occupancy if seen.inside else np.nan,
+        crossing=seen.crossing,
         metric_residual=seen.inside.residual if seen.inside else np.nan,
         n_manifolds=len(defined),
         flag=flag,
@@ -232,22 +240,15 @@ class _Seen:
     rank: int
     points: PooledPoints | None = None
     inside: Cavity | None = None
+    crossing: float = 1.0
+
+    @property
+    def saturated(self) -> bool:
+        return self.inside is not None and self.inside.saturated
 
     @property
     def solved(self) -> bool:
-        return self.inside is None or self.inside.solved
-
-    def without(self, group: Collection[int]) -> list[Cone | None]:
-        """The cones of the others, in the metric that is left without the group; a manifold is a point, or has no centre,
-        where it is one, or has none, among all."""
-        assert self.points is not None
-        assert self.inside is not None
-        left = grams_without(self.points, self.inside, group)
-        before = [cone for mu, cone in enumerate(self.cones) if mu not in group]
-        return [
-            cone and (_along_and_sideways(K) if cone[0].any() else _single_point(len(K) - 1))
-            for cone, K in zip(before, left, strict=True)
-        ]
+        return self.inside is None or (self.inside.solved and not self.inside.saturated)
 
 
 def _with_correlations(manifolds: Clouds, pooled: Moments) -> _Seen:
@@ -258,7 +259,8 @@ def _with_correlations(manifolds: Clouds, pooled: Moments) -> _Seen:
     inside = cavity(points)
     correlation, rank = centers_in_metric(points, inside)
     cones = [_along_and_sideways(K) for K in inside.grams]
-    return _Seen(_defined(cones, pooled), correlation, rank, points, inside)
+    seen = _Seen(_defined(cones, pooled), correlation, rank, points, inside)
+    return replace(seen, crossing=crossing_ratio(points, inside) if seen.solved else np.nan)
 
 
 def _without_shared_directions(manifolds: Clouds, pooled: Moments) -> _Seen:
@@ -293,18 +295,31 @@ def _defined(cones: Sequence[Cone], pooled: Moments) -> list[Cone | None]:
     ]
 
 
-def _jackknife(seen: _Seen, draws: _Draws) -> dict[str, float]:
-    """Standard errors from the aggregates without each group of manifolds, every tenth in one."""
+def _jackknife(seen: _Seen, table: pd.DataFrame, draws: _Draws) -> dict[str, float]:
+    """Standard errors from the aggregates without each group of manifolds, every tenth in one, with few draws: the error of
+    these is taken off, and that of the draws of the ``table`` put in its place."""
+    points, inside = seen.points, seen.inside
+    assert points is not None
+    assert inside is not None
     few = replace(draws, n_draws=min(draws.n_draws, _JACKKNIFE_DRAWS))
     there = [mu for mu, cone in enumerate(seen.cones) if cone]
     groups = [there[first::_GROUPS] for first in range(min(_GROUPS, len(there)))]
 
-    def aggregate(cones: Sequence[Cone | None], left_out: Collection[int]) -> dict[str, float]:
-        table = few.table(cones, [mu for mu in range(len(seen.cones)) if mu not in left_out])
-        return aggregates(table[table["flag"] != "zero_center"])
+    def measured(left_out: Collection[int]) -> pd.DataFrame:
+        kept = [mu for mu in range(len(seen.cones)) if mu not in left_out]
+        grams = grams_without(points, inside, left_out)
+        rows = few.table([_like(seen.cones[mu], K) for mu, K in zip(kept, grams, strict=True)], kept)
+        return rows[rows["flag"] != "zero_center"]
 
-    left_out = [aggregate(seen.without(group), group) for group in groups]
-    return jackknife_stderr(aggregate(seen.cones, ()), left_out, [len(group) for group in groups])
+    whole, left_out = measured(()), [aggregates(measured(group)) for group in groups]
+    errors = jackknife_stderr(aggregates(whole), left_out, [len(group) for group in groups])
+    errors, drawn = (e | {"capacity": e["capacity"] / seen.crossing} for e in (errors, stderr_over_draws(whole)))
+    return with_other_draws(errors, drawn, stderr_over_draws(table))
+
+
+def _like(cone: Cone | None, K: np.ndarray) -> Cone | None:
+    """The cone of the Gram matrix K: none, or a single point, where among all manifolds it is one."""
+    return cone and (_along_and_sideways(K) if cone[0].any() else _single_point(len(K) - 1))
 
 
 def _flag(table: pd.DataFrame, seen: _Seen) -> str:
@@ -312,10 +327,10 @@ def _flag(table: pd.DataFrame, seen: _Seen) -> str:
     counts = table.loc[table["flag"] != "", "flag"].value_counts()
     flags = [f"{flag}:{count}" for flag, count in sorted(counts.items())]
     if seen.inside and any(seen.cones):
-        if not seen.solved:
-            flags.append(f"unsolved:{seen.inside.residual:.2g}")
-        elif seen.inside.saturated:
+        if seen.saturated:
             flags.append("saturated")
+        elif not seen.solved:
+            flags.append(f"unsolved:{seen.inside.residual:.2g}")
         elif seen.inside.occupancy > _NEARLY_ALL:
             flags.append(f"near_saturation:{seen.inside.occupancy:.2f}")
     return ";".join(flags)

@@ -52,9 +52,14 @@ class PooledPoints:
     center_gram: Float[np.ndarray, "manifolds manifolds"]
 
     @property
+    def sizes(self) -> list[int]:
+        """The number of points of each manifold."""
+        return [len(F) - 1 for F in self.coordinates]
+
+    @property
     def rank(self) -> int:
         """The number of dimensions that the points span, the mean of all removed."""
-        n_points = sum(len(F) - 1 for F in self.coordinates)
+        n_points = sum(self.sizes)
         return max(1, min(self.coordinates[0].shape[1] + len(self.tail), n_points - 1))
 
 

@@ -23,7 +23,7 @@ GLUE = ("dimension", "radius", "utility", "center_alignment", "axis_alignment", 
 @dataclass(frozen=True)
 class MeanField(Measure):
     """Mean-field capacity, radius and dimension, with the floor and the capacity of balls of that radius and dimension;
-    intervals over manifolds from ``bootstrap`` resamples, if any."""
+    intervals over manifolds from ``bootstrap`` resamples, if any; standard errors by the method ``errors``."""
 
     kappa: float = 0.0
     n_draws: int = 300
@@ -85,6 +85,7 @@ def _mean_field_rows(r: ManifoldCapacity) -> Iterator[Row]:
         yield {"metric": name, "value": getattr(r, name)}
     if np.isfinite(r.occupancy):
         yield {"metric": "occupancy", "value": r.occupancy}
+        yield {"metric": "crossing", "value": r.crossing}
         yield {"metric": "metric_residual", "value": r.metric_residual}
     for name in MEASURES:
         yield {"metric": f"{name}_stderr_draws", "value": getattr(r.stderr_draws, name)}

@@ -169,7 +169,8 @@ def name_colors(figure: Figure, axes: np.ndarray, label: str) -> None:
 
 
 def is_saturated(rows: pd.DataFrame) -> np.ndarray:
-    return rows["flag"].str.contains(SATURATED).to_numpy(dtype=bool)
+    """Whether a row has a number, and it is that of a layer too narrow for it."""
+    return (rows["flag"].str.contains(SATURATED) & rows["value"].notna()).to_numpy(dtype=bool)
 
 
 def name_layers(ax: Axes, part: pd.DataFrame) -> None:

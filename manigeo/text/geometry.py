@@ -42,12 +42,22 @@ def describe_plan(plan: "Plan") -> str:
 
 def limits(plan: "Plan") -> list[str]:
     """The class that limits the number of examples, and the kinds that are left out."""
-    lines = [f"{kind} is left out: {flags_words(flag)}" for kind, flag in plan.excluded.items()]
+    lines = [f"{kind} is left out: {_why_left_out(flag)}" for kind, flag in plan.excluded.items()]
     if plan.limited_by is None:
         return lines
     kind, label = plan.limited_by
     name = plan.class_names[label]
     return [f"M = {plan.per_class} examples per class, limited by class {name!r} ({kind})", *lines]
+
+
+def _why_left_out(flag: str) -> str:
+    """
+    >>> _why_left_out("fewer_than_2:cat,dog"), _why_left_out("single_class")
+    ("fewer than 2 examples in class 'cat', 'dog'", 'there is one class only, so there is nothing to separate')
+    """
+    name, _, classes = flag.partition(":")
+    few = ", ".join(map(repr, classes.split(",")))
+    return f"fewer than 2 examples in class {few}" if name == "fewer_than_2" else flags_words(flag)
 
 
 def _floors(plan: "Plan", measures: "list[Measure]") -> str:
@@ -69,14 +79,14 @@ def _floors(plan: "Plan", measures: "list[Measure]") -> str:
 
 
 def _few_classes(n_classes: int) -> str:
-    """How far off the estimators were: on the layers of an mlp on digits and of the glyphs reference, drawn to 5 classes."""
+    """Errors of the estimators on layers of an mlp on digits, drawn to 5 classes (tests/bench/real_layers.py)."""
     if n_classes >= 10:
         return f"P = {n_classes} classes is small for mean field: interpret the curves, not the third digit"
     if n_classes == 2:
-        return "P = 2 classes have one dichotomy, so no simulated capacity; mean field is a third too low: use --joint"
+        return "P = 2 classes have one dichotomy, so no simulated capacity; mean field is up to a half too low: use --joint"
     return (
-        f"P = {n_classes} classes are few: on 30 layers of trained networks at P = 5 mean field was 3 to 17 % below "
-        "simulation, joint up to 5 %: use --simulate"
+        f"P = {n_classes} classes are few: on layers of a trained network at P = 5 mean field was up to 6 % below "
+        "simulation, joint up to 6 % off: use --simulate"
     )
 
 
