@@ -69,9 +69,11 @@ def test_a_change_of_basis_or_empty_features_change_nothing(P, M, N, decay, radi
     }[change]
     a, b = (manifold_capacity(X, n_draws=20, seed=seed) for X in (manifolds, [other(X) for X in manifolds]))
     assert b.flag.partition(":")[0] == a.flag.partition(":")[0]
+    if "saturated" in a.flag or "unsolved" in a.flag:
+        return  # no metric satisfies the equations there, and the one that nearly does enlarges every rounding
     for name in MEASURES:
         # the draws are the same to rounding, which may move a point across the edge of a draw's active set
-        error = 0.5 * np.nan_to_num(getattr(a.stderr_draws, name))
+        error = 0.5 * getattr(a.stderr_draws, name)
         assert np.isclose(getattr(b, name), getattr(a, name), rtol=1e-4, atol=error, equal_nan=True), name
 
 
@@ -120,8 +122,11 @@ def test_a_layer_that_is_nearly_full_is_flagged_before_it_is_saturated():
     assert flags == ["", "near_saturation", "saturated"], shares
 
 
-def test_a_saturated_layer_has_no_numbers_but_its_occupancy():
+def test_a_saturated_layer_keeps_its_numbers_with_a_flag_beside_the_bound():
     r = manifold_capacity(clouds(8, 30, 40, 0.5, 2.0, 0.0, seed=4), n_draws=20)
-    assert np.isnan([getattr(r, name) for name in MEASURES] + [r.crossing, r.stderr.capacity]).all()
+    assert r.flag == "saturated"
     assert r.occupancy > 0.97
-    assert (r.per_manifold["flag"] == "saturated").all()
+    assert r.capacity == pytest.approx(
+        8 / 40, rel=0.1
+    )  # P / rank, from which draws and the crossing are a few percent off
+    assert np.isfinite([r.radius, r.dimension, r.stderr.capacity]).all()

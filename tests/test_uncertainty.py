@@ -51,9 +51,9 @@ def test_errors_of_correlated_manifolds_are_their_spread_over_new_classes():
     for name in MEASURES:
         spread = np.std([getattr(r, name) for r in runs], ddof=1)
         claimed = np.sqrt(np.mean([getattr(r.stderr, name) ** 2 for r in runs]))
-        # .84 to .94 over 100 sets of classes, where manifolds that count as independent have .74 to .87; the spread of 60
+        # .94 to 1.05 over 100 sets of classes, where manifolds that count as independent have .74 to .87; the spread of 60
         # is known to 9 %
-        assert 0.7 < claimed / spread < 1.3, name
+        assert 0.8 < claimed / spread < 1.4, name
     covered = [np.ptp(np.sign(np.array(r.interval("radius")) - np.mean([q.radius for q in runs]))) > 0 for r in runs]
     assert np.mean(covered) > 0.95 - 3 * 0.028  # binomial, of 60
 

@@ -12,7 +12,7 @@ Busing, Meijer & van der Leeden (1999), Statistics and Computing 9, 3.
 
 Neither is right everywhere: of rectified features the spread over manifolds is a third too small; where radii differ much,
 few manifolds compete for the same dimensions, and it is up to a third too large and the jackknife, in which the forms do not
-answer, a quarter too small. The mean of the two variances is taken.
+answer, a quarter too small. The larger of the two is taken.
 """
 
 from collections.abc import Mapping, Sequence
@@ -49,15 +49,6 @@ def stderr_over_draws(table: pd.DataFrame) -> dict[str, float]:
     inverse = _inverse(table)
     errors = {name: of_mean(table[f"{name}_stderr"]) for name in MEASURES[1:]}
     return {"capacity": _error_of_reciprocal(inverse.mean(), of_mean(table["capacity_stderr"] * inverse**2))} | errors
-
-
-def in_the_middle(errors: Mapping[str, float], others: Mapping[str, float]) -> dict[str, float]:
-    """Root mean squares of two standard errors each: the mean of two estimates of one variance.
-
-    >>> in_the_middle({"radius": 1.0}, {"radius": 7.0})
-    {'radius': 5.0}
-    """
-    return {name: float(np.sqrt((error**2 + others[name] ** 2) / 2)) for name, error in errors.items()}
 
 
 def with_other_draws(
