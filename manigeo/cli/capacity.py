@@ -97,7 +97,7 @@ def _computed(plan: "CapacityPlan", out: Path, earlier: "pd.DataFrame | None", w
 
 
 def describe_plan(plan: "CapacityPlan") -> str:
-    """What is compared, at which size, and by which analyses."""
+    """Describe what is compared, at which size, and by which analyses."""
     size, settings = plan.size, plan.settings
     analyses = [analysis for analysis in plan.analyses if any(task.analysis == analysis.name for task in plan.tasks)]
     lines = [
@@ -122,7 +122,7 @@ def describe_plan(plan: "CapacityPlan") -> str:
 
 
 def _floors(plan: "CapacityPlan", analyses: "list[Analysis]") -> str:
-    """Where points without structure lie, for each estimator of the plan that has such a floor."""
+    """Describe the capacity of points without structure, for each estimator of the plan that has such a floor."""
     from manigeo.capacity.unstructured import unstructured_capacity
     from manigeo.layerwise.geometry import Joint, MeanField, Simulated
 
@@ -141,7 +141,8 @@ def _floors(plan: "CapacityPlan", analyses: "list[Analysis]") -> str:
 
 
 def _few_classes(n_classes: int) -> str:
-    """How far off the estimators were: on the layers of an mlp on digits and of the glyphs reference, drawn to 5 classes."""
+    """Warn of the errors of the estimators at few classes: on the layers of an mlp on digits and of the glyphs
+    reference, drawn to 5 classes."""
     if n_classes >= 10:
         return f"P = {n_classes} classes is small for mean field: read the curves, not the third digit"
     if n_classes == 2:
@@ -164,7 +165,8 @@ REPORTED = {
 
 
 def geometry_report(table: "pd.DataFrame") -> str:
-    """The aggregates as text: a block a measure, a line a layer, a column a kind, value +- standard error."""
+    """The aggregates as text: one block per measure, one line per layer, one column per kind, value +- standard
+    error."""
     aggregates = table[table["manifold"] == ""]
     blocks = []
     for metric, (name, digits) in REPORTED.items():

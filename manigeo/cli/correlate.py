@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def correlate_command(
     runs: tuple[Path, ...], measure: str, gap: str, resamples: int, out: Path, seed: int, as_json: bool, force: bool
 ) -> None:
-    """Whether the layers that moved most belong to the RUNS that generalize worst: folders of manigeo train."""
+    """Correlate how far layers moved with how badly RUNS generalize: folders of manigeo train."""
     from manigeo.results import check_results_path, write_results
     from manigeo_extract.weights.comparing import correlation_table, what_varied
 
@@ -39,7 +39,7 @@ def correlate_command(
 
 # fmt: on
 def correlation_report(table: "pd.DataFrame") -> str:
-    """The coefficients of each layer with their intervals: a line a layer."""
+    """The coefficients of each layer with their intervals: one line per layer."""
     over_runs = table[(table["run"] == "") & table["layer"].ne("")]
     wide = over_runs.pivot(index=["depth", "layer"], columns="metric", values="value").reset_index("depth", drop=True)
     names = ("pearson", "spearman", "kendall", "spearman_partial")

@@ -61,7 +61,7 @@ def gradients_command(
 
 # fmt: on
 def describe_survey(survey: "Survey") -> str:
-    """What is compared, and through how many examples."""
+    """Describe what is compared, and through how many examples."""
     sizes = {sample.kinds[0]: len(sample.rows) for sample in survey.samples}
     limit = next((f", what {kind} has" for kind, n in sizes.items() if n == survey.n < max(sizes.values())), "")
     lines = [
@@ -109,7 +109,8 @@ REPORTED = {
 
 
 def gradient_report(table: "pd.DataFrame") -> str:
-    """The whole network at every checkpoint, the layers at the last, and slopes: value ± standard error, a column a kind."""
+    """The whole network at every checkpoint, the layers at the last, and slopes: value ± standard error, one column per
+    kind."""
     of_layer = table["layer"] != "(all)"
     last = table.loc[table["metric"] == "gradient_norm", "checkpoint"].iloc[-1]
     blocks = []

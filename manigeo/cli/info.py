@@ -51,7 +51,7 @@ def _content(file: "Activations") -> dict[str, Any]:
 
 
 def describe_content(content: dict[str, Any]) -> str:
-    """What is in the file, for reading."""
+    """Describe the content of the file, for reading."""
     origin, shard = content["provenance"], content["shard"]
     state = "complete" if content["complete"] else (
         f"incomplete, {content['examples_done']} of {content['examples_total']} examples are there; the command that began "

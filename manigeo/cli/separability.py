@@ -86,7 +86,7 @@ def separability_command(
 
 # fmt: on
 def _earlier(out: Path, resume: bool, force: bool) -> "pd.DataFrame | None":
-    """What was measured, without what follows from it."""
+    """Read what was measured, without what follows from it."""
     from manigeo.layerwise.best import without_choices
 
     table = earlier_table(out, resume, force)
@@ -131,7 +131,7 @@ def _numbered_on(each: Iterator[Iterator["Part"]]) -> Iterator["Part"]:
 
 
 def describe_plan(plan: "SeparabilityPlan") -> str:
-    """What is measured, on which sample, and about how long it takes."""
+    """Describe what is measured, on which sample, and about how long it takes."""
     numbers = {kind: len(labels) for kind, labels in plan.classes.items() if kind not in plan.excluded}
     kinds = ", ".join(f"{kind} {n} classes" for kind, n in numbers.items())
     lines = [

@@ -106,7 +106,7 @@ def _measured(training: Step) -> tuple[int, float, int] | None:
 def _note(
     finished: Iterator[tuple[int, dict[str, Any]]], todo: Sequence[str], notes: Notes, save: Callable[[], None]
 ) -> None:
-    """What became of each cell, saved now and then."""
+    """Note what became of each cell, saved now and then."""
     from tqdm import tqdm
 
     saved = time.monotonic()

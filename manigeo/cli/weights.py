@@ -39,7 +39,7 @@ def weights_command(checkpoints: tuple[Path, ...], out: Path, as_json: bool, for
 
 
 def weights_report(table: "pd.DataFrame") -> str:
-    """Where each layer has come in the end: a line a layer."""
+    """Describe where each layer has come in the end: one line per layer."""
     from manigeo.weights import MEASURES
 
     last = table[table["checkpoint"] == table["checkpoint"].iloc[-1]]

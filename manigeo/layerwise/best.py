@@ -1,4 +1,4 @@
-"""Which layer is best, from a table of separability: for each measure and kind, with intervals, and what agrees on it.
+"""Choice of the best layer, from a table of separability: for each measure and kind, with intervals and agreement.
 
 The largest value over layers is optimistic, since the layer was chosen on the examples that it is scored on; so beside it
 stands the value on one half of the examples of the layer that is best on the other half, averaged over both ways, and the
@@ -29,7 +29,7 @@ _RESAMPLES = 1000
 
 
 class Profile(NamedTuple):
-    """Of one checkpoint, kind and measure: values by layer (rows, by depth) and class, and of the halves by layer."""
+    """Profile of one checkpoint, kind and measure: values by layer (rows, by depth) and class; halves by layer."""
 
     place: Row
     kind: str

@@ -39,7 +39,7 @@ _SPECTRUM_COST = 1e11
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """Which points a number was computed from: stored with each, beside the settings of its analysis."""
+    """Settings of the points that a number was computed from: stored with each, beside the settings of its analysis."""
 
     per_class: int
     n_classes: int
@@ -49,7 +49,7 @@ class SampleSettings:
 
 @dataclass(frozen=True)
 class CapacityPlan:
-    """Which layers and kinds of a file will be analysed, how, and at which matched size.
+    """Plan of an analysis: which layers and kinds of a file, by which analyses, and at which matched size.
 
     ``wide`` are layers whose total dimension would take long, and is left out.
     """
@@ -65,7 +65,7 @@ class CapacityPlan:
 
     @property
     def task_bytes(self) -> int:
-        """What the largest task takes, at most."""
+        """Bytes that the largest task takes, at most."""
         n = self.settings.per_class * self.settings.n_classes
         return max(task_bytes(n, min(f, self.settings.project or f)) for f in self.features.values())
 
@@ -78,7 +78,7 @@ class CapacityPlan:
         return not (isinstance(analysis, Spectrum) and layer in self.wide)
 
     def excluded(self) -> list[tuple[str, str, Analysis]]:
-        """What would be analysed of the kinds that are too small."""
+        """List what would be analysed of the kinds that are too small."""
         every = itertools.product(self.layers, self.size.excluded, self.analyses)
         return [(layer, kind, analysis) for layer, kind, analysis in every if self._includes(layer, analysis)]
 
@@ -103,7 +103,7 @@ def plan_capacity(
     project: int | None = None,
     seed: int = 0,
 ) -> CapacityPlan:
-    """Look at a file and say what would be computed: layers (globs), kinds, and the matched number of points per class.
+    """Plan from a file what is computed: layers (globs), kinds, and the matched number of points per class.
 
     ``per_class`` defaults to the largest number that every kind has for every class, up to 50; ``n_classes`` to all, else
     so many are drawn by ``seed``: fewer manifolds keep joint and simulated capacity out of saturation. Mean field is always
@@ -113,6 +113,17 @@ def plan_capacity(
 
     Raises :class:`~manigeo.errors.UsageError` for a pattern that matches no layer, a kind that is not in the file, or more
     classes, or points per class, than there are.
+
+    >>> import tempfile
+    >>> from manigeo.activations import StoredLayer, create_activations
+    >>> labels = np.repeat([0, 1, 2], 10)
+    >>> columns = {"index": range(30), "split": "test", "true_label": labels, "train_label": labels, "permuted": False}
+    >>> h1, path = StoredLayer("h1", 0, "Linear", 0, (5,), "flatten", None, ()), f"{tempfile.mkdtemp()}/acts.h5"
+    >>> with create_activations(path, pd.DataFrame(columns), ["a", "b", "c"], [h1], {}) as writer:
+    ...     writer.append({"h1": np.random.default_rng(0).normal(size=(30, 5)) + labels[:, None]})
+    >>> plan = plan_capacity(path, layers=["h*"])
+    >>> plan.layers, plan.size.kinds, plan.size.per_class
+    (('h1',), ('test',), 10)
     """
     if not np.isfinite(kappa):
         raise UsageError(f"the margin kappa must be a finite number, got {kappa}")
@@ -167,6 +178,17 @@ def capacity_table(plan: CapacityPlan, *, n_jobs: Workers | int = 1, progress: b
     - ``capacity_simulated`` and ``critical_dimension``
     - ``capacity_joint``, ``radius_joint``, ``dimension_joint``, ``utility_joint``, ``center_alignment_joint`` ...
     - ``capacity_sweep``, ``radius_sweep``, ``dimension_sweep``, with M as ``per_class`` of their settings
+
+    >>> import tempfile
+    >>> from manigeo.activations import StoredLayer, create_activations
+    >>> labels = np.repeat([0, 1, 2], 10)
+    >>> columns = {"index": range(30), "split": "test", "true_label": labels, "train_label": labels, "permuted": False}
+    >>> h1, path = StoredLayer("h1", 0, "Linear", 0, (5,), "flatten", None, ()), f"{tempfile.mkdtemp()}/acts.h5"
+    >>> with create_activations(path, pd.DataFrame(columns), ["a", "b", "c"], [h1], {}) as writer:
+    ...     writer.append({"h1": np.random.default_rng(0).normal(size=(30, 5)) + labels[:, None]})
+    >>> table = capacity_table(plan_capacity(path, n_draws=50))
+    >>> table["metric"].unique()[:3].tolist()
+    ['capacity', 'radius', 'dimension']
     """
     return join_results(in_order(capacity_parts(plan, n_jobs=n_jobs, progress=progress)))
 
@@ -200,7 +222,7 @@ def finished_tasks(plan: CapacityPlan, table: pd.DataFrame) -> set[Task]:
 
 
 def _settings_of(plan: CapacityPlan, analysis: Analysis) -> list[str]:
-    """What can stand in the settings of its rows."""
+    """List the settings that its rows can have."""
     sizes = analysis.sizes if isinstance(analysis, Sweep) else [plan.settings.per_class]
     return [_settings_json(plan, analysis, size) for size in sizes]
 

@@ -1,6 +1,6 @@
-"""What is measured of the manifolds of one layer and kind: from arrays to rows of the results table.
+"""Analyses of the manifolds of one layer and kind: from arrays to rows of the results table.
 
-An analysis is its settings, and says what it computes with them. A row holds what the numbers know of themselves
+An analysis is its settings, and describes what it computes with them. A row holds what the numbers know of themselves
 (``manifold``, ``metric``, ``value``, ``stderr``, ``n``, ``flag``); where it belongs,
 :mod:`manigeo.layerwise.capacity_tables` knows.
 """
@@ -73,8 +73,8 @@ class MeanField:
                 yield common | {"metric": metric, "value": manifold[metric], "stderr": manifold[f"{metric}_stderr"]}
 
     def _reference_rows(self, r: ManifoldCapacity, n_points: int) -> Iterator[Row]:
-        """What to read a capacity against: as many manifolds of M points without structure, and balls of the same radius
-        and dimension."""
+        """References to read a capacity against: as many manifolds of M points without structure, and balls of the same
+        radius and dimension."""
         floor = unstructured_capacity(n_points, self.kappa, len(r.per_manifold), self.centers)
         yield {"metric": "capacity_floor", "value": floor} | ({"flag": "margin"} if np.isnan(floor) else {})
         defined = np.isfinite([r.radius, r.dimension_prx]).all()

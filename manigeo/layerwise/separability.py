@@ -1,9 +1,9 @@
-"""What is measured of the separability of one layer and kind: from points with labels to rows of the results table.
+"""Measures of the separability of one layer and kind: from points with labels to rows of the results table.
 
-A measure is its settings, and says what it computes with them, as the analyses of :mod:`manigeo.layerwise.geometry` do for
-capacity. Beside each number stand what labels without relation to the points would give (``_chance``), what separate
-classes reach (``_ceiling``), and the same of either half of the examples (``_half1``, ``_half2``): a layer chosen on one is
-scored on the other.
+A measure is its settings, and tells what it computes with them, as the analyses of :mod:`manigeo.layerwise.geometry` do
+for capacity. Beside each number stand what labels without relation to the points would give (``_chance``), what
+separate classes reach (``_ceiling``), and the same of either half of the examples (``_half1``, ``_half2``): a layer
+chosen on one is scored on the other.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,8 +26,8 @@ Row = dict[str, Any]
 
 @runtime_checkable
 class Measure(Protocol):
-    """``name`` and the fields are the settings of its rows; ``metrics`` are what a kind that cannot be measured has as NaN,
-    and of these ``profiles`` are those that have a row a class, so that the best layer can be asked for."""
+    """``name`` and the fields are the settings of its rows; ``metrics`` are what a kind that cannot be measured has as
+    NaN, and of these ``profiles`` are those that have one row per class, so that the best layer can be asked for."""
 
     name: ClassVar[str]
 
@@ -59,8 +59,8 @@ def score_rows(
     share: bool = True,
     flag: str = "",
 ) -> Iterator[Row]:
-    """Of a score an example: its average over classes, that of each class and of each half; of a share of right answers
-    an interval."""
+    """Rows of a score with one value per example: its average over classes, that of each class and of each half; for a
+    share of right answers an interval."""
     per_class, n = class_averages(scores, sample.labels), len(scores)
     common = {"n": len(per_class), "flag": flag}
     yield common | {"metric": metric, "value": per_class.mean(), "stderr": standard_error(per_class)}

@@ -42,10 +42,10 @@ ALL_MEASURES: tuple[Measure, ...] = (Probe(), Neighbours(), Clusters(), Means(),
 
 @dataclass(frozen=True)
 class SeparabilityPlan:
-    """Which layers and kinds of a file will be measured, how, and on how many examples.
+    """Plan of the measurements: which layers and kinds of a file, by which measures, and on how many examples.
 
-    ``classes`` are the labels of each kind's classes; ``excluded`` says of kinds that cannot be measured why, as a flag.
-    ``limited_by`` names the kind and class that set ``per_class`` (None: the cap did).
+    ``classes`` are the labels of each kind's classes; ``excluded`` gives, for kinds that cannot be measured, the reason
+    as a flag. ``limited_by`` names the kind and class that set ``per_class`` (None: the cap did).
     """
 
     path: str
@@ -66,7 +66,7 @@ class SeparabilityPlan:
 
     @property
     def task_bytes(self) -> int:
-        """What the largest task takes, at most."""
+        """Bytes that the largest task takes, at most."""
         n = self.per_class * max(len(labels) for labels in self.classes.values())
         return max(task_bytes(n, f) for f in self.features.values())
 
@@ -83,7 +83,7 @@ class SeparabilityPlan:
         return found
 
     def settings(self, measure: Measure, kind: str, trained_on: str = "") -> str:
-        """Of a row, as JSON."""
+        """Settings of a row, as JSON."""
         sample = {"per_class": self.per_class, "n_classes": len(self.classes[kind]), "seed": self.seed}
         of_measure = asdict(measure)  # type: ignore[call-overload]
         origin = {"trained_on": trained_on} if trained_on else {}
@@ -100,13 +100,24 @@ def plan_separability(
     measures: Sequence[Measure] = ALL_MEASURES,
     seed: int = 0,
 ) -> SeparabilityPlan:
-    """Look at a file and say what would be computed: layers (globs), kinds, and the number of examples per class.
+    """Plan from a file what is computed: layers (globs), kinds, and the number of examples per class.
 
     ``per_class`` defaults to the largest number that every kind has for each of its classes, up to 50; ``n_classes`` to all
     of a kind, else so many are drawn by ``seed``.
 
     Raises :class:`~manigeo.errors.UsageError` for a pattern that matches no layer, a kind that is not in the file, or more
     classes, or examples per class, than there are; :class:`~manigeo.errors.InputError` where no kind can be measured.
+
+    >>> import tempfile
+    >>> from manigeo.activations import StoredLayer, create_activations
+    >>> labels = np.repeat([0, 1, 2], 10)
+    >>> columns = {"index": range(30), "split": "test", "true_label": labels, "train_label": labels, "permuted": False}
+    >>> h1, path = StoredLayer("h1", 0, "Linear", 0, (5,), "flatten", None, ()), f"{tempfile.mkdtemp()}/acts.h5"
+    >>> with create_activations(path, pd.DataFrame(columns), ["a", "b", "c"], [h1], {}) as writer:
+    ...     writer.append({"h1": np.random.default_rng(0).normal(size=(30, 5)) + labels[:, None]})
+    >>> plan = plan_separability(path, layers=["h*"])
+    >>> plan.layers, plan.classes, plan.per_class
+    (('h1',), {'test': (0, 1, 2)}, 10)
     """
     with open_activations(path) as acts:
         wanted = select_kinds(acts, kinds, acts.kinds)
@@ -154,6 +165,17 @@ def separability_table(plan: SeparabilityPlan, *, n_jobs: Workers | int = 1, pro
     - ``kmeans_nmi``
     - ``nearest_mean_accuracy``, ``fisher_ratio``
     - ``separable_ovr``, ``margin_ovr``, ``separable_pairs``, ``margin_pairs``, with ``_residual``
+
+    >>> import tempfile
+    >>> from manigeo.activations import StoredLayer, create_activations
+    >>> labels = np.repeat([0, 1, 2], 10)
+    >>> columns = {"index": range(30), "split": "test", "true_label": labels, "train_label": labels, "permuted": False}
+    >>> h1, path = StoredLayer("h1", 0, "Linear", 0, (5,), "flatten", None, ()), f"{tempfile.mkdtemp()}/acts.h5"
+    >>> with create_activations(path, pd.DataFrame(columns), ["a", "b", "c"], [h1], {}) as writer:
+    ...     writer.append({"h1": np.random.default_rng(0).normal(size=(30, 5)) + labels[:, None]})
+    >>> table = separability_table(plan_separability(path, measures=[Means()]))
+    >>> table.loc[table["metric"] == "nearest_mean_accuracy", "manifold"].tolist()  # over classes, then each of them
+    ['', 'a', 'b', 'c']
     """
     return join_results(in_order(separability_parts(plan, n_jobs=n_jobs, progress=progress)))
 

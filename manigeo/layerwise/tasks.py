@@ -44,12 +44,12 @@ def kind_key(kind: str) -> int:
 
 
 def layer_seed(seed: int, layer: str, *key: int) -> np.random.SeedSequence:
-    """Of one layer, whichever others there are."""
+    """Seed of one layer, whichever others there are."""
     return np.random.SeedSequence(seed, spawn_key=(crc32(layer.encode()), *key))
 
 
 def row_place(acts: Activations, layer: str, kind: str) -> Row:
-    """Where a number belongs: the columns that all rows of a layer and kind share."""
+    """Place of a number: the columns that all rows of a layer and kind share."""
     return {
         "run": acts.provenance.get("run", ""),
         "run_id": acts.provenance.get("run_id"),
@@ -79,7 +79,7 @@ def select_layers(acts: Activations, patterns: Sequence[str]) -> tuple[str, ...]
 
 
 def select_kinds(acts: Activations, kinds: Sequence[str], default: Sequence[str]) -> tuple[str, ...]:
-    """Those asked for, in their order, or the default.
+    """Select the kinds asked for, in their order, or the default.
 
     Raises :class:`~manigeo.errors.UsageError` for a kind that the file has no examples of.
     """
@@ -137,8 +137,8 @@ def carried_out(
 def finished(table: pd.DataFrame, path: str, fingerprint: str, origins: Mapping[str, tuple[str, str]]) -> set[Task]:
     """The tasks whose rows stand in a table of an earlier, interrupted run.
 
-    ``origins`` says of all settings that a row can have which analysis they are of, and of which kind where that is not
-    the row's own.
+    ``origins`` tells of all settings that a row can have which analysis they are of, and of which kind where that is
+    not the row's own.
 
     Raises :class:`~manigeo.errors.UsageError` where the table is of other activations or settings.
     """

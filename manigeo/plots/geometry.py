@@ -42,7 +42,8 @@ _ESTIMATORS = {
 
 
 def plot_geometry(table: pd.DataFrame) -> Figure:
-    """Capacity, radius, dimension and centre correlation against depth: a row each, a line a kind, a column a checkpoint.
+    """Capacity, radius, dimension and centre correlation against depth: one row each, one line per kind, one column per
+    checkpoint.
 
     Bands are one standard error over manifolds; the dotted line is the floor of capacity, where as many manifolds of M
     points without structure lie (2/M for many). Hollow points are of layers too narrow to separate their manifolds (flag
@@ -50,6 +51,13 @@ def plot_geometry(table: pd.DataFrame) -> Figure:
 
     Raises :class:`~manigeo.errors.InputError` for a table without these measures, at several settings, or with kinds or
     checkpoints at different numbers of classes or of examples: these do not compare.
+
+    >>> from manigeo.results import as_table
+    >>> values = {"a": 0.1, "b": 0.2}  # capacity by layer
+    >>> rows = [{"metric": "capacity", "kind": "test", "layer": x, "value": v, "n": 9} for x, v in values.items()]
+    >>> figure = plot_geometry(as_table(rows).assign(depth=[0, 1]))
+    >>> figure.axes[0].lines[0].get_ydata().tolist()
+    [0.1, 0.2]
     """
     columns = by_checkpoint(_aggregates(table, PANELS))
     with styled():
@@ -65,13 +73,21 @@ def plot_geometry(table: pd.DataFrame) -> Figure:
 
 
 def plot_estimators(table: pd.DataFrame) -> Figure:
-    """Capacity by every estimator in the table (mean field, joint, simulated): a column a kind, a row a checkpoint.
+    """Capacity by every estimator in the table (mean field, joint, simulated): one column per kind, one row per
+    checkpoint.
 
     Bars are one standard error: of mean field over manifolds, of the others over draws and dichotomies. Hollow points, off
     the line, are of layers too narrow to separate their manifolds: joint capacity is at the bound P/rank there.
     Dotted lines are the floors, where each estimator sees points without structure.
 
     Raises :class:`~manigeo.errors.InputError` as :func:`plot_geometry` does, and for a table of one estimator.
+
+    >>> from manigeo.results import as_table
+    >>> row = {"kind": "test", "layer": "a", "depth": 0, "n": 9}
+    >>> values = {"capacity": 0.1, "capacity_joint": 0.2}
+    >>> figure = plot_estimators(as_table([row | {"metric": metric, "value": v} for metric, v in values.items()]))
+    >>> [ax.get_title() for ax in figure.axes]
+    ['test']
     """
     metrics = [metric for metric, *_ in _ESTIMATORS.values()]
     part = _aggregates(table, metrics)
@@ -98,12 +114,20 @@ def plot_estimators(table: pd.DataFrame) -> Figure:
 
 
 def plot_sweep(table: pd.DataFrame) -> Figure:
-    """Capacity against the number of points per manifold M: a line a kind, a panel a layer, rows of panels a checkpoint.
+    """Capacity against the number of points per manifold M: one line per kind, one panel per layer, rows of panels per
+    checkpoint.
 
     Both axes are logarithmic; the dotted line is the floor, where points without structure lie. Kinds are told apart at an
     M where their lines are.
 
     Raises :class:`~manigeo.errors.InputError` for a table without a sweep, and where kinds were swept over different M.
+
+    >>> from manigeo.results import as_table
+    >>> row = {"metric": "capacity_sweep", "kind": "test", "layer": "a", "depth": 0, "n": 9}
+    >>> values = {5: 0.4, 10: 0.2}  # capacity by M
+    >>> table = as_table([row | {"value": v, "settings": f'{{"per_class": {M}}}'} for M, v in values.items()])
+    >>> plot_sweep(table).axes[0].lines[0].get_xdata().tolist()
+    [5.0, 10.0]
     """
     part = _aggregates(table, ["capacity_sweep"], by_size=True)
     part = part.assign(M=[setting(settings, "per_class") for settings in part["settings"]])
@@ -214,7 +238,7 @@ def _draw_sweep(ax: Axes, at: pd.DataFrame) -> None:
 
 
 def _draw_floor(ax: Axes, rows: pd.DataFrame, color: str = "0.4", label: str | None = None) -> None:
-    """Where points without structure lie, which is the same for all ``rows`` (of one metric), at margin 0."""
+    """Draw the capacity of points without structure at margin 0, if all ``rows`` (of one metric) have the same."""
     floors = {_floor(metric, settings) for metric, settings in zip(rows["metric"], rows["settings"], strict=True)}
     if len(floors) == 1 and np.isfinite(floor := floors.pop()):
         ax.axhline(floor, color=color, linestyle=":", linewidth=1, label=label or f"{FLOOR} = {floor:.3g}")

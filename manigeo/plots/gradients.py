@@ -25,8 +25,8 @@ _MOST_LAYERS = 8
 
 
 def plot_gradients(table: pd.DataFrame) -> Figure:
-    """Norms of the two centred parts and of the gradient, the cosine of the parts, and the cosine of each kind's gradient
-    with that of unpermuted examples: a row each, a line a kind, a column a layer.
+    """Norms of the two centred parts and of the gradient, the cosine of the parts, and the cosine of each kind's
+    gradient with that of unpermuted examples: one row each, one line per kind, one column per layer.
 
     Against the epoch, on a scale that is linear up to 1 and then logarithmic; one checkpoint against depth. Bands are one
     standard error. Where there are many layers, eight of them are shown.
@@ -62,8 +62,9 @@ def plot_gradients(table: pd.DataFrame) -> Figure:
 
 
 def plot_gradient_sizes(table: pd.DataFrame) -> Figure:
-    """Norms of the two centred parts against the number of examples, both logarithmic: a row each, a line a kind, a column a
-    layer. The dashed line falls as n^-1/2, as means of nothing but chance do, from where permuted examples begin.
+    """Norms of the two centred parts against the number of examples, both logarithmic: one row each, one line per kind,
+    one column per layer. The dashed line falls as n^-1/2, as means of nothing but chance do, from where permuted
+    examples begin.
 
     Bands are one standard error over draws. Raises :class:`~manigeo.errors.InputError` for a table without a sweep of sizes,
     or with those of several runs.
@@ -118,7 +119,7 @@ def _log_sizes(ax: Axes, rows: pd.DataFrame) -> None:
 
 
 def _draw_chance(ax: Axes, rows: pd.DataFrame) -> None:
-    """From where permuted examples begin."""
+    """Draw the fall as one over root n, from where permuted examples begin."""
     line = rows[rows["kind"] == "permuted"].sort_values("n")
     if len(line):
         n, norm = (line[column].to_numpy(dtype=float) for column in ("n", "value"))

@@ -1,4 +1,4 @@
-"""What becomes of the kinds when layers are rewound, re-initialised or drawn again."""
+"""Figures of the kinds when layers are rewound, re-initialised or drawn again."""
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ _WHOLE = "test, whole network rewound"
 
 
 def plot_rewind(table: pd.DataFrame) -> Figure:
-    """Accuracy of every kind after layers were rewound: a panel a sweep, a row a checkpoint, a line a kind.
+    """Accuracy of every kind after layers were rewound: one panel per sweep, one row per checkpoint, one line per kind.
 
     Bands are one standard error over examples. The dashed line is the test accuracy of the whole network at the checkpoint;
     a circle marks what validation data choose.
@@ -71,8 +71,8 @@ def _name_sweep(ax: Axes, rows: pd.DataFrame, cumulative: bool) -> None:
 
 
 def plot_reinit(table: pd.DataFrame) -> Figure:
-    """Accuracy with one layer set to a fresh draw, to zero, or to a checkpoint: a panel a kind, a row a layer, a column what
-    it was set to; the last column is the network as it was trained.
+    """Accuracy with one layer set to a fresh draw, to zero, or to a checkpoint: one panel per kind, one row per layer,
+    one column for each thing it was set to; the last column is the network as it was trained.
 
     Raises :class:`~manigeo.errors.InputError` for a table that is not of manigeo reinit.
     """

@@ -1,4 +1,4 @@
-"""Where every method finds memorization."""
+"""Figure of the layers where every method finds memorization."""
 
 import numpy as np
 import pandas as pd
@@ -12,8 +12,8 @@ from manigeo.results import with_settings
 
 
 def plot_localization(table: pd.DataFrame) -> Figure:
-    """The memorization profile of every method: bars are shares of the layers with 95 % intervals, the line is the centre of
-    mass with its own. Grey where a method says that there is not enough evidence.
+    """The memorization profile of every method: bars are shares of the layers with 95 % intervals, the line is the
+    centre of mass with its own. Grey where a method has too little evidence.
 
     Raises :class:`~manigeo.errors.InputError` for a table that is not of manigeo localize.
     """

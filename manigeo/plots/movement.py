@@ -1,4 +1,4 @@
-"""How layers move while a network is trained, and what that has to do with how it generalizes."""
+"""Figures of how layers move while a network is trained, and how that relates to generalization."""
 
 import numpy as np
 import pandas as pd
@@ -17,10 +17,16 @@ WEIGHT_PANELS = {
 
 
 def plot_weights(table: pd.DataFrame) -> Figure:
-    """Rotation, angle per step and relative distance of each layer against the epoch: a line a layer, dark to bright by
-    depth; a row a run.
+    """Rotation, angle per step and relative distance of each layer against the epoch: one line per layer, dark to
+    bright by depth; one row per run.
 
     Checkpoints without an epoch are counted. Raises :class:`~manigeo.errors.InputError` for a table without rotations.
+
+    >>> from manigeo.results import as_table
+    >>> row = {"metric": "rotation", "layer": "a", "depth": 0}
+    >>> figure = plot_weights(as_table([row | {"epoch": epoch, "value": 0.1 * epoch} for epoch in (0, 1)]))
+    >>> figure.axes[0].lines[0].get_ydata().tolist()
+    [0.0, 0.1]
     """
     part = table[table["metric"].isin(WEIGHT_PANELS) & ~table["layer"].str.startswith("(")]
     if part["value"].notna().sum() == 0:
@@ -43,7 +49,8 @@ def plot_weights(table: pd.DataFrame) -> Figure:
 
 
 def plot_correlation(table: pd.DataFrame) -> Figure:
-    """Movement of each layer against the generalization gap: a panel a layer, a point a run, Spearman's coefficient above.
+    """Movement of each layer against the generalization gap: one panel per layer, one point per run, Spearman's
+    coefficient above.
 
     Raises :class:`~manigeo.errors.InputError` for a table that is not of manigeo correlate.
     """

@@ -1,4 +1,4 @@
-"""How well classes come apart: against depth, over epochs, from kind to kind, and beside the capacity of permuted labels."""
+"""Figures of separability: against depth, over epochs, from kind to kind, beside the capacity of permuted labels."""
 
 from collections.abc import Sequence
 
@@ -28,12 +28,18 @@ _MOST_MAPS = 8  # layers, of more every second, third ...
 
 
 def plot_separability(table: pd.DataFrame) -> Figure:
-    """Each measure against depth: a row a measure, a line a kind, a column a checkpoint.
+    """Each measure against depth: one row per measure, one line per kind, one column per checkpoint.
 
     Bands are 95 % over classes; dotted lines are chance, dashed ones ceilings, in the colour of the kind where kinds
     differ; stars are the best layers.
 
     Raises :class:`~manigeo.errors.InputError` for a table without these measures, and for one at several settings.
+
+    >>> from manigeo.results import as_table
+    >>> row = {"metric": "probe_accuracy", "kind": "test", "n": 9}
+    >>> rows = [row | {"layer": x, "depth": i, "value": 0.5 + 0.2 * i} for i, x in enumerate("ab")]
+    >>> plot_separability(as_table(rows)).axes[0].lines[0].get_ydata().tolist()
+    [0.5, 0.7]
     """
     part = _aggregates(table, SEPARABILITY_PANELS)
     panels = [metric for metric in SEPARABILITY_PANELS if metric in set(part["metric"])]
@@ -55,9 +61,16 @@ def plot_separability(table: pd.DataFrame) -> Figure:
 
 
 def plot_progress(table: pd.DataFrame) -> Figure:
-    """g and probe accuracy over epochs: a row a measure, a column a kind, a line a layer, dark to bright by depth.
+    """g and probe accuracy over epochs: one row per measure, one column per kind, one line per layer, dark to bright by
+    depth.
 
     Raises :class:`~manigeo.errors.InputError` for a table of fewer than two epochs.
+
+    >>> from manigeo.results import as_table
+    >>> row = {"metric": "probe_accuracy", "kind": "test", "layer": "a", "depth": 0, "n": 9}
+    >>> figure = plot_progress(as_table([row | {"epoch": epoch, "value": 0.1 * epoch} for epoch in (1, 2)]))
+    >>> figure.axes[0].get_xlabel(), figure.axes[0].get_title()
+    ('epoch', 'test')
     """
     part = _aggregates(table, _OVER_EPOCHS)
     if not shows_progress(table):
@@ -81,10 +94,20 @@ def plot_progress(table: pd.DataFrame) -> Figure:
 
 
 def plot_transfer(table: pd.DataFrame) -> Figure:
-    """Accuracy of the probes of each kind on every kind: a heat map a layer, a row a checkpoint. On the diagonal are the
-    folds that a probe has not seen.
+    """Accuracy of the probes of each kind on every kind: one heat map per layer, one row per checkpoint. On the
+    diagonal are the folds that a probe has not seen.
 
     Raises :class:`~manigeo.errors.InputError` for a table without such numbers.
+
+    >>> from manigeo.results import as_table
+    >>> row = {"layer": "a", "depth": 0, "value": 0.5}
+    >>> pairs = [("test", "restored"), ("restored", "test")]  # scored on, trained on
+    >>> rows = [row | {"metric": "probe_accuracy", "kind": kind, "n": 9} for kind, _ in pairs]
+    >>> rows += [row | {"metric": "transfer_accuracy", "kind": kind, "settings": f'{{"trained_on": "{origin}"}}'}
+    ...          for kind, origin in pairs]
+    >>> figure = plot_transfer(as_table(rows))
+    >>> [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    ['restored', 'test']
     """
     part = _aggregates(table, ["probe_accuracy", "transfer_accuracy"])
     part = part.assign(origin=[setting(s, "trained_on") for s in part["settings"]])
@@ -112,12 +135,19 @@ def plot_transfer(table: pd.DataFrame) -> Figure:
 
 
 def plot_memorization(table: pd.DataFrame) -> Figure:
-    """Permuted labels, by probe and by capacity: accuracy above, capacity below, against depth, a column a checkpoint; on
-    the right, one against the other, a point a layer.
+    """Permuted labels, by probe and by capacity: accuracy above, capacity below, against depth, one column per
+    checkpoint; on the right, one against the other, one point per layer.
 
     Bands are 95 % over classes; dotted lines are chance, and the floor of capacity.
 
     Raises :class:`~manigeo.errors.InputError` unless the tables of manigeo capacity and separability are of the same files.
+
+    >>> from manigeo.results import as_table
+    >>> row = {"kind": "permuted", "n": 9, "fingerprint": "3f"}
+    >>> rows = [row | {"metric": metric, "layer": x, "depth": i, "value": 0.2 + 0.1 * i}
+    ...         for metric in ("probe_accuracy", "capacity") for i, x in enumerate("ab")]
+    >>> plot_memorization(as_table(rows)).axes[0].get_ylabel()
+    'probe accuracy, permuted labels'
     """
     part = table[table["kind"] == "permuted"]
     both = _paired(part)
@@ -145,13 +175,13 @@ def plot_memorization(table: pd.DataFrame) -> Figure:
 
 
 def shows_progress(table: pd.DataFrame) -> bool:
-    """Whether there is more than one epoch of what is drawn over epochs."""
+    """Return whether there is more than one epoch of what is drawn over epochs."""
     part = table[table["metric"].isin(_OVER_EPOCHS)]
     return bool(part["epoch"].nunique() > 1)
 
 
 def shows_memorization(table: pd.DataFrame) -> bool:
-    """Whether permuted labels have been both probed and given a capacity, on the same layers."""
+    """Return whether permuted labels have been both probed and given a capacity, on the same layers."""
     return not _paired(table[table["kind"] == "permuted"]).empty
 
 

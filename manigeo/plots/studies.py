@@ -18,8 +18,8 @@ _BOUNDS = {
 
 
 def plot_final_reset(table: pd.DataFrame) -> Figure:
-    """Accuracy of every kind after the last k layers were reset: a panel for what they were set to, a line a kind; dashed,
-    after they were trained again.
+    """Accuracy of every kind after the last k layers were reset: a panel for what they were set to, one line per kind;
+    dashed, after they were trained again.
 
     A circle marks what validation data choose. Raises :class:`~manigeo.errors.InputError` for a table without resets.
     """
@@ -82,7 +82,7 @@ def plot_utilisation(table: pd.DataFrame) -> Figure:
 
 
 def plot_criticality(table: pd.DataFrame) -> Figure:
-    """Module criticality of every layer under each bound on what may be lost: a logarithmic axis, a line a bound.
+    """Module criticality of every layer under each bound on what may be lost: a logarithmic axis, one line per bound.
 
     Layers of criticality zero are not drawn. Raises :class:`~manigeo.errors.InputError` for a table without criticalities.
     """

@@ -1,4 +1,4 @@
-"""What all figures share: one colour and marker a kind, one legend, what a table says of a checkpoint, and saving."""
+"""Style that all figures share: one colour and marker per kind, one legend, titles of checkpoints, and saving."""
 
 import itertools
 import os

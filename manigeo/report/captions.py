@@ -1,4 +1,4 @@
-"""What is seen in a figure, and how to read it. A figure without an entry is described by its function's docstring."""
+"""Captions: what a figure shows, and how to read it; a figure without one is described by its function's docstring."""
 
 from dataclasses import dataclass
 

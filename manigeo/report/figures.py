@@ -27,7 +27,7 @@ _DRAWN_NAMES = ("run", "checkpoint", "layer", "manifold")
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure as it stands in the page; ``trouble`` says why it could not be drawn."""
+    """A figure as it stands in the page; ``trouble`` tells why it could not be drawn."""
 
     figure: str
     id: str
@@ -87,7 +87,7 @@ def _saved(figure: Figure, suffix: str) -> bytes:
 
 
 def described(name: str, draw: Callable[[pd.DataFrame], Figure]) -> Caption:
-    """Of a figure that has no caption of its own: what its function says of it.
+    """Describe a figure that has no caption of its own by the docstring of its function.
 
     >>> described("step-sizes", lambda table: Figure())
     Caption(title='Step sizes', seen='', read='')

@@ -24,7 +24,7 @@ _Numbers = dict[tuple[int, str, str], list[Any]]  # (line, kind, metric) -> valu
 
 @dataclass(frozen=True)
 class Cell:
-    """What is read, by what it sorts, the error beside it, and the flag's number under the table (0: none)."""
+    """Cell of a table: its text, the key that sorts it, the error beside it, and the number of its flag (0: none)."""
 
     text: str
     sort: str
@@ -54,7 +54,7 @@ class Analysis:
 
 
 def metric_tables(aggregates: pd.DataFrame) -> list[Analysis]:
-    """Of rows over manifolds, by analysis and measure; ends of intervals stand beside their value."""
+    """Tables of rows over manifolds, by analysis and measure; ends of intervals stand beside their value."""
     rows, varying = _expanded(aggregates)
     analyses, left = [], MOST_IN_ALL
     for analysis, part in rows.groupby("analysis", sort=False):

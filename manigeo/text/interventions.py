@@ -1,4 +1,4 @@
-"""What ``manigeo rewind`` and ``manigeo reinit`` say of their tables."""
+"""Tables of ``manigeo rewind`` and ``manigeo reinit`` as text."""
 
 import pandas as pd
 
@@ -15,7 +15,8 @@ _TITLES = {
 
 
 def rewind_report(table: pd.DataFrame) -> str:
-    """Accuracies after each rewind: a block a sweep and checkpoint, a line a set of layers, a column a kind."""
+    """Accuracies after each rewind: one block per sweep and checkpoint, one line per set of layers, one column per
+    kind."""
     full = with_settings(table, "sweep", "to", "to_epoch", "k")
     trained = full[full["sweep"] == "none"]
     blocks = []
@@ -28,7 +29,7 @@ def rewind_report(table: pd.DataFrame) -> str:
 
 
 def _accuracies(rows: pd.DataFrame) -> pd.DataFrame:
-    """A line a set of layers, in order, a column a kind."""
+    """One line per set of layers, in order, one column per kind."""
     wide = rows[rows["metric"] == "accuracy"].pivot(index="layer", columns="kind", values="value")
     kinds = [kind for kind in (*KINDS, "validation") if kind in wide]
     return wide.loc[list(dict.fromkeys(rows["layer"])), kinds].round(3).rename_axis(index=None, columns="accuracy")
@@ -41,7 +42,7 @@ def _percent(rows: pd.DataFrame, layers: pd.Index) -> list[str]:
 
 
 def describe_selection(table: pd.DataFrame) -> str:
-    """Which rewind validation data choose, and what it does to the kinds."""
+    """Describe which rewind validation data choose, and what it does to the kinds."""
     chosen = selected_rows(table)
     if chosen.empty:
         return "no validation examples, or no --last-k: nothing is chosen"
@@ -59,7 +60,8 @@ def describe_selection(table: pd.DataFrame) -> str:
 
 
 def reinit_report(table: pd.DataFrame) -> str:
-    """Accuracies after each exchange: a block a kind, a line a layer, a column what it was set to; and the label."""
+    """Accuracies after each exchange: one block per kind, one line per layer, one column for each thing it was set to;
+    and the label."""
     full = with_settings(table, "analysis", "sweep", "to", "to_epoch")
     full = full[full["analysis"] == "reinit"]
     trained = full[(full["sweep"] == "none") & (full["metric"] == "accuracy")].set_index("kind")["value"]

@@ -60,7 +60,7 @@ def _block(part: "pd.DataFrame", metric: str, name: str, digits: int) -> str:
 
 
 def _by_layer(rows: "pd.DataFrame", digits: int) -> "pd.DataFrame":
-    """A line a layer, a column a kind: value and standard error."""
+    """One line per layer, one column per kind: value and standard error."""
     cells = [_cell(value, digits, error) for value, error in zip(rows["value"], rows["stderr"], strict=True)]
     wide = rows.assign(cell=cells).pivot(index=["depth", "layer"], columns="kind", values="cell")
     return wide.reset_index("depth", drop=True)
@@ -85,7 +85,7 @@ def _transfers(part: "pd.DataFrame") -> Iterator[str]:
 
 
 def _best_layers(part: "pd.DataFrame") -> Iterator[str]:
-    """A line a measure, a column a kind: layer, interval, value, and by how much choosing it was optimistic."""
+    """One line per measure, one column per kind: layer, interval, value, and by how much choosing it was optimistic."""
     rows = part[part["metric"].str.startswith("best_")]
     if rows.empty:
         return
@@ -109,7 +109,7 @@ def _best_cell(of: "pd.DataFrame") -> str:
 
 
 def _agreements(part: "pd.DataFrame", name: str, line: str) -> Iterator[str]:
-    """Kendall's W of the rankings of layers: a line a measure or the measures together, a column a kind."""
+    """Kendall's W of the rankings of layers: one line per measure or for the measures together, one column per kind."""
     rows = part[part["metric"].isin([name, f"{name}_ci_low", f"{name}_ci_high"])]
     if rows.empty:
         return

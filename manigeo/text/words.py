@@ -109,7 +109,7 @@ def analysis_words(analysis: str) -> str:
 
 
 def flag_words(flag: str) -> str:
-    """What a flag says; one that is not known says itself.
+    """Describe a flag in words; one that is not known is returned as it is.
 
     >>> flag_words("fewer_than_2:cat,dog")
     'fewer than 2 examples (cat,dog)'
@@ -122,7 +122,7 @@ def flag_words(flag: str) -> str:
 
 
 def flags_words(flags: str) -> str:
-    """Of a row, whose flags stand behind one another.
+    """Describe the flags of a row, which stand behind one another.
 
     >>> flags_words("at_edge;new_flag")
     'the best was at the edge of what was searched: a bound; new_flag'

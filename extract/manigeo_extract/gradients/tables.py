@@ -100,8 +100,8 @@ class Sweep:
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """What is measured: the parts of the gradient in ``groups`` of the parameters of a run's network, over ``n`` examples
-    of every kind of ``samples`` at each of ``snapshots``, and in a ``sweep``."""
+    """Survey of a gradient: its parts in ``groups`` of the parameters of a run's network, over ``n`` examples of every
+    kind of ``samples`` at each of ``snapshots``, and in a ``sweep``."""
 
     run: Run
     groups: tuple[Group, ...]
@@ -118,7 +118,7 @@ class Survey:
 
     @property
     def chunks(self) -> tuple[int, ...]:
-        """Where the disjoint chunks end."""
+        """Ends of the disjoint chunks."""
         k = min(CHUNKS, self.n)
         return tuple(self.n * i // k for i in range(1, k + 1))
 
@@ -185,7 +185,7 @@ def survey_tables(survey: Survey, *, progress: bool = False) -> Iterator[pd.Data
 
 @contextmanager
 def _splitting(survey: Survey, snapshot: Snapshot) -> Iterator[tuple[Row, Split]]:
-    """The network as it was at a snapshot, and the columns of the table that say so."""
+    """The network as it was at a snapshot, and the columns of the table that tell so."""
     model = survey.run.model
     place = place_of(load_checkpoint(snapshot.path)) | {"checkpoint": snapshot.name}
     with replaced(model, snapshot.state(model)), splitting(model, survey.groups) as split:
@@ -216,7 +216,7 @@ class _Look:
 
 
 def _batches(ends: Sequence[int], size: int) -> list[list[slice]]:
-    """Those of each piece: a batch lies in one.
+    """Batches of each piece: a batch lies in one.
 
     >>> _batches((3, 5), 2)
     [[slice(0, 2, None), slice(2, 3, None)], [slice(3, 5, None)]]
@@ -311,7 +311,7 @@ def _growing(pieces: Iterator[Gradients]) -> Iterator[Float[np.ndarray, "layers 
 
 
 def _slopes(sizes: Sequence[int], found: Float[np.ndarray, "draws sizes layers"]) -> Float[np.ndarray, "draws layers"]:
-    """Of log norm against log n, by least squares; NaN where a norm is 0.
+    """Slopes of log norm against log n, by least squares; NaN where a norm is 0.
 
     >>> _slopes((10, 1000), np.array([[[3.0], [0.3]]])).round(9)
     array([[-0.5]])
