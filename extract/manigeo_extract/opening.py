@@ -423,7 +423,7 @@ class Training:
 
     @property
     def checkpoint_bytes(self) -> int:
-        """About what the checkpoints that the plan keeps will take on disk."""
+        """Approximate bytes that the checkpoints that the plan keeps take on disk."""
         kept = self.plan.checkpoint_epochs
         n_checkpoints = 3 + (self.plan.epochs if kept == "all" else len(kept))
         return 4 * self.parameters * (n_checkpoints + 2)  # resume.pt has the optimiser's, too

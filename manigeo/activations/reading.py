@@ -237,7 +237,7 @@ def inspect_activations(path: str | os.PathLike[str]) -> Activations:
 
 
 def _opened(source: Path | CommittedFile) -> h5py.File:
-    """Without a lock where the file system has none (NFS): a file that is whole is not written any more."""
+    """Open, without a lock where the file system has none (NFS): a file that is whole is not written any more."""
     try:
         return h5py.File(source, "r")
     except BlockingIOError:

@@ -283,7 +283,7 @@ RULES = tuple(_SEEN)
 
 
 def _defined(cones: Sequence[Cone], pooled: Moments) -> list[Cone | None]:
-    """None where the centre is the rounding of a mean, and a single point where the spread is."""
+    """Replace a cone by None where the centre is the rounding of a mean, and by a single point where the spread is."""
     has_center = np.linalg.norm(pooled.centers, axis=1) > CENTER_RTOL * np.sqrt(pooled.mean_squares)
     squares = np.array([np.trace(gram) / len(gram) for gram in pooled.grams])
     has_spread = squares > _POINT_RTOL**2 * pooled.mean_squares

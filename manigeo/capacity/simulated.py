@@ -170,7 +170,7 @@ class _Experiment:
 
     @property
     def hopeless(self) -> bool:
-        """With all dimensions there are, the share of separable dichotomies is four standard errors below one half."""
+        """True if in all dimensions there are, the share of separable dichotomies is four standard errors below half."""
         separable, trials = self.counts.get(self.rank, (0, 0))
         return bool(separable < trials / 2 - 4 * np.sqrt(trials) / 2)
 
@@ -255,7 +255,7 @@ def _fit(n: np.ndarray, separable: np.ndarray, trials: np.ndarray, experiment: _
 
 
 def _information(x: np.ndarray, trials: np.ndarray, root: float, log_width: float) -> np.ndarray:
-    r"""On (r, log w): :math:`\sum_n m_n \varphi^2/(\Phi(1-\Phi))\, \nabla z \nabla z^\top`, and the prior's."""
+    r"""Information on r, log w: :math:`\sum_n m_n \varphi^2/(\Phi(1-\Phi))\, \nabla z \nabla z^\top`, and the prior's."""
     z = (x - root) / np.exp(log_width)
     weight = trials * np.exp(-(z**2) - np.log(2 * np.pi) - log_ndtr(z) - log_ndtr(-z))
     gradient = np.stack([np.full_like(z, -np.exp(-log_width)), -z])

@@ -138,7 +138,7 @@ def _block(rows: "pd.DataFrame", lines: str, title: str) -> str:
 
 
 def _cell(value: float, error: float) -> str:
-    """As many decimals as the error has a meaning for.
+    """Format a number with as many decimals as the error has a meaning for.
 
     >>> _cell(16.04, 0.123), _cell(0.5, float("nan"))
     ('16.0 ± 0.1', '0.5')

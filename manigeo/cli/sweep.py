@@ -94,7 +94,7 @@ def _described_size(todo: Sequence[Sequence[Step]]) -> str:
 
 
 def _measured(training: Step) -> tuple[int, float, int] | None:
-    """None of what will fail, and be noted as that, when it is carried out."""
+    """Measure a training; None for one that will fail, and be noted as that, when it is carried out."""
     from manigeo.cli.train import measured_training
 
     try:

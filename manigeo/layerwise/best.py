@@ -108,7 +108,7 @@ def _groups(profiles: Sequence[Profile], key: Any) -> Iterator[list[Profile]]:
 
 
 def _agreement_rows(name: str, members: Sequence[Profile], seed: int) -> Iterator[Row]:
-    """On the layers, and by the classes, that all of them have."""
+    """Agreement on the layers, and by the classes, that all of them have."""
     shared = pd.concat([m.per_class.stack().rename(i) for i, m in enumerate(members)], axis=1, join="inner")
     layers = shared.index.droplevel("manifold").unique()
     if len(layers) < 2:

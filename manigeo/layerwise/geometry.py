@@ -35,7 +35,7 @@ class Analysis(Protocol):
     metrics: ClassVar[tuple[str, ...]]
 
     def describe(self) -> str:
-        """Its settings, in the words of a plan."""
+        """Describe its settings, in the words of a plan."""
 
     def rows(
         self, manifolds: Sequence[np.ndarray], classes: Sequence[str], seed: np.random.SeedSequence

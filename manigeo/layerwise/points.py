@@ -104,8 +104,8 @@ class LabelledPoints:
     def transfer(
         self, probe: LinearProbe, classifiers: Sequence[LinearClassifier], other: "LabelledPoints"
     ) -> Float[np.ndarray, " points"]:
-        """For each point of another kind, which share of the classifiers that have not seen its image are right: all of
-        them, or where this sample has the image too, that of its fold."""
+        """Score each point of another kind by the share of the classifiers that are right, among those that have not seen
+        its image: all of them, or where this sample has the image too, that of its fold."""
         may_score = np.ones((len(other.labels), len(classifiers)), dtype=bool)
         shared = np.isin(other.images, self.images)
         fold_of = dict(zip(self.images.tolist(), probe.folds.tolist(), strict=True))

@@ -38,7 +38,7 @@ class Measure(Protocol):
     def profiles(self) -> tuple[str, ...]: ...
 
     def describe(self) -> str:
-        """Its settings, in the words of a plan."""
+        """Describe its settings, in the words of a plan."""
 
     def seconds(self, n: int, coordinates: int, n_classes: int) -> float:
         """Roughly, for ``n`` points on one core of a machine of 2024."""

@@ -102,7 +102,7 @@ def draw_classes(acts: Activations, kind: str, n: int | None, seed: int) -> list
 
 
 def check_sample(acts: Activations, kinds: Sequence[str], classes: Sequence[int], option: str, n: int | None) -> None:
-    """Raises :class:`~manigeo.errors.UsageError` where a class has fewer than ``n`` examples of a kind."""
+    """Raise :class:`~manigeo.errors.UsageError` where a class has fewer than ``n`` examples of a kind."""
     size = matched_size(acts.examples, kinds, n or 2, classes)
     if n is not None and size.limited_by is not None:
         kind, label = size.limited_by

@@ -62,7 +62,7 @@ def by_checkpoint(part: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def _unused(title: str, titled: Collection[str]) -> str:
-    """Runs of one name are told apart by number."""
+    """Title that is not used yet: runs of one name are told apart by number."""
     names = itertools.chain([title], (f"{title} [{i}]" for i in itertools.count(2)))
     return next(name for name in names if name not in titled)
 

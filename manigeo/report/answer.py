@@ -31,7 +31,7 @@ class Answer:
 
 
 def read_answer(aggregates: pd.DataFrame) -> Answer | None:
-    """None where nothing was localized."""
+    """Read the answer from the table; None where nothing was localized."""
     rows = with_settings(aggregates, "analysis", "method", "other")
     rows = rows[rows["analysis"] == "localize"]
     if rows.empty:

@@ -36,8 +36,8 @@ class Gate:
 
 
 def read_gate(run: DescribedRun, table: pd.DataFrame) -> Gate | None:
-    """None where nothing is known of it. ``table``: all results, for the checkpoints that they are of, and for the accuracy
-    where the run has recorded none."""
+    """Read the gate of a run; None where nothing is known of it. ``table``: all results, for the checkpoints that they are
+    of, and for the accuracy where the run has recorded none."""
     of_run = rows_of(table, run.folder)
     if run.metrics is None or run.metrics.empty:
         accuracy = gate_accuracy(None, of_run)

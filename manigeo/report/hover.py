@@ -28,7 +28,7 @@ _TOLD = ("kind", "layer", "checkpoint", "run", "metric")
 
 
 def name_points(figure: Figure, table: pd.DataFrame) -> dict[str, list[str]]:
-    """Gives every line, bar and heat map of the figure an id, and returns what their points stand for, one text a point.
+    """Give every line, bar and heat map of the figure an id, and return what its points stand for, a text each.
 
     ``table``: the rows that were drawn.
     """
@@ -148,5 +148,5 @@ def _words(axes: Sequence[Axis], n: int) -> list[str]:
 
 
 def plain(text: object) -> str:
-    """Without the backslashes that keep a figure from taking a dollar sign for mathematics."""
+    """Remove the backslashes that keep a figure from taking a dollar sign for mathematics."""
     return str(text).replace(r"\$", "$")

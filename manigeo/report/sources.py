@@ -59,7 +59,7 @@ class Sources:
 
     @property
     def aggregates(self) -> pd.DataFrame:
-        """Its rows over manifolds."""
+        """Rows of the table over manifolds."""
         table = self.table
         return table[table["manifold"] == ""].reset_index(drop=True)
 
@@ -95,7 +95,7 @@ def _recordings(tables: Sequence[FoundTable]) -> tuple[Recording, ...]:
 
 
 def _recording(path: Path) -> Recording | None:
-    """None for a file of another program, or an unfinished one: tables are of finished ones."""
+    """Read a recording; None for a file of another program, or an unfinished one: tables are of finished ones."""
     from manigeo.activations import open_activations
 
     try:

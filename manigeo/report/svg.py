@@ -162,7 +162,7 @@ def _width(root: ET.Element) -> float:
 
 
 def _without_prefix(root: ET.Element) -> str:
-    """In HTML an svg element needs no namespace, and its children cannot have a prefix."""
+    """Remove prefixes: in HTML an svg element needs no namespace, and its children cannot have a prefix."""
     for element in root.iter():
         element.tag = element.tag.removeprefix(_SVG)
     return ET.tostring(root, encoding="unicode").replace(" />", "/>")

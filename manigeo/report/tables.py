@@ -71,7 +71,7 @@ def metric_tables(aggregates: pd.DataFrame) -> list[Analysis]:
 
 
 def _expanded(aggregates: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """With the analysis, the settings as columns of text, and the measure without the ending of an interval."""
+    """Add columns: the analysis, the settings as text, and the measure without the ending of an interval."""
     settings = {text: settings_of(text) for text in aggregates["settings"].unique()}
     names = list(dict.fromkeys(name for of_text in settings.values() for name in of_text if name != "analysis"))
     columns = {_SET + name: [settings[text].get(name, "") for text in aggregates["settings"]] for name in names}

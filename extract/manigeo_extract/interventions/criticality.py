@@ -208,7 +208,7 @@ class _Search:
         return totals is not None
 
     def bisect(self, alpha: float, sigmas: Float[np.ndarray, " sigmas"]) -> None:
-        """Looks for the largest sigma that holds, if those below it do; at the smallest first, as often none does."""
+        """Look for the largest sigma that holds, if those below it do; at the smallest first, as often none does."""
         low, high = -1, len(sigmas)
         while high - low > 1:
             middle = (low + high) // 2 if low >= 0 else 0

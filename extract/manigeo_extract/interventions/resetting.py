@@ -76,7 +76,7 @@ class ResetPlan:
 
     @property
     def marks(self) -> tuple[int, ...]:
-        """After how many steps the network is scored.
+        """Numbers of steps after which the network is scored.
 
         >>> ResetPlan(steps=200).marks, ResetPlan(steps=2).marks, ResetPlan(steps=0).marks
         ((0, 50, 100, 150, 200), (0, 1, 2), (0,))

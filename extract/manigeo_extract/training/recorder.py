@@ -205,5 +205,5 @@ def _read_metrics(path: Path) -> pd.DataFrame:
 
 
 def _float(text: str) -> float:
-    """To the last digit, which older versions of pandas lose."""
+    """Read a number to the last digit, which older versions of pandas lose."""
     return float(text or "nan")
