@@ -145,6 +145,9 @@ def manifold_capacity(
     gives the larger of the two (.97 to 1.12 there), which takes two to three times as long; ``"auto"`` is the second for up
     to 30 manifolds. Of two manifolds no error is known: NaN.
 
+    Returns a :class:`ManifoldCapacity`: capacity in manifolds per dimension, radius in units of the centre norm. Chung,
+    Lee & Sompolinsky (2018), Phys. Rev. X 8, 031003; Stephenson et al. (2021).
+
     Raises ``ValueError`` for fewer than two manifolds, arrays that do not share their features, NaN or infinite entries.
 
     >>> rng = np.random.default_rng(0)

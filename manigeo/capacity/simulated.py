@@ -99,6 +99,9 @@ def simulated_capacity(
     ``per_class``: points of each manifold, by default as many as the smallest has; ``nan``: ``"raise"`` or ``"drop"``; what
     is left out is flagged. ``seed`` or ``rng`` draws, seed 0 without either (:mod:`manigeo.inputs`).
 
+    Returns a :class:`SimulatedCapacity`, in manifolds per dimension. Chung, Lee & Sompolinsky (2018); Cohen et al.
+    (2020).
+
     Raises ``ValueError`` for fewer than two manifolds, arrays that do not share their features, NaN or infinite entries,
     fewer than 50 dichotomies.
 

@@ -179,6 +179,9 @@ def capacity_table(plan: CapacityPlan, *, n_jobs: Workers | int = 1, progress: b
     - ``capacity_joint``, ``radius_joint``, ``dimension_joint``, ``utility_joint``, ``center_alignment_joint`` ...
     - ``capacity_sweep``, ``radius_sweep``, ``dimension_sweep``, with M as ``per_class`` of their settings
 
+    Returns a results table (:mod:`manigeo.results`), one row per number. Raises :class:`~manigeo.errors.InputError` where
+    :func:`~manigeo.activations.open_activations` does.
+
     >>> import tempfile
     >>> from manigeo.activations import StoredLayer, create_activations
     >>> labels = np.repeat([0, 1, 2], 10)

@@ -166,6 +166,9 @@ def separability_table(plan: SeparabilityPlan, *, n_jobs: Workers | int = 1, pro
     - ``nearest_mean_accuracy``, ``fisher_ratio``
     - ``separable_ovr``, ``margin_ovr``, ``separable_pairs``, ``margin_pairs``, with ``_residual``
 
+    Returns a results table (:mod:`manigeo.results`), one row per number. Raises :class:`~manigeo.errors.InputError` where
+    :func:`~manigeo.activations.open_activations` does.
+
     >>> import tempfile
     >>> from manigeo.activations import StoredLayer, create_activations
     >>> labels = np.repeat([0, 1, 2], 10)
