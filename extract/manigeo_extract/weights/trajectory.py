@@ -62,7 +62,7 @@ class WeightMonitor:
     ...     _ = model.weight.neg_()
     >>> monitor.record(1)
     >>> table = monitor.table
-    >>> table[(table["metric"] == "rotation") & (table["layer"] == "(all)")]["value"].tolist()
+    >>> table[(table["metric"] == "rotation") & (table["layer"] == "(all)")]["value"].round(9).tolist()
     [0.0, 2.0]
 
     The weights at the start, recorded as epoch 0, and those of the last record stay in memory. ``epoch`` is any number
