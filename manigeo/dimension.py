@@ -47,6 +47,9 @@ def total_dimension(manifolds: Manifolds, share: float = 0.9, *, nan: str = "rai
     hundred at a time. All samples count, also those of manifolds that have more than others; ``nan`` is ``"raise"`` or
     ``"drop"`` (:mod:`manigeo.inputs`). Eigenvalues beyond the range of float64 are infinite, or 0.
 
+    Returns a :class:`TotalDimension`, in numbers of directions. Rajan, Abbott & Sompolinsky (2010); Stephenson et al.
+    (2021).
+
     Raises ``ValueError`` for no samples, arrays that do not share their features, NaN or infinite entries, and a share
     outside (0, 1].
 

@@ -147,13 +147,13 @@ def joined(*flags: str) -> str:
 
 
 def warn_of(flag: str, function: str) -> None:
-    """For functions whose result cannot carry a flag."""
+    """Warn of a flag, for functions whose result cannot carry one."""
     if flag:
         warnings.warn(f"{function}: {flag} (points with NaN or infinite entries)", InputWarning, stacklevel=3)
 
 
 def in_range(manifolds: Clouds) -> tuple[Clouds, float]:
-    """As they are and 1, or where their squares would overflow or vanish, in multiples of the power of two that is returned.
+    """Scale manifolds whose squares would overflow or vanish by a power of two, which is returned; else as they are and 1.
 
     >>> in_range([np.array([[1e200, 0.0]])])[1] > 1e199
     True

@@ -58,7 +58,7 @@ def _read_csv(path: str) -> pd.DataFrame:
 
 
 def _check_lines(path: str) -> None:
-    """Looks for the first line that is cut short, too long, has text in place of a number, or settings cut apart."""
+    """Check for the first line that is cut short, too long, has text in place of a number, or settings cut apart."""
     with open(path, encoding="utf-8-sig", newline="") as file:
         lines = csv.reader(file)
         header = next(lines, [])

@@ -120,7 +120,7 @@ class RunFolder:
 
 
 def _float(text: str) -> float:
-    """To the last digit, which older versions of pandas lose."""
+    """Read a number to the last digit, which older versions of pandas lose."""
     return float(text or "nan")
 
 
@@ -294,7 +294,7 @@ class _Search:
                 self._runs.setdefault(folder.resolve(), run)
 
     def _verdict(self, path: Path, claim: _Claim, beside: bool) -> str | None:
-        """None where the rows belong; why they do not; empty where nobody asked for them."""
+        """Reason why the rows do not belong; None where they do, empty where nobody asked for them."""
         owner = next((run for at, run in self._runs.items() if path.parent in (at, at / ANALYSIS)), None)
         same_name = [run for run in self._runs.values() if claim.run in (run.name, os.fspath(run.path))]
         by_id = {run.identity: run for run in self._runs.values() if run.identity}
@@ -351,7 +351,7 @@ def _unique(paths: Sequence[Path]) -> list[Path]:
 
 
 def _looks_like_results(path: Path) -> bool:
-    """By its first line; Parquet is nothing else here."""
+    """Return whether a file looks like results, by its first line; Parquet is nothing else here."""
     if path.suffix == ".parquet":
         return True
     with open(path, encoding="utf-8", errors="replace", newline="") as file:

@@ -239,7 +239,7 @@ _FEWER = re.compile(r"fewer_than_(\d+)(?:_(\w+))?")
 
 
 def flag_words(flag: str) -> str:
-    """What a flag means, with its detail; one that is not known stands for itself.
+    """Sentence of a flag, with its detail; a flag that is not known stands for itself.
 
     >>> flag_words("fewer_than_2:cat,dog"), flag_words("new_flag")
     ('fewer than 2 examples (cat,dog)', 'new_flag')
@@ -252,7 +252,7 @@ def flag_words(flag: str) -> str:
 
 
 def flags_words(flags: str) -> str:
-    """What the flags of a row mean, which stand behind one another.
+    """Sentences of the flags of a row, which stand behind one another.
 
     >>> flags_words("at_edge;new_flag")
     'the best was at the edge of what was searched: a bound; new_flag'

@@ -63,8 +63,8 @@ def test_the_draws_of_the_jackknife_are_no_part_of_the_error(monkeypatch):
     for n_draws in (10, 400):
         monkeypatch.setattr(mean_field, "_JACKKNIFE_DRAWS", n_draws)
         errors.append(manifold_capacity(manifolds, n_draws=400).stderr)
-    # ten draws leave .2 of an error of eight manifolds unknown; counted in, they made it more than twice as large
-    assert errors[0][:4] == pytest.approx(errors[1][:4], rel=0.5)
+    # of the larger of two errors ten draws leave up to .5 unknown; counted in, they made it more than twice as large
+    assert errors[0][:4] == pytest.approx(errors[1][:4], rel=0.75)
 
 
 def test_two_manifolds_have_no_error_and_none_is_given():

@@ -33,7 +33,7 @@ from tests.test_separations import write
 
 FIELDS = {"flag", "flags", "metric", "value"}  # names beside flags
 # what returns, or takes, flags under another name
-FLAGGING = {"_reason", "_obstacle", "_too_few", "_off_center", "joined", "nothing", "Correlation", "flags.append"}
+FLAGGING = {"_reason", "obstacle", "_too_few", "_off_center", "joined", "nothing", "Correlation", "flags.append"}
 
 
 def sources() -> Iterator[ast.Module]:

@@ -389,7 +389,7 @@ _OPEN: dict[Any, Any] = {}  # the last one
 
 
 def _opened_once(request: R, opener: Callable[[R, Tell], Any], tell: Tell) -> Any:
-    """What a request opens: once in each process."""
+    """Open what a request names, once in each process."""
     if request not in _OPEN:
         _OPEN.clear()  # before the next is opened: two may not fit into memory
         _OPEN[request] = opener(request, tell)
@@ -469,7 +469,7 @@ class Training:
 
     @property
     def checkpoint_bytes(self) -> int:
-        """About what the checkpoints that the plan keeps will take on disk."""
+        """Approximate bytes that the checkpoints that the plan keeps take on disk."""
         kept = self.plan.checkpoint_epochs
         n_checkpoints = 3 + (self.plan.epochs if kept == "all" else len(kept))
         return 4 * self.parameters * (n_checkpoints + 2)  # resume.pt has the optimiser's, too

@@ -128,7 +128,7 @@ def _check_examples(path: Path, file: h5py.File) -> int:
 
 
 def _check_texts(path: Path, dataset: h5py.Dataset) -> None:
-    """Their lengths, which HDF5 would make room for, whatever they are: 32 bits of each reference to a heap."""
+    """Check the lengths of texts, for which HDF5 would make room as claimed: 32 bits of each reference to a heap."""
     at = dataset.id.get_offset()
     if at is None and len(dataset):
         raise ValueError(f"{dataset.name} is no plain list of texts")

@@ -38,7 +38,7 @@ _SETTLED_SECONDS = 2.0  # a file that changed just now may change again within t
 
 @dataclass
 class Verified:
-    """What is known to be as it should be of a file: its structure with the fingerprint, and the chunks of these layers."""
+    """Parts of a file that were verified: its structure with the fingerprint, and the chunks of these layers."""
 
     header: bool = False
     layers: set[str] = field(default_factory=set)
@@ -253,7 +253,7 @@ def inspect_activations(path: str | os.PathLike[str]) -> Activations:
 
 
 def _verified(path: Path) -> Verified:
-    """What this process has verified of the file as it is; nothing while it may change unseen."""
+    """Parts of the file that this process has verified as it is now; none while it may change unseen."""
     found = path.stat()
     if time.time() - found.st_mtime < _SETTLED_SECONDS:
         return Verified()
@@ -262,12 +262,12 @@ def _verified(path: Path) -> Verified:
 
 @lru_cache(maxsize=64)
 def _verified_of(*state: str | int) -> Verified:
-    """What changes with the content of a file names what is known of it."""
+    """Record of the verified parts, keyed by everything that changes with the content of a file."""
     return Verified()
 
 
 def _opened(source: Path | CommittedFile) -> h5py.File:
-    """Without a lock where the file system has none (NFS): a file that is whole is not written any more."""
+    """Open, without a lock where the file system has none (NFS): a file that is whole is not written any more."""
     try:
         return h5py.File(source, "r")
     except BlockingIOError:

@@ -40,7 +40,7 @@ _COMMIT_SECONDS, _COMMIT_WRITES = 1.0, 1000  # a commit waits for the disk (20 m
 
 
 class ActivationWriter:
-    """Appends batches of rows, the same rows for every layer; made by :func:`create_activations`.
+    """Writer that appends batches of rows, the same rows for every layer; made by :func:`create_activations`.
 
     ``n_done`` rows are there already: more than 0 where an interrupted extraction goes on.
     """
@@ -266,7 +266,7 @@ def _differences(begun: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
 
 
 def _check_names(layers: Sequence[StoredLayer]) -> None:
-    """In HDF5 ``a/b`` lies in the group ``a``, which therefore cannot be a data set."""
+    """Check the names of layers: in HDF5 ``a/b`` lies in the group ``a``, which therefore cannot be a data set."""
     names = {layer.name for layer in layers}
     clashes = sorted(name for name in names if any(other.startswith(f"{name}/") for other in names))
     if clashes:
@@ -275,7 +275,7 @@ def _check_names(layers: Sequence[StoredLayer]) -> None:
 
 @dataclass(frozen=True)
 class _Header:
-    """All of a file but its rows."""
+    """Content of a file without its rows."""
 
     examples: pd.DataFrame
     class_names: Sequence[str]

@@ -186,7 +186,7 @@ class _Answer(NamedTuple):
 
 
 def _answered(grams: Sequence[np.ndarray], fields: Sequence[np.ndarray]) -> _Answer:
-    """What manifolds of these Gram matrices answer to their fields: mean multipliers, degrees of freedom, forms."""
+    """Response of manifolds of these Gram matrices to their fields: mean multipliers, degrees of freedom, forms."""
     of_points = [_from_rows(K) for K in grams]
     multipliers, responses = zip(*(_response(K, t) for K, t in zip(of_points, fields, strict=True)), strict=True)
     used = sum(float((chi * K).sum()) for chi, K in zip(responses, of_points, strict=True))

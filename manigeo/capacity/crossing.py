@@ -1,4 +1,4 @@
-r"""From the mean over dichotomies, which mean field gives, to the number of dimensions that separates half of them.
+r"""Number of dimensions that separates half of the dichotomies, from the mean over them that mean field gives.
 
 Simulated capacity is :math:`P / N_c`, and in :math:`N_c` dimensions one half of all dichotomies is separable: a median.
 Mean field, as joint capacity, is a mean over them. The number of dimensions that a dichotomy :math:`y` wants depends on

@@ -82,6 +82,9 @@ def frame_geometry(
     Where no draw needs an anchor, capacity is infinite as far as the draws can tell: ``inf``, its error NaN.
     ``seed`` or ``rng`` draws, seed 0 without either; ``nan`` is ``"raise"`` or ``"drop"`` (:mod:`manigeo.inputs`).
 
+    Returns a :class:`FrameGeometry`: capacity in manifolds per dimension, radius in units of the centre norm. Chung,
+    Lee & Sompolinsky (2018), Phys. Rev. X 8, 031003.
+
     Raises ``ValueError`` on points, draws or a margin that are not finite, and on arrays of another shape.
 
     >>> g = frame_geometry(np.array([[1.0], [-1.0]]), n_draws=4000, rng=np.random.default_rng(0))
@@ -125,6 +128,8 @@ def manifold_geometry(
     ``manifold_capacity(..., centers="keep")``, which does this for every manifold.
 
     A manifold whose centre vanishes against its points has no scale: NaN, flag ``zero_center``.
+
+    Returns a :class:`FrameGeometry`: capacity in manifolds per dimension, radius in units of the centre norm.
 
     Raises ``ValueError`` for points and a background of different features, NaN or infinite entries, and a margin that is
     not finite.

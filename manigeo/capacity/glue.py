@@ -133,7 +133,7 @@ def alignments(draws: Draws, pairs: Pairs) -> dict[str, tuple[float, float]]:
 
 
 def identity_residual(measures: dict[str, tuple[float, float]]) -> float:
-    """By how much :math:`U (1 + R^{-2}) / D` differs from the capacity, relative."""
+    """Relative difference of :math:`U (1 + R^{-2}) / D` from the capacity."""
     capacity, dimension, radius, utility = (measures[m][0] for m in ("capacity", "dimension", "radius", "utility"))
     with np.errstate(all="ignore"):  # a radius of zero gives inf or NaN
         return float(abs(utility * (1 + np.float64(radius) ** -2) / dimension / capacity - 1))

@@ -130,6 +130,8 @@ def joint_capacity(
     ``per_class``: points of each manifold, by default as many as the smallest has; ``nan``: ``"raise"`` or ``"drop"``; what
     is left out is flagged. ``seed`` or ``rng`` draws, seed 0 without either (:mod:`manigeo.inputs`).
 
+    Returns a :class:`JointCapacity`, in manifolds per dimension. Chou et al. (2024).
+
     Raises ``ValueError`` for fewer than two manifolds, arrays that do not share their features, NaN or infinite entries,
     fewer than two draws, and labels or points that are none of the above.
 

@@ -151,6 +151,9 @@ def manifold_capacity(
     times as long; ``"auto"`` is the second for up to 30 manifolds (``tests/bench/coverage.py``). Of two manifolds no error
     is known: NaN.
 
+    Returns a :class:`ManifoldCapacity`: capacity in manifolds per dimension, radius in units of the centre norm. Chung,
+    Lee & Sompolinsky (2018), Phys. Rev. X 8, 031003; Stephenson et al. (2021).
+
     Raises ``ValueError`` for fewer than two manifolds, arrays that do not share their features, NaN or infinite entries.
 
     >>> rng = np.random.default_rng(0)
@@ -288,7 +291,7 @@ RULES = tuple(_SEEN)
 
 
 def _defined(cones: Sequence[Cone], pooled: Moments) -> list[Cone | None]:
-    """None where the centre is the rounding of a mean, and a single point where the spread is."""
+    """Replace a cone by None where the centre is the rounding of a mean, and by a single point where the spread is."""
     has_center = np.linalg.norm(pooled.centers, axis=1) > CENTER_RTOL * np.sqrt(pooled.mean_squares)
     squares = np.array([np.trace(gram) / len(gram) for gram in pooled.grams])
     has_spread = squares > _POINT_RTOL**2 * pooled.mean_squares

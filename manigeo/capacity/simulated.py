@@ -99,6 +99,9 @@ def simulated_capacity(
     ``per_class``: points of each manifold, by default as many as the smallest has; ``nan``: ``"raise"`` or ``"drop"``; what
     is left out is flagged. ``seed`` or ``rng`` draws, seed 0 without either (:mod:`manigeo.inputs`).
 
+    Returns a :class:`SimulatedCapacity`, in manifolds per dimension. Chung, Lee & Sompolinsky (2018); Cohen et al.
+    (2020).
+
     Raises ``ValueError`` for fewer than two manifolds, arrays that do not share their features, NaN or infinite entries,
     fewer than 50 dichotomies.
 
@@ -170,7 +173,7 @@ class _Experiment:
 
     @property
     def hopeless(self) -> bool:
-        """With all dimensions there are, the share of separable dichotomies is four standard errors below one half."""
+        """True if in all dimensions there are, the share of separable dichotomies is four standard errors below half."""
         separable, trials = self.counts.get(self.rank, (0, 0))
         return bool(separable < trials / 2 - 4 * np.sqrt(trials) / 2)
 
@@ -255,7 +258,7 @@ def _fit(n: np.ndarray, separable: np.ndarray, trials: np.ndarray, experiment: _
 
 
 def _information(x: np.ndarray, trials: np.ndarray, root: float, log_width: float) -> np.ndarray:
-    r"""On (r, log w): :math:`\sum_n m_n \varphi^2/(\Phi(1-\Phi))\, \nabla z \nabla z^\top`, and the prior's."""
+    r"""Information on r, log w: :math:`\sum_n m_n \varphi^2/(\Phi(1-\Phi))\, \nabla z \nabla z^\top`, and the prior's."""
     z = (x - root) / np.exp(log_width)
     weight = trials * np.exp(-(z**2) - np.log(2 * np.pi) - log_ndtr(z) - log_ndtr(-z))
     gradient = np.stack([np.full_like(z, -np.exp(-log_width)), -z])

@@ -55,8 +55,9 @@ def _names(ctx: click.Context, param: click.Parameter, names: tuple[str, ...]) -
 def analyze_command(
     run: Path, checkpoints: str | None, skip: tuple[str, ...], dry_run: bool, force: bool, **request: Any
 ) -> None:
-    """From a run of manigeo train or of a recorder to its report: extract, capacity, separability (without margins, which
-    take longest: manigeo separability --resume adds them), weights, rewind, reinit, gradients, localize, report.
+    """Analyze a run of manigeo train or of a recorder, up to its report: extract, capacity, separability (without
+    margins, which take longest: manigeo separability --resume adds them), weights, rewind, reinit, gradients, localize,
+    report.
 
     Results go to RUN/analysis. What is up to date is not done again; --force does all of it. What the commands print is in
     RUN/analysis/log.txt.
@@ -142,7 +143,7 @@ def _repeated(request: Mapping[str, Any], *names: str) -> list[str]:
 
 
 def _carried_out(todo: Sequence[Step], ledger: Ledger, force: bool) -> dict[str, str]:
-    """What failed, and why; the rest is done. The ledger knows of every step that was finished."""
+    """Carry out the steps; return those that failed, and why. The ledger knows of every step that was finished."""
     failed: dict[str, str] = {}
     log = ledger.path.parent / "log.txt"
     for number, step in enumerate(todo, 1):

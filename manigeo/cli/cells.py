@@ -60,7 +60,7 @@ def _check(source: str, cell: Cell, command: click.Command, words: Sequence[str]
 
 
 def cell_state(run: Path, steps: Sequence[Step]) -> str:
-    """That of the first step that is not up to date."""
+    """State of the first step that is not up to date."""
     ledger = Ledger(run / "cell.json", steps)
     return next((state for step in steps if (state := ledger.state(step)) != UP_TO_DATE), UP_TO_DATE)
 

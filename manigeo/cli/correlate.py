@@ -27,7 +27,7 @@ def correlate_command(
     runs: tuple[Path, ...], measure: str, gap: str, resamples: int, out: Path, seed: int, as_json: bool, dry_run: bool,
     force: bool,
 ) -> None:
-    """Whether the layers that moved most belong to the RUNS that generalize worst: folders of manigeo train."""
+    """Correlate how far layers moved with how badly RUNS generalize: folders of manigeo train."""
     from manigeo.results import check_results_path, write_results
     from manigeo.text.weights import correlation_report
     from manigeo_extract.weights.comparing import correlation_table, what_varied

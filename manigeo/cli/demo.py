@@ -88,8 +88,8 @@ def _check_gate(metrics: Path) -> None:
 
 
 def describe_memorization(table: "pd.DataFrame", rewinds: "pd.DataFrame") -> str:
-    """What the curves of the best and the last epoch show, and the rewinds, in words that follow the numbers; and what they
-    do not show."""
+    """Describe the curves of the best and the last epoch, and the rewinds, in words that follow the numbers; and what
+    they do not show."""
     table = table[table["manifold"] == ""].set_index(["checkpoint", "kind", "layer", "metric"]).sort_index()
     first, last = _hidden_ends(table.reset_index())
     rise = ("last", "permuted", first), ("last", "permuted", last)
@@ -119,7 +119,7 @@ def describe_memorization(table: "pd.DataFrame", rewinds: "pd.DataFrame") -> str
 
 
 def describe_last_layer(rewinds: "pd.DataFrame") -> str:
-    """What setting the last layer alone back to the best epoch regains, and what it costs."""
+    """Describe what setting the last layer alone back to the best epoch regains, and what it costs."""
     accuracies = rewinds[rewinds["metric"] == "accuracy"].set_index(["kind", "layer"])[["value", "stderr"]]
 
     def accuracy(kind: str, layer: str) -> str:
@@ -140,7 +140,7 @@ def _change(table: "pd.DataFrame", start: Place, end: Place, metric: str = "capa
 
 
 def _verdict(table: "pd.DataFrame", start: Place, end: Place, rises: str, falls: str) -> str:
-    """What a change of capacity means, if it is one: beyond two standard errors."""
+    """Interpretation of a change of capacity, if it is one: beyond two standard errors."""
     a, b = (table.loc[(*place, "capacity")] for place in (start, end))
     change, error = float(b["value"] - a["value"]), math.hypot(a["stderr"], b["stderr"])
     if abs(change) <= 2 * error:

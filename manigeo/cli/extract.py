@@ -49,7 +49,7 @@ def extract_command(
 ) -> None:  # fmt: skip
     """Write the activations of MODEL's layers on unpermuted, permuted and test examples, and those of held-out classes.
 
-    A checkpoint of manigeo train carries architecture, data set and permutation; for others say them with --arch,
+    A checkpoint of manigeo train carries architecture, data set and permutation; for others pass --arch,
     --data and --permute or --labels.
     """
     from manigeo_extract.devices import local_device
@@ -75,7 +75,7 @@ def extract_command(
 
 @contextmanager
 def _way_on(out: Path) -> Iterator[None]:
-    """Where an extraction fails halfway, say how to go on."""
+    """Tell how to go on where an extraction fails halfway."""
     from manigeo.storage.commits import has_commit, partial_of
 
     try:
@@ -102,7 +102,7 @@ def _shard_path(out: Path, shard: tuple[int, int] | None) -> Path:
 
 
 def _next_step(out: Path, shard: tuple[int, int] | None) -> str:
-    """What a user does after an extraction."""
+    """Command that a user runs after an extraction."""
     if shard is None:
         return f"manigeo capacity {out}"
     return f"manigeo merge {out.name.replace(f'.shard-{shard[0]}-of-', '.shard-*-of-')} when all are there"

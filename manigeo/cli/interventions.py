@@ -1,4 +1,4 @@
-"""What ``manigeo rewind`` and ``manigeo reinit`` share: options, the plan in words, and the carrying out of it."""
+"""Shared parts of ``manigeo rewind`` and ``manigeo reinit``: options, the plan in words, and the carrying out of it."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +31,7 @@ _policy_option = click.option(
 
 
 def intervention_options(out: str) -> Callable[[options.F], options.F]:
-    """Which run, what becomes of running statistics, and how the table ``out`` is made."""
+    """Options that choose the run, the treatment of running statistics, and how the table ``out`` is made."""
     return options.several(
         options.run_options, _policy_option, options.results_option(out),
         options.work_options("Go on with an interrupted table in --out.", jobs=-1),
@@ -55,7 +55,7 @@ class Plan:
     studies: "Mapping[str, Study]" = field(default_factory=dict)
 
     def jobs(self, most: int) -> int:
-        """How many processes it is worth: another one takes some seconds to begin, and a GPU has one user."""
+        """Number of processes that are worth starting: each takes some seconds to begin, and a GPU has one user."""
         return most if self.seconds > _WORTH_PROCESSES and self.request.run.device == "cpu" else 1
 
 
@@ -63,7 +63,7 @@ def plan_interventions(
     request: "LaboratoryRequest", todo: "Sequence[Intervention]", groups: "Sequence[Group]", to: Sequence[Any],
     n_networks: int, studies: "Mapping[str, Study] | None" = None,
 ) -> Plan:  # fmt: skip
-    """What is exchanged for what, how many networks that makes, and about how long they take."""
+    """Plan what is exchanged for what; describe it, the number of networks, and about how long they take."""
     from manigeo_extract.opening import open_laboratory
 
     laboratory = open_laboratory(request)

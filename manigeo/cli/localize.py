@@ -18,10 +18,10 @@ from manigeo.cli.tables import tell
 def localize_command(
     runs: tuple[Path, ...], resamples: int, out: Path, seed: int, as_json: bool, force: bool
 ) -> None:  # fmt: skip
-    """Where is it memorized? RUNS are folders of manigeo train (several seeds of one network, if there are), whose results
-    are found in and beside them; or results tables of one run.
+    """Locate memorization among the layers. RUNS are folders of manigeo train (several seeds of one network, if there
+    are), whose results are found in and beside them; or results tables of one run.
 
-    Every method that the tables have numbers for says where, with intervals; and whether the methods agree.
+    Every method that the tables have numbers for gives a place, with intervals; and whether the methods agree.
     """
     from manigeo.localization.statement import describe_localization, localization_table
     from manigeo.results import check_results_path, write_results

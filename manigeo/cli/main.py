@@ -69,7 +69,7 @@ class LazyGroup(click.Group):
     "--debug", is_flag=True, expose_value=False, help="Show the traceback of an error (anywhere in the line)."
 )
 def cli() -> None:
-    """Where in a deep network does memorization happen?
+    """Find where in a deep network memorization happens.
 
     \b
     In two lines, for a checkpoint of manigeo train:

@@ -286,6 +286,6 @@ run_options = several(
 
 
 def tell_left_out(*found: "Found") -> None:
-    """What of the tables in and beside a folder does not belong to it, or cannot be read, and why: on stderr."""
+    """Tell on stderr what of the tables in and beside a folder does not belong to it, or cannot be read, and why."""
     for path, why in dict(item for one in found for item in one.left_out.items()).items():
         click.echo(f"left out: {os.path.relpath(path)}: {why}", err=True)

@@ -94,7 +94,7 @@ def _described_size(todo: Sequence[Sequence[Step]]) -> str:
 
 
 def _measured(training: Step) -> tuple[int, float, int] | None:
-    """None of what will fail, and be noted as that, when it is carried out."""
+    """Measure a training; None for one that will fail, and be noted as that, when it is carried out."""
     from manigeo.cli.train import measured_training
 
     try:
@@ -106,7 +106,7 @@ def _measured(training: Step) -> tuple[int, float, int] | None:
 def _note(
     finished: Iterator[tuple[int, dict[str, Any]]], todo: Sequence[str], notes: Notes, save: Callable[[], None]
 ) -> None:
-    """What became of each cell, saved now and then."""
+    """Note what became of each cell, saved now and then."""
     from tqdm import tqdm
 
     saved = time.monotonic()

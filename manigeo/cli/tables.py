@@ -19,9 +19,9 @@ _SAVE_SECONDS = 30.0
 
 
 def earlier_table(out: Path, resume: bool, force: bool) -> "pd.DataFrame | None":
-    """What an interrupted run has left in ``out``, if it is to go on; asked before the work begins.
+    """Read what an interrupted run has left in ``out``, if it is to go on; asked before the work begins.
 
-    Raises :class:`~manigeo.errors.UsageError` where ``out`` cannot be written, or holds what nobody said to replace.
+    Raises :class:`~manigeo.errors.UsageError` where ``out`` cannot be written, or holds what nobody asked to replace.
     """
     from manigeo.results import check_results_path, read_results
 

@@ -113,7 +113,7 @@ def _opened(
     arch_args: dict[str, Any], data_args: dict[str, Any], dropout: float | None, holdout_classes: int | str | None,
     **asked: Any,
 ) -> "Training":  # fmt: skip
-    """What the options of ``manigeo train`` ask for; two of them are short for arguments of the network and the data."""
+    """Open what the options of ``manigeo train`` ask for; two options stand for arguments of network and data."""
     from manigeo_extract.opening import TrainingRequest, open_training, requested
 
     arch_args = arch_args | ({} if dropout is None else {"dropout": dropout})
@@ -124,7 +124,7 @@ def _opened(
 
 
 def measured_training(words: Sequence[str]) -> tuple[int, float, int]:
-    """Of ``manigeo train`` with these words: parameters, seconds, and bytes of the checkpoints that it keeps."""
+    """Measure ``manigeo train`` with these words: parameters, seconds, and bytes of the checkpoints that it keeps."""
     asked = train_command.make_context("train", list(words)).params
     t = _opened(**asked)
     return t.parameters, t.seconds(asked["device"]), t.checkpoint_bytes

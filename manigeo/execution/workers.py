@@ -156,7 +156,7 @@ def _threadpools() -> ThreadpoolController:
 
 @functools.lru_cache(maxsize=1)
 def _threadpools_of(n_modules: int) -> ThreadpoolController:
-    """Looked for again (8 ms) where a module more may have brought a library more."""
+    """Controller of thread pools, looked for again (8 ms) where one more module may have brought one more library."""
     return ThreadpoolController()
 
 

@@ -1,4 +1,4 @@
-"""Which layer is best, from a table of separability: for each measure and kind, with intervals, and what agrees on it.
+"""Choice of the best layer, from a table of separability: for each measure and kind, with intervals and agreement.
 
 The largest value over layers is optimistic, since the layer was chosen on the examples that it is scored on; so beside it
 stands the value on one half of the examples of the layer that is best on the other half, averaged over both ways, and the
@@ -29,7 +29,7 @@ _RESAMPLES = 1000
 
 
 class Profile(NamedTuple):
-    """Of one checkpoint, kind and measure: values by layer (rows, by depth) and class, and of the halves by layer."""
+    """Profile of one checkpoint, kind and measure: values by layer (rows, by depth) and class; halves by layer."""
 
     place: Row
     kind: str
@@ -108,7 +108,7 @@ def _groups(profiles: Sequence[Profile], key: Any) -> Iterator[list[Profile]]:
 
 
 def _agreement_rows(name: str, members: Sequence[Profile], seed: int) -> Iterator[Row]:
-    """On the layers, and by the classes, that all of them have."""
+    """Agreement on the layers, and by the classes, that all of them have."""
     shared = pd.concat([m.per_class.stack().rename(i) for i, m in enumerate(members)], axis=1, join="inner")
     layers = shared.index.droplevel("manifold").unique()
     if len(layers) < 2:

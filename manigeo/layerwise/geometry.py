@@ -1,4 +1,4 @@
-"""What is measured of the manifolds of one layer and kind: from arrays to rows of the results table."""
+"""Measures of the manifolds of one layer and kind: from arrays to rows of the results table."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -61,8 +61,8 @@ class MeanField(Measure):
                 yield common | {"metric": metric, "value": manifold[metric], "stderr": manifold[f"{metric}_stderr"]}
 
     def _reference_rows(self, r: ManifoldCapacity, n_points: int) -> Iterator[Row]:
-        """What to read a capacity against: as many manifolds of M points without structure, and balls of the same radius
-        and dimension."""
+        """References to read a capacity against: as many manifolds of M points without structure, and balls of the same
+        radius and dimension."""
         floor = unstructured_capacity(n_points, self.kappa, len(r.per_manifold), self.centers)
         yield {"metric": "capacity_floor", "value": floor} | ({"flag": "margin"} if np.isnan(floor) else {})
         defined = np.isfinite([r.radius, r.dimension_prx]).all()

@@ -53,7 +53,7 @@ class Task(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """Which layers and kinds of a file are measured, how, and on how many examples per class.
+    """Plan of a table: the layers and kinds of a file, the measures, and the number of examples per class.
 
     ``classes`` are the labels of each kind's classes; ``excluded`` holds a flag for each kind that cannot be measured.
     ``limited_by`` names the kind and class that set ``per_class`` (None: the cap did). ``sampling`` stands in the settings
@@ -80,7 +80,7 @@ class Plan:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """Those that can be measured."""
+        """The kinds that can be measured."""
         return tuple(kind for kind in self.classes if kind not in self.excluded)
 
     @property
@@ -99,7 +99,7 @@ class Plan:
 
     @property
     def task_bytes(self) -> int:
-        """What the largest task takes, at most."""
+        """Bytes that the largest task takes, at most."""
         most = self.sampling.get("project")
         return max(task_bytes(self.per_class * self.n_classes, min(f, most or f)) for f in self.features.values())
 
@@ -127,7 +127,7 @@ class Plan:
         return json.dumps({"analysis": m.name} | sample | asdict(m) | origin, sort_keys=True)  # type: ignore[call-overload]
 
     def all_settings(self, m: Measure, kind: str) -> list[str]:
-        """Those of the rows that a task has of its own kind."""
+        """Settings of the rows that a task has of its own kind."""
         return [self.settings(m, kind, size) for size in m.examples or (self.per_class,)]
 
     def sample(
@@ -274,6 +274,20 @@ def separability_table(plan: Plan, *, n_jobs: Workers | int = 1, progress: bool 
     - ``kmeans_nmi``
     - ``nearest_mean_accuracy``, ``fisher_ratio``
     - ``separable_ovr``, ``margin_ovr``, ``separable_pairs``, ``margin_pairs``, with ``_residual``
+
+    Returns a results table (:mod:`manigeo.results`), one row per number. Raises :class:`~manigeo.errors.InputError` where
+    :func:`~manigeo.activations.open_activations` does.
+
+    >>> import tempfile
+    >>> from manigeo.activations import StoredLayer, create_activations
+    >>> labels = np.repeat([0, 1, 2], 10)
+    >>> columns = {"index": range(30), "split": "test", "true_label": labels, "train_label": labels, "permuted": False}
+    >>> h1, path = StoredLayer("h1", 0, "Linear", 0, (5,), "flatten", None, ()), f"{tempfile.mkdtemp()}/acts.h5"
+    >>> with create_activations(path, pd.DataFrame(columns), ["a", "b", "c"], [h1], {}) as writer:
+    ...     writer.append({"h1": np.random.default_rng(0).normal(size=(30, 5)) + labels[:, None]})
+    >>> table = separability_table(plan_separability(path, measures=[Means()]))
+    >>> table.loc[table["metric"] == "nearest_mean_accuracy", "manifold"].tolist()  # over classes, then each of them
+    ['', 'a', 'b', 'c']
     """
     return join_results(in_order(plan_parts(plan, n_jobs=n_jobs, progress=progress)))
 

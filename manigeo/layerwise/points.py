@@ -25,9 +25,10 @@ _HELD_BYTES = 256 << 20  # of the features of a sample, in float32
 
 
 class LabelledPoints:
-    """``manifolds``, one (points, features) array a class, of the named ``classes``; ``images`` (points,) number what was
-    shown to the network: kinds may share some. ``halves`` are two halves of every class, drawn by ``rng``. What will be
-    asked of points that are not held is said beforehand, in ``needs``: ``plain`` points, ``standardised`` ones."""
+    """``manifolds``, one (points, features) array a class, of the named ``classes``; ``images`` (points,) number what
+    was shown to the network: kinds may share some. ``halves`` are two halves of every class, drawn by ``rng``. What
+    will be asked of points that are not held is declared beforehand, in ``needs``: ``plain`` points, ``standardised``
+    ones."""
 
     def __init__(
         self,
@@ -57,7 +58,7 @@ class LabelledPoints:
 
     @property
     def constant(self) -> bool:
-        """Whether all points are the same."""
+        """True if all points are the same."""
         return self.moments.n_constant == len(self.moments.mean)
 
     @property
@@ -93,7 +94,7 @@ class LabelledPoints:
         return linear_probe(X, self.labels, n_folds, standardise=not self.streamed, rng=rng)
 
     def classifiers(self, probe: LinearProbe) -> list[LinearClassifier]:
-        """Those of this sample's probe, of features."""
+        """Classifiers of this sample's probe, as classifiers of features."""
         if not self.streamed:
             return list(probe.classifiers)
         every = np.hstack([classifier.weights for classifier in probe.classifiers])
@@ -107,8 +108,8 @@ class LabelledPoints:
     def transfer(
         self, probe: LinearProbe, classifiers: Sequence[LinearClassifier], other: "LabelledPoints"
     ) -> Float[np.ndarray, " points"]:
-        """For each point of another kind, which share of the classifiers that have not seen its image are right: all of
-        them, or where this sample has the image too, that of its fold."""
+        """Score each point of another kind by the share of the classifiers that are right, among those that have not seen
+        its image: all of them, or where this sample has the image too, that of its fold."""
         may_score = np.ones((len(other.labels), len(classifiers)), dtype=bool)
         shared = np.isin(other.images, self.images)
         fold_of = dict(zip(self.images.tolist(), probe.folds.tolist(), strict=True))

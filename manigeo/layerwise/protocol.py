@@ -1,4 +1,4 @@
-"""What a measure of a layer and kind is: its settings, its names, and how a sample becomes rows of the results table.
+"""Protocol of a measure of a layer and kind: its settings, its names, and its rows of the results table.
 
 A measure is a frozen dataclass: its fields are the settings that stand in the settings of its rows. To add one, write its
 numerics where these belong, the measure in a file of this folder, and a line in :mod:`manigeo.layerwise.registry`.

@@ -1,4 +1,4 @@
-"""Which layers, kinds, classes and examples of an activation file are measured, and the sample that a measure sees."""
+"""Choice of layers, kinds, classes and examples of an activation file, and the sample that a measure sees."""
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -18,7 +18,7 @@ _PROGRAM_BYTES = 300 << 20
 
 
 def row_place(acts: Activations, layer: str, kind: str) -> Row:
-    """Where a number belongs: the columns that all rows of a layer and kind share."""
+    """Place of a number: the columns that all rows of a layer and kind share."""
     return {
         "run": acts.provenance.get("run", ""),
         "run_id": acts.provenance.get("run_id"),
@@ -48,7 +48,7 @@ def select_layers(acts: Activations, patterns: Sequence[str]) -> tuple[str, ...]
 
 
 def select_kinds(acts: Activations, kinds: Sequence[str], default: Sequence[str]) -> tuple[str, ...]:
-    """Those asked for, in their order, or the default.
+    """Select the kinds asked for, in their order, or the default.
 
     Raises :class:`~manigeo.errors.UsageError` for a kind that the file has no examples of.
     """
@@ -71,7 +71,7 @@ def draw_classes(acts: Activations, kind: str, n: int | None, seed: int) -> list
 
 
 def check_sample(acts: Activations, kinds: Sequence[str], classes: Sequence[int], option: str, n: int | None) -> None:
-    """Raises :class:`~manigeo.errors.UsageError` where a class has fewer than ``n`` examples of a kind."""
+    """Raise :class:`~manigeo.errors.UsageError` where a class has fewer than ``n`` examples of a kind."""
     size = matched_size(acts.examples, kinds, n or 2, classes)
     if n is not None and size.limited_by is not None:
         kind, label = size.limited_by

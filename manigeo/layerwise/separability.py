@@ -1,4 +1,4 @@
-"""What is measured of the separability of one layer and kind: from points with labels to rows of the results table.
+"""Measures of the separability of one layer and kind: from points with labels to rows of the results table.
 
 Beside each number stand what labels without relation to the points would give (``_chance``), what separate
 classes reach (``_ceiling``), and the same of either half of the examples (``_half1``, ``_half2``): a layer chosen on one is
@@ -50,8 +50,8 @@ def score_rows(
     share: bool = True,
     flag: str = "",
 ) -> Iterator[Row]:
-    """Of a score an example: its average over classes, that of each class and of each half; of a share of right answers
-    an interval."""
+    """Rows of a score with one value per example: its average over classes, that of each class and of each half; for a
+    share of right answers an interval."""
     per_class, n = class_averages(scores, sample.labels), len(scores)
     common = {"n": len(per_class), "flag": flag}
     yield common | {"metric": metric, "value": per_class.mean(), "stderr": standard_error(per_class)}

@@ -49,7 +49,7 @@ class Method:
 
 
 def geometry(table: pd.DataFrame) -> Curve | None:
-    """None where the table holds no capacities of permuted manifolds at the end of training."""
+    """Evidence of geometry; None where the table holds no capacities of permuted manifolds at the end of training."""
     rows = _of(table, "mean_field", "capacity", per_manifold=True)
     if rows.empty:
         return None
@@ -66,7 +66,7 @@ def _inverse_floor(settings: pd.Series) -> float:
 
 
 def separability(table: pd.DataFrame) -> Curve | None:
-    """None where the table holds no probes on permuted labels at the end of training."""
+    """Evidence of separability; None where the table holds no probes on permuted labels at the end of training."""
     rows = _of(table, "probe", "probe_accuracy", per_manifold=True)
     trained_on = with_settings(rows, "trained_on")["trained_on"]
     rows = rows[trained_on.isna() | trained_on.eq("permuted")]
@@ -78,25 +78,25 @@ def separability(table: pd.DataFrame) -> Curve | None:
 
 
 def rewinding(table: pd.DataFrame) -> Curve | None:
-    """None where the table holds no single layers rewound to the best epoch."""
+    """Evidence of rewinding; None where the table holds no single layers rewound to the best epoch."""
     full = with_settings(table, "analysis", "sweep", "to")
     return _exchanged(full[(full["analysis"] == "rewind") & (full["sweep"] == "each") & (full["to"] == BEST)])
 
 
 def reinitialisation(table: pd.DataFrame) -> Curve | None:
-    """None where the table holds no single layers set to their initial values."""
+    """Evidence of re-initialisation; None where the table holds no single layers set to their initial values."""
     full = with_settings(table, "analysis", "sweep", "to_epoch")
     return _exchanged(full[(full["analysis"] == "reinit") & (full["sweep"] == "each") & (full["to_epoch"] == 0)])
 
 
 def gradients(table: pd.DataFrame) -> Curve | None:
-    """None where the table holds no gradients of permuted examples at the best epoch."""
+    """Evidence of gradients; None where the table holds no gradients of permuted examples at the best epoch."""
     rows = table[(table["metric"] == "gradient_norm") & (table["kind"] == "permuted") & (table["checkpoint"] == BEST)]
     return _single(rows[~rows["layer"].str.startswith("(")])
 
 
 def weights(table: pd.DataFrame) -> Curve | None:
-    """None where the table holds no rotations at the best epoch and at a later one."""
+    """Evidence of weights; None where the table holds no rotations at the best epoch and at a later one."""
     rows = table[(table["metric"] == "rotation") & ~table["layer"].str.startswith("(")]
     before, end = rows[rows["checkpoint"] == BEST], rows[rows["epoch"] == rows["epoch"].max()]
     if before.empty or end.empty or before["epoch"].max() >= end["epoch"].max():

@@ -203,7 +203,7 @@ def _reached(shares: Float[np.ndarray, "*n layers"], share: float) -> Float[np.n
 
 
 def _interval(replicates: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, "2 ..."]:
-    """Its low and its high end."""
+    """Low and high end of the interval at :data:`LEVEL`."""
     return np.quantile(replicates, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
 
 
@@ -214,7 +214,7 @@ def _estimate(value: float | np.ndarray, replicates: Float[np.ndarray, " n"]) ->
 
 
 def _spearman(a: Float[np.ndarray, "n layers"], b: Float[np.ndarray, "n layers"]) -> Float[np.ndarray, " n"]:
-    """Row by row; NaN where all layers of a row are equal."""
+    """Spearman's correlation, row by row; NaN where all layers of a row are equal."""
     x, y = (rankdata(values, axis=1) - (values.shape[1] + 1) / 2 for values in (a, b))
     norms = np.sqrt((x**2).sum(axis=1) * (y**2).sum(axis=1))
     return np.divide((x * y).sum(axis=1), norms, out=np.full(len(x), np.nan), where=norms > 0)

@@ -183,7 +183,7 @@ def _draw_sweep(ax: Axes, at: pd.DataFrame) -> None:
 
 
 def _draw_floor(ax: Axes, rows: pd.DataFrame, color: str = "0.4", label: str | None = None) -> None:
-    """Where points without structure lie, which is the same for all ``rows`` (of one metric), at margin 0."""
+    """Draw the capacity of points without structure at margin 0, if all ``rows`` (of one metric) have the same."""
     floors = {_floor(metric, settings) for metric, settings in zip(rows["metric"], rows["settings"], strict=True)}
     if len(floors) == 1 and np.isfinite(floor := floors.pop()):
         ax.axhline(floor, color=color, linestyle=":", linewidth=1, label=label or f"{FLOOR} = {floor:.3g}")

@@ -106,7 +106,7 @@ def _log_sizes(ax: Axes, rows: pd.DataFrame) -> None:
 
 
 def _draw_chance(ax: Axes, rows: pd.DataFrame) -> None:
-    """From where permuted examples begin."""
+    """Draw the fall as one over root n, from where permuted examples begin."""
     line = rows[rows["kind"] == "permuted"].sort_values("n")
     if len(line):
         n, norm = (line[column].to_numpy(dtype=float) for column in ("n", "value"))

@@ -1,4 +1,4 @@
-"""What becomes of the kinds when layers are rewound, re-initialised or drawn again."""
+"""Figures of the kinds when layers are rewound, re-initialised or drawn again."""
 
 import numpy as np
 import pandas as pd

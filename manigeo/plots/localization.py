@@ -1,4 +1,4 @@
-"""Where every method finds memorization."""
+"""Figure of the layers where every method finds memorization."""
 
 import numpy as np
 import pandas as pd

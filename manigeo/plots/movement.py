@@ -1,4 +1,4 @@
-"""How layers move while a network is trained, and what that has to do with how it generalizes."""
+"""Figures of how layers move while a network is trained, and how that relates to generalization."""
 
 import numpy as np
 import pandas as pd

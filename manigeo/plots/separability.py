@@ -1,4 +1,4 @@
-"""How well classes come apart: against depth, over epochs, from kind to kind, and beside the capacity of permuted labels."""
+"""Figures of separability: against depth, over epochs, from kind to kind, beside the capacity of permuted labels."""
 
 from collections.abc import Sequence
 
@@ -129,13 +129,13 @@ def plot_memorization(table: pd.DataFrame) -> Figure:
 
 
 def shows_progress(table: pd.DataFrame) -> bool:
-    """Whether there is more than one epoch of what is drawn over epochs."""
+    """Return whether there is more than one epoch of what is drawn over epochs."""
     part = table[table["metric"].isin(_OVER_EPOCHS)]
     return bool(part["epoch"].nunique() > 1)
 
 
 def shows_memorization(table: pd.DataFrame) -> bool:
-    """Whether permuted labels have been both probed and given a capacity, on the same layers."""
+    """Return whether permuted labels have been both probed and given a capacity, on the same layers."""
     return not _paired(table[table["kind"] == "permuted"]).empty
 
 

@@ -1,4 +1,4 @@
-"""What all figures share: one colour and marker a kind, one legend, what a table says of a checkpoint, and saving."""
+"""Style that all figures share: one colour and marker per kind, one legend, titles of checkpoints, and saving."""
 
 import functools
 import itertools
@@ -33,7 +33,7 @@ Draw = Callable[[pd.DataFrame], Figure]
 
 
 class Drawing(NamedTuple):
-    """How a figure is drawn, and from which tables: those with numbers of one of ``metrics``, where ``when`` holds."""
+    """Function that draws a figure, and the tables it draws: those with numbers of one of ``metrics``, where ``when`` holds."""
 
     draw: Draw
     metrics: frozenset[str]
@@ -124,7 +124,7 @@ def by_checkpoint(part: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def _unused(title: str, titled: Collection[str]) -> str:
-    """Runs of one name are told apart by number."""
+    """Title that is not used yet: runs of one name are told apart by number."""
     names = itertools.chain([title], (f"{title} [{i}]" for i in itertools.count(2)))
     return next(name for name in names if name not in titled)
 
@@ -169,7 +169,7 @@ def name_colors(figure: Figure, axes: np.ndarray, label: str) -> None:
 
 
 def is_saturated(rows: pd.DataFrame) -> np.ndarray:
-    """Whether a row has a number, and it is that of a layer too narrow for it."""
+    """True for rows with a number of a layer that is too narrow for it."""
     return (rows["flag"].str.contains(SATURATED) & rows["value"].notna()).to_numpy(dtype=bool)
 
 

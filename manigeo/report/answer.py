@@ -1,4 +1,4 @@
-"""The answer, from the table of manigeo localize: in words, then a line a method, and whether the methods agree."""
+"""The answer, from the table of manigeo localize: in words, then one line per method, and whether the methods agree."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from manigeo.vocabulary import flags_words
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one method says: onset and centre of mass with their intervals, as layers are counted from 0."""
+    """Verdict of one method: onset and centre of mass with their intervals, as layers are counted from 0."""
 
     method: str
     onset: str
@@ -32,7 +32,7 @@ class Answer:
 
 
 def read_answer(aggregates: pd.DataFrame) -> Answer | None:
-    """None where nothing was localized."""
+    """Read the answer from the table; None where nothing was localized."""
     rows = with_settings(aggregates, "analysis", "method", "other")
     rows = rows[rows["analysis"] == "localize"]
     if rows.empty:
@@ -83,7 +83,7 @@ def _verdict(method: str, rows: pd.DataFrame) -> Verdict:
 
 
 def _onset(rows: pd.DataFrame, layers: dict[Any, str]) -> str:
-    """As names of layers, where the table says which is which."""
+    """Names of layers, where the table tells which is which."""
     at, low, high = (_first(rows, f"onset{ending}") for ending in ("", "_ci_low", "_ci_high"))
     named, first, last = (layers.get(round(x) if x == x else None, number(x, 3)) for x in (at, low, high))
     return named if low != low or first == last == named else f"{named} [{first}, {last}]"

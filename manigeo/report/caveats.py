@@ -1,4 +1,4 @@
-"""What to know before the numbers are believed: how they were sampled, what their flags mean, and what they do not show."""
+"""Caveats to know before the numbers are believed: sampling, the meaning of flags, and what numbers do not show."""
 
 from collections.abc import Iterator
 from pathlib import PurePath
@@ -51,7 +51,7 @@ def _samples(aggregates: pd.DataFrame) -> Iterator[str]:
 
 
 def _small(classes: str, examples: str) -> str:
-    """What follows from the size of a sample, where it is numbers."""
+    """Describe what follows from the size of a sample, where it is numbers."""
     try:
         P, M = int(classes), int(examples)
     except ValueError:
@@ -95,7 +95,7 @@ def _meaning() -> Iterator[str]:
 
 
 def flags_in_words(aggregates: pd.DataFrame) -> list[tuple[str, str, str]]:
-    """Each flag, what it says, and where it stands."""
+    """Each flag, its meaning, and where it stands."""
     flagged = aggregates[aggregates["flag"] != ""]
     return [(flag, flags_words(flag), _where(rows)) for flag, rows in flagged.groupby("flag", sort=False)]
 

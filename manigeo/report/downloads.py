@@ -15,7 +15,8 @@ LARGEST = 2_000_000  # bytes of all tables as they stand in the page
 
 @dataclass(frozen=True)
 class Download:
-    """A table's file: the address of its bytes, empty where there was no room; ``complete`` says whether all rows are in."""
+    """A table's file: the address of its bytes, empty where there was no room; ``complete`` tells whether all rows are
+    in."""
 
     name: str
     rows: int

@@ -26,7 +26,7 @@ _DRAWN_NAMES = ("run", "checkpoint", "layer", "manifold")
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure as it stands in the page; ``trouble`` says why it could not be drawn."""
+    """A figure as it stands in the page; ``trouble`` tells why it could not be drawn."""
 
     figure: str
     id: str

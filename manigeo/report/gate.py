@@ -1,4 +1,4 @@
-"""The memorization gate: a network that has not memorized its permuted labels cannot say where it memorizes."""
+"""The memorization gate: a network that has not memorized its permuted labels has no place where it memorizes."""
 
 import math
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from manigeo.runs import gate_accuracy, rows_of
 
 @dataclass(frozen=True)
 class Gate:
-    """Of one run: the training accuracy on permuted labels at the last epoch (None where no labels were permuted, NaN where
-    it is not known), the first
-    epoch that passes (None where none does), and the accuracies of every kind at the epochs that tables are of.
+    """Gate of one run: the training accuracy on permuted labels at the last epoch (None where no labels were permuted,
+    NaN where it is not known), the first epoch that passes (None where none does), and the accuracies of every kind at
+    the epochs that tables are of.
     """
 
     run: str
@@ -36,8 +36,8 @@ class Gate:
 
 
 def read_gate(run: DescribedRun, table: pd.DataFrame) -> Gate | None:
-    """None where nothing is known of it. ``table``: all results, for the checkpoints that they are of, and for the accuracy
-    where the run has recorded none."""
+    """Read the gate of a run; None where nothing is known of it. ``table``: all results, for the checkpoints that they are
+    of, and for the accuracy where the run has recorded none."""
     of_run = rows_of(table, run.folder)
     if run.metrics is None or run.metrics.empty:
         accuracy = gate_accuracy(None, of_run)

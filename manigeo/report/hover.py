@@ -1,4 +1,4 @@
-"""What a point of a figure stands for: the row of the table whose value was drawn there.
+"""Texts of the points of a figure: the row of the table whose value was drawn there.
 
 Figures are matplotlib's, of any function that draws tables. A point's height is a number of the table, to the last bit, so
 the row is found by its value; of several rows with one value, label, titles and the other axis tell which.
@@ -29,7 +29,7 @@ _TOLD = ("kind", "layer", "checkpoint", "run", "metric")
 
 
 def name_points(figure: Figure, table: pd.DataFrame) -> dict[str, list[str]]:
-    """Gives every line, bar and heat map of the figure an id, and returns what their points stand for, one text a point.
+    """Give every line, bar and heat map of the figure an id, and return what its points stand for, a text each.
 
     ``table``: the rows that were drawn.
     """
@@ -82,7 +82,7 @@ def _point(rows: dict[float, list[Row]], ax: Axes, label: str, x: float, y: floa
 
 
 def _narrowed(candidates: Sequence[Row], column: str, wanted: set[Any]) -> Sequence[Row]:
-    """Those that have what is wanted; all, where none has."""
+    """Keep the candidates that have what is wanted; all, where none has."""
     return [row for row in candidates if row.get(column) in wanted] or candidates
 
 
@@ -93,7 +93,7 @@ def _hints(ax: Axes, label: str) -> set[str]:
 
 
 def _of_row(candidates: Sequence[Row]) -> str:
-    """What the candidates have in common, if that says which layer and which measure."""
+    """Describe what the candidates have in common, if that determines layer and measure."""
     shared = {name: value for name, value in candidates[0].items() if _same(candidates, name)} if candidates else {}
     if "metric" not in shared or not shared.get("layer"):
         return ""
@@ -114,7 +114,7 @@ def _of_axes(ax: Axes, label: str, x: float, y: float) -> str:
 
 
 def _label(ax: Axes) -> str:
-    """Of the x axis, from the panel that shows it."""
+    """Label of the x axis, from the panel that shows it."""
     panels = [ax, *ax.get_shared_x_axes().get_siblings(ax)]
     return next((panel.get_xlabel() for panel in panels if panel.get_xlabel()), "")
 
@@ -138,7 +138,7 @@ def _cells(ax: Axes, mesh: QuadMesh) -> list[str]:
 
 
 def _words(axes: Sequence[Axis], n: int) -> list[str]:
-    """Of the ticks in the middle of each row or column, on the axis that shows them; numbers where there is none."""
+    """Words of the ticks in the middle of each row or column, on the axis that shows them, or numbers."""
     words = {
         float(tick): label.get_text()
         for axis in axes
@@ -149,5 +149,5 @@ def _words(axes: Sequence[Axis], n: int) -> list[str]:
 
 
 def plain(text: object) -> str:
-    """Without the backslashes that keep a figure from taking a dollar sign for mathematics."""
+    """Remove the backslashes that keep a figure from taking a dollar sign for mathematics."""
     return str(text).replace(r"\$", "$")

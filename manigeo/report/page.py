@@ -73,7 +73,7 @@ def _template() -> Template:
 
 
 def _asset(name: str) -> str:
-    """Of our own: what goes into the page as it is."""
+    """Read one of our own files that go into the page as they are."""
     return package_files("manigeo.report").joinpath("templates", name).read_text(encoding="utf-8")
 
 
@@ -83,7 +83,7 @@ def _title(sources: Sources) -> str:
 
 
 def _subtitle(sources: Sources) -> str:
-    """What network on what data, where all runs are of one."""
+    """Subtitle with network and data, where all runs are of one."""
     said = {_network(run.description) for run in sources.runs}
     return said.pop() if len(said) == 1 else ""
 
@@ -120,7 +120,7 @@ def _origin(recording: Recording) -> Pairs:
 
 
 def _origins(table: pd.DataFrame) -> Pairs:
-    """Which networks a table is of."""
+    """Networks that a table is of."""
     places = table.drop_duplicates(["run", "checkpoint", "epoch"])[["run", "checkpoint", "epoch"]]
     named = [_place(*place) for place in places.itertuples(index=False)]
     prints = [text[:12] for text in table["fingerprint"].unique() if text]
@@ -136,7 +136,7 @@ def _place(run: str, checkpoint: str, epoch: float) -> str:
 
 
 def _settings(aggregates: pd.DataFrame) -> list[tuple[str, Pairs]]:
-    """Of each analysis, every setting and the values that it takes."""
+    """List, for each analysis, every setting and the values that it takes."""
     values: dict[str, dict[str, dict[str, None]]] = {}
     for text in aggregates["settings"].unique():
         settings = settings_of(text)

@@ -1,4 +1,4 @@
-"""What a report is made from: results tables, folders of runs, activation files, found in and beside what a user names."""
+"""Sources of a report: results tables, folders of runs, activation files, found in and beside what a user names."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ class DescribedRun:
 
 @dataclass(frozen=True)
 class Recording:
-    """Where the activations came from that a table was computed of: the provenance that their file carries."""
+    """Origin of the activations that a table was computed from: the provenance that their file carries."""
 
     name: str
     fingerprint: str
@@ -44,7 +44,7 @@ class Recording:
 
 @dataclass(frozen=True, eq=False)
 class Sources:
-    """All that was found; ``left_out`` says of files that could not be used why."""
+    """All that was found; ``left_out`` tells why files could not be used."""
 
     tables: tuple[ResultsFile, ...]
     runs: tuple[DescribedRun, ...]
@@ -59,16 +59,16 @@ class Sources:
 
     @property
     def aggregates(self) -> pd.DataFrame:
-        """Its rows over manifolds."""
+        """Rows of the table over manifolds."""
         table = self.table
         return table[table["manifold"] == ""].reset_index(drop=True)
 
 
 def collect_sources(places: Sequence[Path]) -> Sources:
-    """What can be reported on in these folders and files, found as :func:`~manigeo.runs.find_tables` does.
+    """Collect what can be reported on in these folders and files, found as :func:`~manigeo.runs.find_tables` does.
 
-    Raises :class:`~manigeo.errors.InputError` where a place does not exist, a file that was named is no results table, or
-    none is found.
+    Raises :class:`~manigeo.errors.InputError` where a place does not exist, a file that was named is not a results
+    table, or none is found.
     """
     found = find_tables(places)
     left_out = dict(found.left_out)
@@ -87,7 +87,7 @@ def collect_sources(places: Sequence[Path]) -> Sources:
 
 
 def _recordings(tables: Sequence[FoundTable]) -> tuple[Recording, ...]:
-    """Of the activation files that lie beside the tables, those that the tables are of."""
+    """Find the activation files beside the tables that the tables are of."""
     fingerprints = {text for table in tables for text in table.rows["fingerprint"].unique()}
     files = [path for folder in dict.fromkeys(t.path.parent for t in tables) for path in sorted(folder.glob("*.h5"))]
     found = [_recording(path) for path in files]
@@ -95,7 +95,7 @@ def _recordings(tables: Sequence[FoundTable]) -> tuple[Recording, ...]:
 
 
 def _recording(path: Path) -> Recording | None:
-    """None for a file of another program, or an unfinished one: tables are of finished ones."""
+    """Read a recording; None for a file of another program, or an unfinished one: tables are of finished ones."""
     from manigeo.activations import open_activations
 
     try:
@@ -106,6 +106,6 @@ def _recording(path: Path) -> Recording | None:
 
 
 def _shown(paths: list[Path]) -> dict[Path, str]:
-    """As seen from the folder that holds them all: a report says nothing of the machine that it was made on."""
+    """Paths as seen from the folder that holds them all: a report tells nothing of the machine that it was made on."""
     common = os.path.commonpath([path.parent for path in paths])
     return {path: Path(os.path.relpath(path, common)).as_posix() for path in paths}

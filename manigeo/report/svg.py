@@ -29,7 +29,7 @@ def inline_svg(document: str, name: str, alt: str, texts: Mapping[str, Sequence[
     """An SVG document as an element of an HTML page.
 
     ``texts``: of each group of points, by its id, what they stand for; a group with another number of points gets none.
-    Raises ``ValueError`` where the document is no well-formed XML, as when a name in it holds a control character.
+    Raises ``ValueError`` where the document is not well-formed XML, as when a name in it holds a control character.
     """
     try:
         root = ET.fromstring(document)
@@ -69,7 +69,7 @@ def _describe(group: ET.Element, texts: Sequence[str]) -> None:
 
 
 def _keep_annotated(root: ET.Element) -> None:
-    """Where numbers stand on the cells of a heat map, numbers, cells and colour bars keep their colours."""
+    """Keep the colours of numbers, cells and colour bars where numbers stand on the cells of a heat map."""
     groups = list(root.iter(f"{_SVG}g"))
     if any(_id(group).startswith(ANNOTATION) for group in groups):
         for group in groups:
@@ -82,8 +82,8 @@ def _id(element: ET.Element) -> str:
 
 
 def _inherit(root: ET.Element) -> None:
-    """What is defined once and used at many places takes its colours there: rules of the page do
-    not reach into its copies."""
+    """Remove colours from what is defined once and used at many places, so that it takes them there: rules of the page
+    do not reach into its copies."""
     for path in (path for defined in root.iter(f"{_SVG}defs") for path in defined.iter(f"{_SVG}path")):
         path.set("style", _COLORED.sub("", path.get("style", "")))
 
@@ -148,7 +148,7 @@ def _rounded(text: str) -> str:
 
 
 def _opened(element: ET.Element) -> Iterator[ET.Element]:
-    """What is in a group that says nothing, else the element."""
+    """Yield the content of a group that sets nothing, else the element."""
     if element.attrib or element.tag not in _EMPTY or (element.tag == f"{_SVG}defs" and len(element)):
         yield element
     else:
@@ -157,12 +157,12 @@ def _opened(element: ET.Element) -> Iterator[ET.Element]:
 
 
 def _width(root: ET.Element) -> float:
-    """Of the figure on a page that is wide enough."""
+    """Width of the figure on a page that is wide enough."""
     return PIXELS_A_POINT * float(root.get("viewBox", "0 0 0 0").split()[2])
 
 
 def _without_prefix(root: ET.Element) -> str:
-    """In HTML an svg element needs no namespace, and its children cannot have a prefix."""
+    """Remove prefixes: in HTML an svg element needs no namespace, and its children cannot have a prefix."""
     for element in root.iter():
         element.tag = element.tag.removeprefix(_SVG)
     return ET.tostring(root, encoding="unicode").replace(" />", "/>")

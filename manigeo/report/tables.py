@@ -25,7 +25,7 @@ _Numbers = dict[tuple[int, str, str], list[Any]]  # (line, kind, metric) -> valu
 
 @dataclass(frozen=True)
 class Cell:
-    """What is read, by what it sorts, the error beside it, and the flag's number under the table (0: none)."""
+    """Cell of a table: its text, the key that sorts it, the error beside it, and the number of its flag (0: none)."""
 
     text: str
     sort: str
@@ -55,7 +55,7 @@ class Analysis:
 
 
 def metric_tables(aggregates: pd.DataFrame) -> list[Analysis]:
-    """Of rows over manifolds, by analysis and measure; ends of intervals stand beside their value."""
+    """Tables of rows over manifolds, by analysis and measure; ends of intervals stand beside their value."""
     rows, varying = _expanded(aggregates)
     analyses, left = [], MOST_IN_ALL
     for analysis, part in rows.groupby("analysis", sort=False):
@@ -72,7 +72,7 @@ def metric_tables(aggregates: pd.DataFrame) -> list[Analysis]:
 
 
 def _expanded(aggregates: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """With the analysis, the settings as columns of text, and the measure without the ending of an interval."""
+    """Add columns: the analysis, the settings as text, and the measure without the ending of an interval."""
     settings = {text: settings_of(text) for text in aggregates["settings"].unique()}
     names = list(dict.fromkeys(name for of_text in settings.values() for name in of_text if name != "analysis"))
     columns = {_SET + name: [settings[text].get(name, "") for text in aggregates["settings"]] for name in names}

@@ -55,6 +55,8 @@ def cluster_agreement(
     ``points`` (points, features) and ``labels`` may be of any origin, ``nan`` is ``"raise"`` or ``"drop"``; ``seed`` or
     ``rng`` draws, seed 0 without either (:mod:`manigeo.inputs`).
 
+    Returns a :class:`ClusterAgreement`, g from 0 to 1. Dyballa, Gerritz & Zucker (2024).
+
     Raises ``ValueError`` for one class, no seeds, and NaN or infinite entries.
 
     >>> far = np.repeat([[0.0, 0.0], [9.0, 0.0], [0.0, 9.0]], 4, axis=0)

@@ -94,7 +94,7 @@ def _groups(starts: np.ndarray, first: int, most: int) -> list[range]:
 
 
 def _gathered(manifolds: Sequence[np.ndarray], members: range, pooled: Moments) -> Float[np.ndarray, "points features"]:
-    """Their points around the mean, one below the other."""
+    """Points of these manifolds around the mean, one below the other."""
     out = np.empty((sum(pooled.sizes[mu] for mu in members), len(pooled.mean)), dtype=np.float32)
     start = 0
     for mu in members:

@@ -45,6 +45,8 @@ def neighbour_purity(
     ``points`` (points, features) and ``labels`` may be of any origin, ``nan`` is ``"raise"`` or ``"drop"``
     (:mod:`manigeo.inputs`).
 
+    Returns one :class:`Purity` per k. Dyballa, Gerritz & Zucker (2024).
+
     Raises ``ValueError`` for k below 1, or not below the number of points: these have no k neighbours; one class; and NaN
     or infinite entries.
 

@@ -84,6 +84,8 @@ def linear_probe(
     may be of any origin, ``nan`` is ``"raise"`` or ``"drop"``; ``seed`` or ``rng`` draws the folds, seed 0 without either
     (:mod:`manigeo.inputs`).
 
+    Returns a :class:`LinearProbe`, with the label predicted for each point.
+
     Raises ``ValueError`` for fewer than 3 folds, one class, a class with fewer points than there are folds, and NaN or
     infinite entries.
 

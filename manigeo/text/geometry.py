@@ -61,7 +61,7 @@ def _why_left_out(flag: str) -> str:
 
 
 def _floors(plan: "Plan", measures: "list[Measure]") -> str:
-    """Where points without structure lie, for each estimator of the plan that has such a floor."""
+    """Describe the capacity of points without structure, for each estimator of the plan that has such a floor."""
     from manigeo.layerwise.geometry import Joint, MeanField, Simulated
 
     rules = {
@@ -91,7 +91,7 @@ def _few_classes(n_classes: int) -> str:
 
 
 def describe_content(content: dict[str, Any]) -> str:
-    """What is in the file, for reading."""
+    """Describe the content of the file, for reading."""
     origin, shard = content["provenance"], content["shard"]
     state = "complete" if content["complete"] else (
         f"incomplete, {content['examples_done']} of {content['examples_total']} examples are there; the command that began "

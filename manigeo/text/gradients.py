@@ -14,7 +14,7 @@ REPORTED = ("label_dependent_centred_norm", "label_independent_centred_norm", "g
 
 
 def describe_survey(survey: "Survey") -> str:
-    """What is compared, and on how many examples."""
+    """Describe the comparison, and the number of examples."""
     sizes = {sample.kinds[0]: len(sample.rows) for sample in survey.samples}
     limit = next((f", limited by {kind}" for kind, n in sizes.items() if n == survey.n < max(sizes.values())), "")
     lines = [

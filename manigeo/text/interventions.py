@@ -41,7 +41,7 @@ def _percent(rows: pd.DataFrame, layers: pd.Index) -> list[str]:
 
 
 def describe_selection(table: pd.DataFrame) -> str:
-    """Which rewind validation data choose, and what it does to the kinds."""
+    """Describe which rewind validation data choose, and what it does to the kinds."""
     chosen = selected_rows(table)
     if chosen.empty:
         return "no choice on validation data: there are no validation examples, or --last-k was not given"

@@ -21,7 +21,7 @@ REPORTED = (
 
 
 def describe_plan(plan: "Plan") -> str:
-    """What is measured, on which sample, and about how long it takes."""
+    """Describe what is measured, on which sample, and about how long it takes."""
     numbers = {kind: len(labels) for kind, labels in plan.classes.items() if kind not in plan.excluded}
     kinds = ", ".join(f"{kind} {n} classes" for kind, n in numbers.items())
     lines = [

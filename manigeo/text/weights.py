@@ -9,7 +9,7 @@ from manigeo.weights import MEASURES
 
 
 def weights_report(table: pd.DataFrame) -> str:
-    """How far each layer has moved at the last checkpoint: one line per layer, one column per measure."""
+    """Movement of each layer at the last checkpoint: one line per layer, one column per measure."""
     last = table[(table["checkpoint"] == table["checkpoint"].iloc[-1]) & table["metric"].isin(MEASURES)]
     cells = wide(last.sort_values("depth", kind="stable"), column="metric", errors=False)
     return as_text(renamed(cells[[name for name in MEASURES if name in cells and name != "angle"]]))

@@ -120,11 +120,13 @@ def load_data(spec: str, args: Mapping[str, Any] | None = None) -> DataSet:
                                  x_val y_val label_names
     folder:PATH                  train/<class>/*, test/<class>/*, or         size (default: no resizing),
                                  <class>/*                                   test .2 (where there is none)
-    hf:PATH                      texts, and the tokenizer's files, see       tokenizer, text, label, length
-                                 :func:`manigeo_extract.data.texts.read_hf`       128, test .2
-    package.module:factory or    what the user's function returns, see       those of the function
-    file.py:factory              :func:`manigeo_extract.data.lazy.read_factory`
+    hf:PATH                      texts, and the tokenizer's files (1)        tokenizer, text, label, length
+                                                                             128, test .2
+    package.module:factory or    what the user's function returns (2)        those of the function
+    file.py:factory
     ===========================  ==========================================  ======================================
+
+    (1) :func:`manigeo_extract.data.texts.read_hf`; (2) :func:`manigeo_extract.data.lazy.read_factory`
 
     Args of every source: ``validation`` = .1, the share of each training class that is set apart where a source brings
     no validation split (at least one example, 0 for none); ``per_class``, the most training examples to use of a class;

@@ -65,7 +65,7 @@ def _folder_part(
 
 @dataclass(frozen=True)
 class ImageReader:
-    """Row to pixels (channels, height, width)."""
+    """Reader from a row number to pixels (channels, height, width)."""
 
     paths: tuple[Path, ...]
     mode: str
@@ -157,7 +157,7 @@ def _items_part(where: str, items: Any) -> Part:
 
 @dataclass(frozen=True, eq=False)
 class ItemReader:
-    """Row to input; an input of several tensors is one record of them, each a field."""
+    """Reader from a row number to an input; an input of several tensors is one record of them, each a field."""
 
     where: str
     items: Any

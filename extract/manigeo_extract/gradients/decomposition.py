@@ -77,7 +77,7 @@ class Gradients:
 
 
 def _rows(labelling: int) -> list[int]:
-    """Where the :data:`BASIS` of a labelling stands among the vectors."""
+    """Positions of the :data:`BASIS` of a labelling among the vectors."""
     return [2 + 2 * labelling, 1, 0, 3 + 2 * labelling]
 
 
@@ -147,7 +147,7 @@ def _logits(output: object, labels: Int[Tensor, "labellings batch"]) -> Float[Te
 def _weights(
     logits: Float[Tensor, "batch classes"], labels: Int[Tensor, "labellings batch"]
 ) -> Float[Tensor, "vectors batch classes"]:
-    """How the gradients of the logits add up to each vector, in the order of :class:`Gradients`."""
+    """Weights by which the gradients of the logits add up to each vector, in the order of :class:`Gradients`."""
     p = logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(dim=1)
     uniform = torch.full_like(p, 1 / p.shape[1])
     vectors = [uniform, p - uniform]
@@ -226,7 +226,7 @@ def cosines(
 
 
 def residuals(gram: Float[np.ndarray, "*places 4 4"]) -> Float[np.ndarray, "*places"]:
-    """How far the centred parts, a backward pass each, are from summing to the gradient, in units of the parts: rounding.
+    """Residual of the gradient after the centred parts (one backward pass each), in units of the parts: rounding.
 
     NaN where both are 0.
     """

@@ -100,7 +100,7 @@ class Sweep:
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """What is measured: the parts of the gradient in ``groups`` of the parameters of a run's network, over ``n`` examples
+    """Survey of a gradient: its parts in ``groups`` of the parameters of a run's network, over ``n`` examples
     of every kind of ``samples`` at each of ``snapshots``, and in a ``sweep``. ``settings`` are other ones of numbers."""
 
     run: Run
@@ -119,7 +119,7 @@ class Survey:
 
     @property
     def chunks(self) -> tuple[int, ...]:
-        """Where the disjoint chunks end."""
+        """Ends of the disjoint chunks."""
         k = min(CHUNKS, self.n)
         return tuple(self.n * i // k for i in range(1, k + 1))
 
@@ -209,7 +209,7 @@ def plan_survey(
 # ---------------------------------------------------------------------------------------------------------------- tables
 @contextmanager
 def _splitting(survey: Survey, snapshot: Snapshot) -> Iterator[tuple[Row, Split]]:
-    """The network as it was at a snapshot, and the columns of the table that say so."""
+    """The network as it was at a snapshot, and the columns of the table that tell so."""
     model = survey.run.model
     place = place_of(load_checkpoint(snapshot.path)) | {"checkpoint": snapshot.name}
     with replaced(model, snapshot.state(model)), splitting(model, survey.groups) as split:
@@ -237,7 +237,7 @@ class _Look:
 
 
 def _batches(ends: Sequence[int], size: int) -> list[list[slice]]:
-    """Those of each piece: a batch lies in one.
+    """Batches of each piece: a batch lies in one.
 
     >>> _batches((3, 5), 2)
     [[slice(0, 2, None), slice(2, 3, None)], [slice(3, 5, None)]]
@@ -337,7 +337,7 @@ def _growing(pieces: Iterator[Gradients]) -> Iterator[Float[np.ndarray, "layers 
 
 
 def _slopes(sizes: Sequence[int], found: Float[np.ndarray, "draws sizes layers"]) -> Float[np.ndarray, "draws layers"]:
-    """Of log norm against log n, by least squares; NaN where a norm is 0.
+    """Slopes of log norm against log n, by least squares; NaN where a norm is 0.
 
     >>> _slopes((10, 1000), np.array([[[3.0], [0.3]]])).round(9)
     array([[-0.5]])

@@ -1,4 +1,4 @@
-r"""How far a layer can be taken back to where it started, and shaken there, before the network loses what it learned.
+r"""Module criticality: how far a layer can go back to its start, and be shaken there, before the network forgets.
 
 Chatterji, Neyshabur & Sedghi (2020), *The intriguing role of module criticality in the generalization of deep networks*,
 ICLR. With the other layers as trained, the criticality of layer l is
@@ -63,7 +63,7 @@ _MEASURES = {"criticality": "loss", "criticality_absolute": "loss", "criticality
 # ---------------------------------------------------------------------------------------------------------- the plan
 @dataclass(frozen=True)
 class CriticalityPlan:
-    r"""What to search, under which bounds.
+    r"""Settings of the search, and the bounds that it is under.
 
     ``factor``, ``delta`` and ``error`` make the bounds: times the trained loss, above the trained loss, above the trained
     error; None leaves one out. ``kinds`` are the examples on whose mean the bound is, at most ``most`` of them, drawn by
@@ -109,15 +109,15 @@ class CriticalityPlan:
         return np.linspace(0, 1, self.n_alphas)
 
     def sigmas(self, start: float, end: float) -> Float[np.ndarray, " sigmas"]:
-        """From ``lowest`` x ``start`` up to at least ``highest`` x ``end``, evenly in the logarithm."""
+        """Grid from ``lowest`` x ``start`` up to at least ``highest`` x ``end``, evenly in the logarithm."""
         decades = math.log10(self.highest * end / (self.lowest * start))
         steps = math.ceil(round(decades * self.per_decade, 9))
         return self.lowest * start * 10 ** (np.arange(steps + 1) / self.per_decade)
 
     @property
     def most_evaluations(self) -> int:
-        """How often the loss on all examples is computed at most, a layer: under every bound, for every alpha with the
-        sigma of a bisection, with every draw. Where the layer has moved by no more than its own length.
+        """Number of times that the loss on all examples is computed at most, per layer: under every bound, for every
+        alpha with the sigma of a bisection, with every draw. Where the layer has moved by no more than its own length.
 
         >>> CriticalityPlan(factor=1.01, delta=None, error=None).most_evaluations
         710
@@ -157,8 +157,8 @@ def criticality_rows(
     it ``_alpha``, ``_sigma``, and ``_level``, the mean loss or error there. ``flag`` is "infeasible" where no point
     of the grid holds, and "at_edge" where the largest sigma does. Buffers stay as trained. The network is left as it was.
 
-    ``examiner`` says the device and the size of batches. Raises :class:`~manigeo.errors.UsageError` where the run has no
-    examples of these kinds, and what :meth:`~manigeo_extract.training.runs.Run.snapshot` raises.
+    ``examiner`` holds the device and the size of batches. Raises :class:`~manigeo.errors.UsageError` where the run has
+    no examples of these kinds, and what :meth:`~manigeo_extract.training.runs.Run.snapshot` raises.
     """
     origin = run.snapshot(plan.origin).state(run.model)
     learned = _learned(run, examiner, plan)
@@ -198,7 +198,7 @@ def module_criticality(
 
 
 class _Search:
-    """What holds, and the best of it: alpha / sigma, both, and the sums there of every draw."""
+    """Search for points that hold, and the best of them: alpha / sigma, both, and the sums there of every draw."""
 
     def __init__(self, segment: Segment, learned: Learned, bound: float, measure: str, n_draws: int) -> None:
         self._segment, self._learned, self._measure = segment, learned, measure
@@ -214,7 +214,7 @@ class _Search:
         return totals is not None
 
     def bisect(self, alpha: float, sigmas: Float[np.ndarray, " sigmas"]) -> None:
-        """Looks for the largest sigma that holds, if those below it do; at the smallest first, as often none does."""
+        """Look for the largest sigma that holds, if those below it do; at the smallest first, as often none does."""
         low, high = -1, len(sigmas)
         while high - low > 1:
             middle = (low + high) // 2 if low >= 0 else 0
@@ -292,7 +292,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Learned:
-    """What a network is asked about while it is changed: inputs, held on the device, and the labels ``y``."""
+    """Examples that a network is scored on while it is changed: inputs, held on the device, and the labels ``y``."""
 
     model: nn.Module
     source: HasInputs
@@ -320,7 +320,7 @@ class Learned:
                 yield float(summed(logits, y))
 
     def bounds(self, plan: CriticalityPlan) -> dict[str, float]:
-        """What the sum may be, by metric."""
+        """Bounds on the sum, by metric."""
         loss, error = sum(self.sums("loss")), sum(self.sums("error"))
         found = {
             "criticality": None if plan.factor is None else plan.factor * loss,

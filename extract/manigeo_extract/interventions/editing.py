@@ -62,7 +62,7 @@ def taken_from(state: Tensors, group: Group, batch_norm: str = "with-stats") -> 
 
 
 def zeroed(state: Tensors, group: Group) -> dict[str, Tensor]:
-    """Zeros for the parameters of a group: the layer has nothing to say."""
+    """Zeros for the parameters of a group: the layer contributes nothing."""
     return {name: torch.zeros_like(state[name]) for name in group.parameters}
 
 
@@ -165,13 +165,13 @@ class Redraw:
 
 
 def _reset(module: nn.Module) -> Callable[[], object] | None:
-    """What draws the module's own parameters again; attention has it under another name."""
+    """Find the function that draws the module's own parameters again; attention has it under another name."""
     found = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
     return found if callable(found) else None
 
 
 def _same_kernels(one: Tensors, other: Tensors) -> bool:
-    """Whether nothing was drawn: a function that loads trained weights gives the same ones for every seed."""
+    """Return whether nothing was drawn: a function that loads trained weights gives the same ones for every seed."""
     return all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 

@@ -1,4 +1,4 @@
-"""Which layers does a trained network need? Rewind them, re-initialise them, draw them again, silence them; and look.
+"""Exchanges of layers: rewind, re-initialise, draw again or silence them, and see which a trained network needs.
 
 Stephenson et al. (2021) rewind layers to an earlier epoch, Zhang, Bengio & Singer (2022) to their own initial values
 (re-initialise) or to a fresh draw from the distribution of these (re-randomise). Nothing is trained afterwards; the four
@@ -84,12 +84,12 @@ class Intervention:
 
     @property
     def layer(self) -> str:
-        """What stands in the results table."""
+        """Name of the layers in the results table."""
         return _NAMES[self.sweep](self.layers)
 
     @property
     def depth(self) -> int:
-        """Of one layer its place, of several how many there are."""
+        """Place of one layer, or the number of several."""
         return self.layers[0].order if self.sweep == "each" else len(self.layers)
 
     @property
@@ -111,7 +111,7 @@ def sweep_layers(groups: Sequence[Group], sweep: str, chosen: Sequence[Group] = 
 class Laboratory:
     """A trained network and the examples it is looked at with.
 
-    ``batch_norm`` says what becomes of running statistics where layers are exchanged: "with-stats", they are exchanged
+    ``batch_norm`` tells what becomes of running statistics where layers are exchanged: "with-stats", they are exchanged
     too; "params", they stay; "recalibrate", those of the whole network are estimated anew from unpermuted training
     examples. With a ``threshold``, a layer whose chance-normalised drop is that or more is called critical.
     ``redraw`` draws layers again, ``n_draws`` times each.
@@ -235,7 +235,7 @@ def _place(at: Intervention | None) -> dict[str, Any]:
 
 
 class _States:
-    """What a layer gets; of snapshots the last one read is kept."""
+    """Tensors that a layer gets; of snapshots the last one read is kept."""
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model

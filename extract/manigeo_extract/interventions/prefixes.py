@@ -22,8 +22,8 @@ from manigeo_extract.training.evaluation import IN_MEMORY
 class Prefixes:
     """Answers of ``model`` to the examples of ``examiner``, while layers of it are changed.
 
-    Up to a gibibyte of inputs of modules is kept; beyond that, and of networks that are no chain, everything is computed
-    every time. The model must not change but in the groups that :meth:`answers` is told.
+    Up to a gibibyte of inputs of modules is kept; beyond that, and of networks that are not a chain, everything is
+    computed every time. The model must not change but in the groups that :meth:`answers` is told.
     """
 
     def __init__(self, model: nn.Module, examiner: Examiner) -> None:
@@ -34,7 +34,7 @@ class Prefixes:
         self._free = IN_MEMORY
 
     def answers(self, changed: Sequence[Group] = ()) -> Answers:
-        """What the network says as it is, with the tensors of these groups not what they were."""
+        """Compute the answers of the network as it is, with the tensors of these groups not what they were."""
         with evaluating(self._root), eagerly(self._root), torch.inference_mode():
             if not self._modules:
                 return self._examiner.collected(called(self._root, batch) for batch in self._examiner.batches())
@@ -61,7 +61,7 @@ class Prefixes:
 
 
 def _is_chain(root: nn.Module) -> bool:
-    """Whether calling the network is calling its modules one after the other."""
+    """Return whether calling the network is calling its modules one after the other."""
     hooks = root._forward_hooks or root._forward_pre_hooks
     once = len(set(root._modules.values())) == len(root._modules)
     return type(root).forward is nn.Sequential.forward and once and not hooks

@@ -43,7 +43,7 @@ _MARKS = 4  # times that retrained layers are scored on the way
 
 @dataclass(frozen=True)
 class ResetPlan:
-    """What the last 1 .. ``last`` layers are set to, and how these are trained again.
+    """Settings of the last 1 .. ``last`` layers: what they are set to, and how these are trained again.
 
     ``sources``: "init", names or epochs of checkpoints, :data:`FRESH` (``n_draws`` of them, averaged). ``steps`` of SGD
     are looked at after each quarter; with 0 nothing is trained. ``batch_norm`` "with-stats" sets running statistics back
@@ -77,7 +77,7 @@ class ResetPlan:
 
     @property
     def marks(self) -> tuple[int, ...]:
-        """After how many steps the network is scored.
+        """Numbers of steps after which the network is scored.
 
         >>> ResetPlan(steps=200).marks, ResetPlan(steps=2).marks, ResetPlan(steps=0).marks
         ((0, 50, 100, 150, 200), (0, 1, 2), (0,))
@@ -122,8 +122,8 @@ def final_layer_reset(
     """Accuracy and loss on every kind with the last k of ``groups`` set back, from k = 0 (the network as it is) on, and
     of the best on validation data the ``accuracy_gain`` over k = 0, with its standard error over examples and draws.
 
-    The settings of a row say k, to, to_epoch, steps, and whether it is ``chosen``. Without validation examples nothing
-    is, which the one row ``accuracy_gain`` says by its flag, "no_validation". The network of the run is not touched.
+    The settings of a row hold k, to, to_epoch, steps, and whether it is ``chosen``. Without validation examples nothing
+    is, which the one row ``accuracy_gain`` shows by its flag, "no_validation". The network of the run is not touched.
 
     Raises :class:`~manigeo.errors.UsageError` for more layers than there are, and for fresh draws without ``redraw``;
     :class:`~manigeo.errors.ManigeoError` where retraining diverges; and what finding a checkpoint or drawing a layer
@@ -161,7 +161,7 @@ def chosen(candidates: Sequence[Candidate]) -> Candidate | None:
 # -------------------------------------------------------------------------------------------------------- the candidates
 @dataclass(frozen=True)
 class _Source:
-    """What layers are set to: of every draw the tensors of all layers that may be."""
+    """Source that layers are set to: for every draw the tensors of all layers that may be."""
 
     to: str
     epoch: int | None

@@ -1,4 +1,4 @@
-r"""How a changed network does on every kind of examples, and how far its answers are from those of the network as it was.
+r"""Scores of a changed network on every kind of examples, and the distance of its answers from the unchanged network's.
 
 With the probabilities p of the trained network and q of the changed one, over the examples of a kind,
 
@@ -41,7 +41,7 @@ COMPARED = (*SCORES, "accuracy_drop", "softmax_distance", "js", "normalised_drop
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What a network says of all examples that are looked at: log probabilities (examples, classes)."""
+    """Answers of a network on all examples that are looked at: log probabilities (examples, classes)."""
 
     log_p: Float[Tensor, "n classes"]
 
@@ -82,7 +82,7 @@ class Examiner:
         return tuple(self._members)
 
     def n(self, kind: str) -> int:
-        """How many examples of a kind are looked at."""
+        """Number of examples of a kind that are looked at."""
         return len(self._members[kind][0])
 
     def batches(self, most: int | None = None) -> Iterator[Batch]:
@@ -92,7 +92,7 @@ class Examiner:
             yield self._source.inputs(np.arange(start, min(start + self.batch_size, n))).to(self.device)
 
     def answers(self, model: nn.Module) -> Answers:
-        """What the network says, in eval mode, of all examples.
+        """Compute the answers of the network, in eval mode, on all examples.
 
         Raises :class:`~manigeo.errors.UsageError` when it has fewer outputs than there are classes.
         """

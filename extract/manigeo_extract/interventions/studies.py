@@ -1,4 +1,4 @@
-"""What is studied beside interventions on request: module criticality, resets of the last layers, utilisation."""
+"""Studies beside interventions on request: module criticality, resets of the last layers, utilisation."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from manigeo_extract.interventions.utilisation import ProbePlan, prefix_curve
 
 @dataclass(frozen=True)
 class StudiesRequest:
-    """Which studies, and their sizes; the fields have the names of the options of ``manigeo reinit``. A source "fresh" of
-    ``reset_to`` stands for fresh draws."""
+    """Studies to make, and their sizes; the fields have the names of the options of ``manigeo reinit``. A source
+    "fresh" of ``reset_to`` stands for fresh draws."""
 
     final_reset: int | None = None
     reset_to: tuple[str, ...] = ("init", "best", "fresh")

@@ -1,4 +1,4 @@
-r"""What the layers up to each have made of the examples: the network cut there, with a linear classifier on top.
+r"""Utilisation of the examples by the layers up to each: the network cut there, with a linear classifier on top.
 
 Wang & Yang (2022) ask which layers a network uses to generalize and which to memorize. The prefix curve keeps the layers
 up to l as they are and puts multinomial logistic regression in the place of the others, trained as the network was: on
@@ -45,7 +45,7 @@ TRAINING = ("unpermuted", "permuted", "restored")
 
 @dataclass(frozen=True)
 class Labelled:
-    """Where examples are among those looked at, and the labels that they are fitted or scored by."""
+    """Positions of examples among those looked at, and the labels that they are fitted or scored by."""
 
     at: Int[np.ndarray, " n"]
     labels: Int[np.ndarray, " n"]
@@ -56,7 +56,7 @@ Members = Mapping[str, Labelled]
 
 @dataclass(frozen=True)
 class ProbePlan:
-    """How the layers are read and the probes fitted.
+    """Settings of how the layers are read and the probes fitted.
 
     ``most`` training examples, drawn by ``seed``, are fitted; ``Cs`` are tried where there are validation examples, else
     ``C`` is taken; ``max_iter`` steps of L-BFGS at most. Outputs of more than ``largest`` features are averaged over
@@ -139,7 +139,7 @@ def _last_output(group: Group, layers: Sequence[Layer]) -> Layer | None:
 def features(
     model: nn.Module, examiner: Examiner, layer: Layer, largest: int
 ) -> tuple[Float32[np.ndarray, "n features"], str]:
-    """What the layer returns of every example looked at, and the readout that this is."""
+    """Compute what the layer returns for every example looked at, with the name of the readout."""
     read = with_readout([layer], "mean")[0] if layer.n_features > largest and len(layer.feature_shape) > 1 else layer
     with record_layers(model, [read]) as forward:
         parts = [forward(batch)[read.name].flatten(1).numpy() for batch in examiner.batches()]

@@ -75,11 +75,11 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def list_layers(model: nn.Module, batch: Batch) -> list[Layer]:
-    """All layers of ``model`` that return a floating point tensor, by execution, from one forward pass of ``batch``.
+    """List the layers of ``model`` that return a floating point tensor, by execution, from one pass of ``batch``.
 
     The input comes first, unless it is a mapping of whole numbers (token ids). A mapping is passed as keyword arguments
     to a network whose ``forward`` takes these names, else as it is. Of a tuple, list, dictionary or dataclass the first
-    floating point tensor with a batch dimension counts. The model is left as it was.
+    floating point tensor with a batch dimension counts. The model is left as it was. Raises what the network raises.
 
     >>> [layer.name for layer in list_layers(nn.Sequential(nn.Linear(3, 2), nn.ReLU()), torch.zeros(1, 3))]
     ['input', '0', '1']

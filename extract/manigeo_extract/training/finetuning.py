@@ -32,7 +32,7 @@ class Start:
 
     @property
     def origin(self) -> dict[str, Any]:
-        """All of it that a run keeps."""
+        """Part of the origin that a run keeps: all but the notes."""
         return {name: value for name, value in asdict(self).items() if name != "notes"}
 
     @property

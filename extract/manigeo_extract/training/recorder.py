@@ -40,7 +40,7 @@ class Recorder:
     own, ``run_id``, which is drawn where it is not given; all that is made of the run carries it (:mod:`manigeo.runs`).
 
     A folder that holds a run already is refused, unless it shall be continued (``resume``: a step at epoch e then
-    replaces what was recorded from e on) or its files replaced (``overwrite``).
+    replaces what was recorded from e on) or its files replaced (``overwrite``): :class:`~manigeo.errors.UsageError`.
 
     >>> import tempfile
     >>> recorder = Recorder(tempfile.mkdtemp(), epochs=(1, 5, 10))
@@ -205,5 +205,5 @@ def _read_metrics(path: Path) -> pd.DataFrame:
 
 
 def _float(text: str) -> float:
-    """To the last digit, which older versions of pandas lose."""
+    """Read a number to the last digit, which older versions of pandas lose."""
     return float(text or "nan")

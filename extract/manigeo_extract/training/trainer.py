@@ -228,7 +228,7 @@ def seconds_of_training(
     plan: TrainingPlan,
     device: str | torch.device = "cpu",
 ) -> float:
-    """About how long :func:`train` will take, from two steps, and from the scoring of two batches, by a copy of ``model``.
+    """Estimate the seconds that :func:`train` will take, from two steps and two scored batches of a copy of ``model``.
 
     Raises what :func:`train` would raise of a network that does not go with the data.
     """
@@ -263,7 +263,7 @@ def _seconds(work: Callable[[], None]) -> float:
 
 
 def _identity(settings: Mapping[str, Any]) -> str:
-    """That of the run: the same training again has the same."""
+    """Identity of the run: the same training again has the same one."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 

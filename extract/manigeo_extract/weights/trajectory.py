@@ -62,11 +62,12 @@ class WeightMonitor:
     ...     _ = model.weight.neg_()
     >>> monitor.record(1)
     >>> table = monitor.table
-    >>> table[(table["metric"] == "rotation") & (table["layer"] == "(all)")]["value"].tolist()
+    >>> table[(table["metric"] == "rotation") & (table["layer"] == "(all)")]["value"].round(9).tolist()
     [0.0, 2.0]
 
     The weights at the start, recorded as epoch 0, and those of the last record stay in memory. ``epoch`` is any number
-    that rises, such as 2.5; ``table`` is that of :func:`weight_table`, for ``manigeo plot``.
+    that rises, such as 2.5; ``table`` is that of :func:`weight_table`, for ``manigeo plot``. Raises
+    :class:`~manigeo.errors.InputError` for a network without weights of layers.
     """
 
     def __init__(self, model: torch.nn.Module, run: str = "") -> None:
