@@ -67,7 +67,7 @@ def test_rows_have_the_metrics_and_profiles_that_a_measure_declares(table_of, na
 
 
 @pytest.mark.parametrize("name", MEASURES)
-def test_a_kind_that_cannot_be_measured_has_the_declared_metrics_as_nan_and_says_why(table_of, name):
+def test_a_kind_that_cannot_be_measured_has_the_declared_metrics_as_nan(table_of, name):
     m, table = measure(name, **SMALL.get(name, {})), table_of(name)
     rows = table[table["kind"] == "test"]
     assert sorted(rows["metric"]) == sorted(list(m.metrics) * max(len(m.examples), 1))

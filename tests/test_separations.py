@@ -301,7 +301,7 @@ def test_a_measure_can_be_added_to_a_finished_table_and_other_settings_cannot(fi
             remaining_tasks(quick(file, **other), first)
 
 
-def test_a_truncated_table_misses_the_tasks_that_are_cut_and_transfers_count_for_their_probe(file):
+def test_a_truncated_table_misses_the_tasks_cut_and_transfers_count_for_probes(file):
     plan = quick(file, layers=["h1"], measures=QUICK[:2])
     table = separability_table(plan)
     (probe,) = table.index[

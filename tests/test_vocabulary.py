@@ -1,6 +1,7 @@
 """The contract of the shared words: every metric, flag and figure that the code can write has one name and a sentence."""
 
 import ast
+import doctest
 import importlib
 import re
 from collections import Counter
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manigeo import capacity_table, plan_capacity, plan_separability, separability_table, vocabulary
+from manigeo import capacity_table, plan_capacity, plan_separability, plots, separability_table, vocabulary
 from manigeo.cli.main import COMMANDS
 from manigeo.correlation import COEFFICIENTS
 from manigeo.kinds import ALL_KINDS, KINDS, in_order
@@ -216,3 +217,11 @@ def test_a_number_without_an_error_or_with_fixed_digits_is_printed_as_asked(erro
 
 def test_a_missing_number_is_a_dash_with_or_without_an_error():
     assert {cell(np.nan), cell(np.nan, 0.1), cell(np.nan, 0.1, 3)} == {NOTHING}
+
+
+def test_the_examples_of_figures_run():
+    parser, runner = doctest.DocTestParser(), doctest.DocTestRunner(verbose=False)
+    for name, drawing in FIGURES.items():
+        runner.run(parser.get_doctest(drawing.draw.__doc__, dict(vars(plots)), name, None, 0))
+    assert runner.summarize(verbose=False).failed == 0
+    assert runner.tries > 30

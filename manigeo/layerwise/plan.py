@@ -173,6 +173,17 @@ def plan_capacity(
     Raises :class:`~manigeo.errors.UsageError` for a pattern that matches no layer, a kind that is not in the file, or more
     classes, or points per class, than there are, and for ``centers`` and ``errors`` that
     :func:`~manigeo.capacity.mean_field.manifold_capacity` does not have.
+
+    >>> import tempfile
+    >>> from manigeo.activations import StoredLayer, create_activations
+    >>> labels = np.repeat([0, 1, 2], 10)
+    >>> columns = {"index": range(30), "split": "test", "true_label": labels, "train_label": labels, "permuted": False}
+    >>> h1, path = StoredLayer("h1", 0, "Linear", 0, (5,), "flatten", None, ()), f"{tempfile.mkdtemp()}/acts.h5"
+    >>> with create_activations(path, pd.DataFrame(columns), ["a", "b", "c"], [h1], {}) as writer:
+    ...     writer.append({"h1": np.random.default_rng(0).normal(size=(30, 5)) + labels[:, None]})
+    >>> plan = plan_capacity(path, layers=["h*"])
+    >>> plan.layers, plan.kinds, plan.per_class
+    (('h1',), ('test',), 10)
     """
     if not np.isfinite(kappa):
         raise UsageError(f"the margin kappa must be a finite number, got {kappa}")
@@ -218,6 +229,17 @@ def plan_separability(
 
     Raises :class:`~manigeo.errors.UsageError` for a pattern that matches no layer, a kind that is not in the file, or more
     classes, or examples per class, than there are; :class:`~manigeo.errors.InputError` where no kind can be measured.
+
+    >>> import tempfile
+    >>> from manigeo.activations import StoredLayer, create_activations
+    >>> labels = np.repeat([0, 1, 2], 10)
+    >>> columns = {"index": range(30), "split": "test", "true_label": labels, "train_label": labels, "permuted": False}
+    >>> h1, path = StoredLayer("h1", 0, "Linear", 0, (5,), "flatten", None, ()), f"{tempfile.mkdtemp()}/acts.h5"
+    >>> with create_activations(path, pd.DataFrame(columns), ["a", "b", "c"], [h1], {}) as writer:
+    ...     writer.append({"h1": np.random.default_rng(0).normal(size=(30, 5)) + labels[:, None]})
+    >>> plan = plan_separability(path, layers=["h*"])
+    >>> plan.layers, plan.classes, plan.per_class
+    (('h1',), {'test': (0, 1, 2)}, 10)
     """
     chosen = tuple(map(measure, SEPARABILITY) if measures is None else measures)
     with open_activations(path) as acts:
@@ -259,6 +281,17 @@ def capacity_table(plan: Plan, *, n_jobs: Workers | int = 1, progress: bool = Fa
     """The measures of the plan for every layer and kind of it, by ``n_jobs`` processes or by workers of a cluster.
 
     Aggregates have an empty ``manifold``; the numbers of each class follow under the class's name.
+
+    >>> import tempfile
+    >>> from manigeo.activations import StoredLayer, create_activations
+    >>> labels = np.repeat([0, 1, 2], 10)
+    >>> columns = {"index": range(30), "split": "test", "true_label": labels, "train_label": labels, "permuted": False}
+    >>> h1, path = StoredLayer("h1", 0, "Linear", 0, (5,), "flatten", None, ()), f"{tempfile.mkdtemp()}/acts.h5"
+    >>> with create_activations(path, pd.DataFrame(columns), ["a", "b", "c"], [h1], {}) as writer:
+    ...     writer.append({"h1": np.random.default_rng(0).normal(size=(30, 5)) + labels[:, None]})
+    >>> table = capacity_table(plan_capacity(path, n_draws=50))
+    >>> table["metric"].unique()[:3].tolist()
+    ['capacity', 'radius', 'dimension']
     """
     return join_results(in_order(plan_parts(plan, n_jobs=n_jobs, progress=progress)))
 

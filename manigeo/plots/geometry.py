@@ -41,6 +41,15 @@ _ESTIMATORS = {
 
 @draws("geometry", "capacity")
 def plot_geometry(table: pd.DataFrame) -> Figure:
+    """Draw the figure ``geometry``.
+
+    >>> from manigeo.results import as_table
+    >>> values = {"a": 0.1, "b": 0.2}  # capacity by layer
+    >>> rows = [{"metric": "capacity", "kind": "test", "layer": x, "value": v, "n": 9} for x, v in values.items()]
+    >>> figure = plot_geometry(as_table(rows).assign(depth=[0, 1]))
+    >>> figure.axes[0].lines[0].get_ydata().tolist()
+    [0.1, 0.2]
+    """
     columns = by_checkpoint(_aggregates(table, PANELS))
     figure, axes = subplots(len(PANELS), len(columns), (1.2, 10.5), (4.2, 0.0), sharex="col", sharey="row")
     for (title, part), column in zip(columns.items(), axes.T, strict=True):
@@ -54,6 +63,15 @@ def plot_geometry(table: pd.DataFrame) -> Figure:
 
 @draws("estimators", "capacity_joint", "capacity_simulated")
 def plot_estimators(table: pd.DataFrame) -> Figure:
+    """Draw the figure ``estimators``.
+
+    >>> from manigeo.results import as_table
+    >>> row = {"kind": "test", "layer": "a", "depth": 0, "n": 9}
+    >>> values = {"capacity": 0.1, "capacity_joint": 0.2}
+    >>> figure = plot_estimators(as_table([row | {"metric": metric, "value": v} for metric, v in values.items()]))
+    >>> [ax.get_title() for ax in figure.axes]
+    ['test']
+    """
     metrics = [metric for metric, *_ in _ESTIMATORS.values()]
     part = _aggregates(table, metrics)
     if part.loc[part["value"].notna(), "metric"].nunique() < 2:
@@ -78,6 +96,15 @@ def plot_estimators(table: pd.DataFrame) -> Figure:
 
 @draws("sweep", "capacity_sweep")
 def plot_sweep(table: pd.DataFrame) -> Figure:
+    """Draw the figure ``sweep``.
+
+    >>> from manigeo.results import as_table
+    >>> row = {"metric": "capacity_sweep", "kind": "test", "layer": "a", "depth": 0, "n": 9}
+    >>> values = {5: 0.4, 10: 0.2}  # capacity by M
+    >>> table = as_table([row | {"value": v, "settings": f'{{"per_class": {M}}}'} for M, v in values.items()])
+    >>> plot_sweep(table).axes[0].lines[0].get_xdata().tolist()
+    [5.0, 10.0]
+    """
     part = _aggregates(table, ["capacity_sweep"], by_size=True)
     part = part.assign(M=[setting(settings, "per_class") for settings in part["settings"]])
     panels = {

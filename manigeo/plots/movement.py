@@ -14,6 +14,14 @@ WEIGHT_PANELS = ("rotation", "step_angle", "distance_relative")
 
 @draws("weights", "step_angle")
 def plot_weights(table: pd.DataFrame) -> Figure:
+    """Draw the figure ``weights``.
+
+    >>> from manigeo.results import as_table
+    >>> row = {"metric": "rotation", "layer": "a", "depth": 0}
+    >>> figure = plot_weights(as_table([row | {"epoch": epoch, "value": 0.1 * epoch} for epoch in (0, 1)]))
+    >>> figure.axes[0].lines[0].get_ydata().tolist()
+    [0.0, 0.1]
+    """
     part = rows_of(table[~table["layer"].str.startswith("(")], WEIGHT_PANELS, kinds=None)
     runs = dict(list(part.groupby("run", sort=False)))
     figure, axes = subplots(len(runs), len(WEIGHT_PANELS), (1.2, 0.9), (3.8, 3.1))

@@ -37,6 +37,14 @@ _MOST_MAPS = 8  # layers, of more every second, third ...
 
 @draws("separability", *SEPARABILITY_PANELS)
 def plot_separability(table: pd.DataFrame) -> Figure:
+    """Draw the figure ``separability``.
+
+    >>> from manigeo.results import as_table
+    >>> row = {"metric": "probe_accuracy", "kind": "test", "n": 9}
+    >>> rows = [row | {"layer": x, "depth": i, "value": 0.5 + 0.2 * i} for i, x in enumerate("ab")]
+    >>> plot_separability(as_table(rows)).axes[0].lines[0].get_ydata().tolist()
+    [0.5, 0.7]
+    """
     part = _aggregates(table, SEPARABILITY_PANELS)
     panels = [metric for metric in SEPARABILITY_PANELS if metric in set(part["metric"])]
     columns = by_checkpoint(part)
@@ -56,6 +64,14 @@ def plot_separability(table: pd.DataFrame) -> Figure:
 
 @draws("progress", *_OVER_EPOCHS, when=lambda table: shows_progress(table))
 def plot_progress(table: pd.DataFrame) -> Figure:
+    """Draw the figure ``progress``.
+
+    >>> from manigeo.results import as_table
+    >>> row = {"metric": "probe_accuracy", "kind": "test", "layer": "a", "depth": 0, "n": 9}
+    >>> figure = plot_progress(as_table([row | {"epoch": epoch, "value": 0.1 * epoch} for epoch in (1, 2)]))
+    >>> figure.axes[0].get_xlabel(), figure.axes[0].get_title()
+    ('epoch', 'test')
+    """
     part = _aggregates(table, _OVER_EPOCHS)
     if not shows_progress(table):
         raise InputError("one epoch is no curve: give manigeo separability the activations of several checkpoints")
@@ -79,6 +95,18 @@ def plot_progress(table: pd.DataFrame) -> Figure:
 
 @draws("transfer", "transfer_accuracy")
 def plot_transfer(table: pd.DataFrame) -> Figure:
+    """Draw the figure ``transfer``.
+
+    >>> from manigeo.results import as_table
+    >>> row = {"layer": "a", "depth": 0, "value": 0.5}
+    >>> pairs = [("test", "restored"), ("restored", "test")]  # scored on, trained on
+    >>> rows = [row | {"metric": "probe_accuracy", "kind": kind, "n": 9} for kind, _ in pairs]
+    >>> rows += [row | {"metric": "transfer_accuracy", "kind": kind, "settings": f'{{"trained_on": "{origin}"}}'}
+    ...          for kind, origin in pairs]
+    >>> figure = plot_transfer(as_table(rows))
+    >>> [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    ['restored', 'test']
+    """
     part = _aggregates(table, ["probe_accuracy", "transfer_accuracy"])
     part = part.assign(origin=[setting(s, "trained_on") for s in part["settings"]])
     part["origin"] = part["origin"].where(part["origin"].notna(), part["kind"])
@@ -104,6 +132,15 @@ def plot_transfer(table: pd.DataFrame) -> Figure:
 
 @draws("memorization", "probe_accuracy", when=lambda table: shows_memorization(table))
 def plot_memorization(table: pd.DataFrame) -> Figure:
+    """Draw the figure ``memorization``.
+
+    >>> from manigeo.results import as_table
+    >>> row = {"kind": "permuted", "n": 9, "fingerprint": "3f"}
+    >>> rows = [row | {"metric": metric, "layer": x, "depth": i, "value": 0.2 + 0.1 * i}
+    ...         for metric in ("probe_accuracy", "capacity") for i, x in enumerate("ab")]
+    >>> plot_memorization(as_table(rows)).axes[0].get_ylabel()
+    'probe accuracy, permuted labels'
+    """
     part = table[table["kind"] == "permuted"]
     both = _paired(part)
     if both.empty:

@@ -33,7 +33,7 @@ Draw = Callable[[pd.DataFrame], Figure]
 
 
 class Drawing(NamedTuple):
-    """Function that draws a figure, and the tables it draws: those with numbers of one of ``metrics``, where ``when`` holds."""
+    """Function that draws a figure, and its tables: those with numbers of one of ``metrics``, where ``when`` holds."""
 
     draw: Draw
     metrics: frozenset[str]
@@ -62,11 +62,19 @@ def draws(
 
         Raises :class:`~manigeo.errors.InputError` for a table without these numbers, and with rows that do not compare: at
         several settings, of other sizes, or of several runs where one is drawn.
+
+        {_example(draw)}
         """
         DRAWINGS[name] = Drawing(styled, frozenset(metrics), when)
         return styled
 
     return register
+
+
+def _example(draw: Draw) -> str:
+    """The example in the docstring of a function, as it is indented there."""
+    text = draw.__doc__ or ""
+    return text[text.index(">>>") :].rstrip().replace("\n", "\n    ") if ">>>" in text else ""
 
 
 def rows_of(
