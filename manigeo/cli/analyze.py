@@ -34,13 +34,13 @@ def _names(ctx: click.Context, param: click.Parameter, names: tuple[str, ...]) -
     help="Whose activations are analysed: checkpoints by the names of their files, with commas between.  [default: "
     "best,last]",
 )
-@click.option("--layers", multiple=True, metavar="GLOB", help="Of extract: layers to write; may be repeated.")
-@click.option("--per-class", type=click.IntRange(min=2), help="Of capacity and separability: examples of each class.")
+@click.option("--layers", multiple=True, metavar="GLOB", help="Layers that extract writes; may be repeated.")
+@click.option("--per-class", type=click.IntRange(min=2), help="Examples per class for capacity and separability.")
 @click.option(
     "--classes",
     type=click.IntRange(min=2),
     metavar="P",
-    help="Of capacity and separability: P classes, drawn at random.",
+    help="Number of classes for capacity and separability, drawn at random.",
 )
 @click.option("--skip", multiple=True, callback=_names, metavar="STEP", help=f"Leave a step out: {', '.join(STEPS)}.")
 @options.arch_options

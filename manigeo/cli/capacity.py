@@ -34,8 +34,8 @@ def _resamples(ctx: click.Context, param: click.Parameter, n: int) -> int:
 @click.option("--draws", default=300, show_default=True, type=click.IntRange(min=2), help="Gaussian draws per manifold.")
 @click.option("--kappa", default=0.0, show_default=True, help="Margin.")
 @click.option("--centers", default="auto", show_default=True, type=click.Choice(["auto", "reference", "keep"]),
-              help="What is done about directions that classes share: each manifold seen in the metric that the others "
-              "leave (auto), the authors' removal of directions of the centres (reference), or nothing (keep).")
+              help="Treatment of directions that classes share: each manifold is seen in the metric that the others leave "
+              "(auto), directions of the centres are removed as the authors do (reference), or nothing is done (keep).")
 @click.option("--bootstrap", default=0, metavar="N", callback=_resamples,
               help="Resamples of the manifolds for 95 % intervals, e.g. 1000.  [default: none]")
 @click.option("--errors", default="auto", show_default=True, type=click.Choice(["auto", "jackknife", "manifolds"]),

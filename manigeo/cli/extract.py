@@ -17,7 +17,7 @@ storing_options = options.several(
     click.option("--project", type=click.IntRange(min=1), metavar="D",
                  help="Project layers of more features than D to D, at random (count sketch), while the network runs."),
     click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "float16"]),
-                 help="Of the file; float16 is half as large, and refused where it cannot hold a layer."),
+                 help="Type of the stored numbers; float16 is half as large, and refused where it cannot hold a layer."),
 )  # fmt: skip
 running_options = options.several(
     click.option("--shard", metavar="I/N", help="Part I of N, to be joined by manigeo merge; auto: as RANK and WORLD_SIZE "

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # fmt: off
 @click.command("gradients")
 @options.run_argument
-@options.checkpoints_option("all", "Where to look: checkpoints by name or epoch (init, 10, best), or all of the run.")
+@options.checkpoints_option("all", "Checkpoints by name or epoch (init, 10, best), or all of the run.")
 @click.option("--kinds", multiple=True, type=click.Choice(KINDS), help="Kinds of examples; may be repeated. Default: all.")
 @click.option("--sizes", metavar="N,N,...", callback=options.whole_numbers(
                   "two numbers of examples or more with commas between, e.g. 200,2000", least=1, fewest=2),
@@ -36,7 +36,7 @@ def gradients_command(
     """The label-dependent and the label-independent part of the gradient of the loss, in every layer, for every kind of
     examples, over the checkpoints of RUN (a folder of manigeo train or of a recorder).
 
-    All kinds are looked at through as many examples, since the norm of a mean gradient falls with their number. Networks
+    All kinds use the same number of examples, since the norm of a mean gradient falls with their number. Networks
     are in eval mode, and left as they were.
     """
     from manigeo.execution.workers import open_workers, parts_of

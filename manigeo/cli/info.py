@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @options.acts_argument
 @options.json_option
 def info_command(acts: Path, as_json: bool) -> None:
-    """Say what is in ACTS, complete or not: model, data, examples, layers."""
+    """Show the content of ACTS, complete or not: model, data, examples, layers."""
     import json
 
     from manigeo.activations import inspect_activations

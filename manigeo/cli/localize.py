@@ -11,7 +11,11 @@ from manigeo.cli.tables import tell
 @click.command("localize")
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
 @click.option(
-    "--resamples", default=1000, show_default=True, type=click.IntRange(min=100), help="Of runs and manifolds."
+    "--resamples",
+    default=1000,
+    show_default=True,
+    type=click.IntRange(min=100),
+    help="Bootstrap resamples of runs and manifolds.",
 )
 @options.results_option("localize.csv")
 @options.table_options

@@ -150,19 +150,19 @@ def results_option(default: str) -> Callable[..., Any]:
 
 seed_option = click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
 force_option = click.option("--force", is_flag=True, help="Overwrite what exists.")
-dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+dry_run_option = click.option("--dry-run", is_flag=True, help="Show the plan, and compute nothing.")
 device_option = click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps ...")
 
 
 def _not_zero(ctx: click.Context, param: click.Parameter, value: int) -> int:
     if value == 0:
-        raise click.BadParameter("expected the number of processes, or -1 for one a core; got 0", ctx, param)
+        raise click.BadParameter("expected the number of processes, or -1 for one per core; got 0", ctx, param)
     return value
 
 
 def jobs_option(default: int = 1) -> Callable[[F], F]:
     return click.option(
-        "--jobs", default=default, show_default=True, callback=_not_zero, help="Processes; -1 for one a core."
+        "--jobs", default=default, show_default=True, callback=_not_zero, help="Number of processes; -1: one per core."
     )
 
 
@@ -223,11 +223,11 @@ labels_option = click.option(
 
 # How weights are read from a file.
 file_options = several(
-    click.option("--state-key", metavar="KEY", help="Where in the file the weights are, e.g. ema.model. Default: "
+    click.option("--state-key", metavar="KEY", help="Key of the weights in the file, e.g. ema.model. Default: "
                  "state_dict, model_state_dict, model, net, module, or the file itself."),
     click.option("--ema", is_flag=True, help="Averaged weights: state_dict_ema, model_ema, ema_state_dict or ema."),
-    click.option("--no-strict", is_flag=True, help="Take what fits of the weights, and say what does not."),
-    click.option("--trust", is_flag=True, help="Also read a file that executes what is in it while it is read."),
+    click.option("--no-strict", is_flag=True, help="Load the weights that fit, and list those that do not."),
+    click.option("--trust", is_flag=True, help="Allow pickle files, which can run code when loaded."),
 )  # fmt: skip
 
 # Which network, with which weights.
@@ -254,14 +254,14 @@ layer_options = several(
     click.option("--types", multiple=True, metavar="CLASS,...", callback=_types,
                  help="Layers of these classes alone, e.g. Conv2d,Linear or '*Norm*'."),
     click.option("--exclude", multiple=True, metavar="GLOB", help="Layers to leave out."),
-    click.option("--readout", default="flatten", show_default=True, help="What is kept of a layer's positions: flatten, "
+    click.option("--readout", default="flatten", show_default=True, help="Features of a layer with positions: flatten, "
                  "mean (over space or tokens), spatial-mean, spatial-max, class-token, token-mean or last-token. A layer "
                  "without such positions is flattened."),
     click.option("--backend", default="hooks", show_default=True, type=click.Choice(["hooks", "fx"]),
                  help="fx: functions are layers too, such as residual sums and F.relu, where torch.fx can trace them."),
 )  # fmt: skip
 per_class_option = click.option(
-    "--per-class", default=50, show_default=True, help="Examples of each class and kind, at most."
+    "--per-class", default=50, show_default=True, help="Largest number of examples per class and kind."
 )
 
 acts_argument = click.argument("acts", type=click.Path(path_type=Path, dir_okay=False))
@@ -273,8 +273,8 @@ run_options = several(
                  help="The trained network: a checkpoint by name or epoch (last, best, 40)."),
     click.option("--layers", multiple=True, metavar="NAME", help="Layers to look at; may be repeated. Default: all."),
     click.option("--group-by", default="module", show_default=True,
-                 help="What is a layer: module (with the normalisation that follows), kernel, block, stage, or a regular "
-                 "expression, whose match names the layer."),
+                 help="Unit that counts as a layer: module (with the normalisation that follows), kernel, block, stage, or "
+                 "a regular expression, whose match names the layer."),
     click.option("--examples", "most", type=click.IntRange(min=1), metavar="N",
                  help="At most N examples of a kind, drawn by --seed. Default: all."),
     click.option("--batch-size", default=256, show_default=True, type=click.IntRange(min=1)),

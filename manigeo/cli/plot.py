@@ -16,7 +16,7 @@ from manigeo.cli import options
 @click.option(
     "--figure",
     type=click.Choice(list(vocabulary.FIGURES)),
-    help="Which figure.  [default: every one that the tables have numbers for; with --out, the first of these]",
+    help="Figure to draw.  [default: every one that the tables have numbers for; with --out, the first of these]",
 )
 @click.option(
     "--out",

@@ -37,7 +37,7 @@ def sweep_command(
     """Train and analyze every cell of the grid in SWEEP, a TOML file or the name of a sweep that comes with manigeo.
 
     What is done is not done again, what was interrupted goes on, and where a cell fails the others are done. OUT/cells
-    holds a run for each, OUT/cells.csv a line, OUT/results.csv all numbers.
+    holds one run per cell, OUT/cells.csv one line per cell, OUT/results.csv all numbers.
     """
     from manigeo.cli.cells import carry_out, cell_state, cell_steps
 

@@ -46,7 +46,7 @@ def _classes(ctx: click.Context, param: click.Parameter, text: str | None) -> in
 @click.option("--schedule", default="cosine", show_default=True, help="cosine, constant or step.")
 @click.option("--milestones", default="", callback=_epochs, help="Epochs after which step drops the rate, e.g. 60,80.")
 @click.option("--gamma", default=0.1, show_default=True, help="Factor of each drop.")
-@click.option("--layca", type=float, metavar="RHO", help="Layca: every layer turns by an angle of tangent RHO a step.")
+@click.option("--layca", type=float, metavar="RHO", help="Layca: every layer turns by an angle of tangent RHO per step.")
 @click.option("--layca-balance", default=0.0, show_default=True, help="-1: the first layers turn most, 1: the last.")
 @click.option("--dropout", type=float, help="Short for --arch-arg dropout=...")
 @click.option("--augment", is_flag=True, help="Random crops and flips. They prevent memorization: off by default.")

@@ -318,7 +318,7 @@ def separability_table(plan: Plan, *, n_jobs: Workers | int = 1, progress: bool 
     >>> h1, path = StoredLayer("h1", 0, "Linear", 0, (5,), "flatten", None, ()), f"{tempfile.mkdtemp()}/acts.h5"
     >>> with create_activations(path, pd.DataFrame(columns), ["a", "b", "c"], [h1], {}) as writer:
     ...     writer.append({"h1": np.random.default_rng(0).normal(size=(30, 5)) + labels[:, None]})
-    >>> table = separability_table(plan_separability(path, measures=[Means()]))
+    >>> table = separability_table(plan_separability(path, measures=[measure("means")]))
     >>> table.loc[table["metric"] == "nearest_mean_accuracy", "manifold"].tolist()  # over classes, then each of them
     ['', 'a', 'b', 'c']
     """
