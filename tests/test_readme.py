@@ -29,10 +29,12 @@ def what_readers_have() -> dict[str, object]:
     rng = np.random.default_rng(0)
     manifolds = [rng.standard_normal(30) + rng.standard_normal((20, 30)) for _ in range(4)]
     labels = np.repeat(range(4), 20)
+    center = manifolds[0].mean(axis=0)
     names = {
-        "manifolds": manifolds, "X": manifolds[0], "others": np.concatenate(manifolds[1:]), "points": np.concatenate(manifolds),
-        "labels": labels, "radii": np.array([0.5, 1.0]), "dimensions": np.array([2.0, 3.0]), "model": torch.nn.Linear(2, 2),
-        "epochs": 1, "accuracy": 0.5, "loss": 0.7, "n": 9, "lightning": SimpleNamespace(Callback=object),
+        "manifolds": manifolds, "X": manifolds[0], "others": np.concatenate(manifolds[1:]), "labels": labels,
+        "points": np.concatenate(manifolds), "around_center": (manifolds[0] - center) / np.linalg.norm(center),
+        "radii": np.array([0.5, 1.0]), "dimensions": np.array([2.0, 3.0]), "model": torch.nn.Linear(2, 2), "epochs": 1,
+        "accuracy": 0.5, "loss": 0.7, "n": 9, "lightning": SimpleNamespace(Callback=object),
     }  # fmt: skip
     columns = {"index": range(80), "split": "train", "true_label": labels, "train_label": labels, "permuted": True}
     layer = StoredLayer("h6.linear", 0, "Linear", 0, (30,), "flatten", None, ())
