@@ -62,6 +62,8 @@ def analyze_command(
     Results go to RUN/analysis. What is up to date is not done again; --force does all of it. What the commands print is in
     RUN/analysis/log.txt.
     """
+    from manigeo.runs import run_tables
+
     steps = _steps(run, _checkpoints(run, checkpoints), skip, request)
     ledger = Ledger(run / "analysis" / "steps.json", steps)
     todo = [step for step in steps if force or ledger.state(step) != UP_TO_DATE]
@@ -72,6 +74,7 @@ def analyze_command(
     failed = _carried_out(todo, ledger, force)
     if not failed and "localize" not in skip:
         click.echo("\n" + _answer(run))
+        options.tell_left_out(run_tables(run))
     results = [str(step.result) for step in steps if step.name == "report"] or [str(run / "analysis")]
     click.echo(
         f"{len(todo) - len(failed)} of {len(steps)} steps were done, {len(steps) - len(todo)} were up to date: {results[0]}"
