@@ -213,8 +213,8 @@ pd.DataFrame({kind: factors(kind) for kind in PAIR}).T.round(2)
 
 # %%
 with manigeo.open_activations(folder / "acts.h5") as acts:
-    names = [acts.class_names[label] for label in plan.size.classes]
-    clouds = {kind: list(acts.manifolds(hidden[-1], kind, 20, 0, plan.size.classes)) for kind in PAIR}
+    names = [acts.class_names[label] for label in plan.classes["permuted"]]
+    clouds = {kind: list(acts.manifolds(hidden[-1], kind, 20, 0, plan.classes["permuted"])) for kind in PAIR}
 joint = {kind: manigeo.joint_capacity(X, 400) for kind, X in clouds.items()}
 per_class = {kind: found.per_class.set_index(pd.Index(names)) for kind, found in joint.items()}
 

@@ -56,7 +56,9 @@ def test_killed_at_any_moment_nothing_passes_for_complete_and_resuming_keeps_byt
 ):
     told = killing("moments", tmp_path, 40)
     assert told["kills"] >= 40
-    assert len(set(told["progress"])) > 5  # they were killed all along the way
+    assert (
+        len(set(told["progress"])) > 2
+    )  # at several stages: how many of these are met is a matter of a machine's speed
 
 
 @pytest.mark.long

@@ -29,7 +29,7 @@ from manigeo.activations.layout import (
     layer_datasets,
     readable,
 )
-from manigeo.errors import InputError, ManigeoError, UsageError, check_choice
+from manigeo.errors import InputError, ManigeoError, UsageError
 from manigeo.storage.commits import CommittedFile, has_commit, partial_of
 from manigeo.storage.files import check_target
 
@@ -189,7 +189,8 @@ def create_activations(
     True
     """
     _check_names(layers)
-    check_choice("dtype", dtype, DTYPES)
+    if dtype not in DTYPES:
+        raise UsageError(f"activations are stored as {' or '.join(DTYPES)}, got {dtype!r}")
     header = _Header(examples, class_names, layers, provenance, dtype, batch_size, shard)
     path = check_target(path, force=force)
     with _begin(partial_of(path), header, force=force, resume=resume) as store:

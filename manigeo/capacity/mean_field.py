@@ -254,7 +254,7 @@ class _Seen:
 
     @property
     def solved(self) -> bool:
-        return self.inside is None or self.inside.solved
+        return self.inside is None or self.inside.solved or self.inside.saturated
 
 
 def _with_correlations(manifolds: Clouds, pooled: Moments) -> _Seen:

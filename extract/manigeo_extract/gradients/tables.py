@@ -129,7 +129,7 @@ class Survey:
         return {"mode": "eval", "kinds": list(self.kinds), "seed": self.seed} | dict(self.settings or {})
 
     @cached_property
-    def chosen(self) -> Int[np.ndarray, " n"]:
+    def chosen(self) -> np.ndarray:
         """Rows of the table that are looked at."""
         return np.unique(np.concatenate([sample.rows for sample in self.samples]))
 
