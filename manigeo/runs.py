@@ -32,6 +32,7 @@ PathLike = str | os.PathLike[str]
 SUFFIXES = (".csv", ".json", ".parquet")
 ANALYSIS = "analysis"
 _CHECKPOINTS = "checkpoints"
+_TELLING = ("metric", "value", "settings", "fingerprint")  # columns that tables of other programs do not have together
 _MAKERS = "manigeo capacity, separability, weights, rewind, reinit, gradients or localize"
 
 
@@ -274,8 +275,9 @@ class _Search:
         if named or not beside:
             self._know_runs_beside(path, table)
         full = identities(table).fillna({"run_id": "", "checkpoint_sha256": ""})
-        claims = full[["run", "run_id", "checkpoint", "checkpoint_sha256", "fingerprint"]].apply(tuple, axis=1)
-        verdicts = {claim: self._verdict(path, _Claim(*claim), beside) for claim in claims.unique()}
+        columns = (full[name] for name in ("run", "run_id", "checkpoint", "checkpoint_sha256", "fingerprint"))
+        claims = [_Claim(*claim) for claim in zip(*columns, strict=True)]
+        verdicts = {claim: self._verdict(path, claim, beside) for claim in dict.fromkeys(claims)}
         reasons = dict.fromkeys(why for why in verdicts.values() if why)
         rows = table[[verdicts[claim] is None for claim in claims]]
         if reasons:
@@ -351,14 +353,14 @@ def _unique(paths: Sequence[Path]) -> list[Path]:
 
 
 def _looks_like_results(path: Path) -> bool:
-    """Return whether a file looks like results, by its first line; Parquet is nothing else here."""
+    """True where the first line, or the first record, has the columns of a results table; Parquet is nothing else here."""
     if path.suffix == ".parquet":
         return True
     with open(path, encoding="utf-8", errors="replace", newline="") as file:
         start = file.read(4096)
     if path.suffix == ".json":
-        return start.lstrip().startswith("[") and '"metric"' in start
-    return {"metric", "value"} <= set(next(csv.reader(start.splitlines()), []))
+        return start.lstrip().startswith("[") and all(f'"{name}"' in start for name in _TELLING)
+    return set(_TELLING) <= set(next(csv.reader(start.splitlines()), []))
 
 
 def _is_name(run: str) -> bool:

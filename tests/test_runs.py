@@ -223,3 +223,12 @@ def test_a_checkpoint_of_another_training_in_the_folder_is_refused(tmp_path):
     other.checkpoint("last").rename(run.checkpoint("last"))
     with pytest.raises(InputError, match=r"last\.pt is of another training"):
         run_snapshots(run.path)
+
+
+def test_tables_of_other_programs_beside_a_run_are_passed_over(tmp_path):
+    run = trained(tmp_path / "run")
+    write_results(rows_about(run), run.path / "t.csv")
+    (tmp_path / "scores.csv").write_text("metric,value\naccuracy,high\n")
+    (tmp_path / "scores.json").write_text('[{"metric": "accuracy", "value": "high"}]')
+    found = run_tables(run.path)
+    assert (len(found.table), dict(found.left_out)) == (2, {})
