@@ -299,6 +299,6 @@ pd.DataFrame(findings).set_index("quantity")
 # - **Rotation is not all**: Layca at 3^-2 turns nearly by a right angle and is no better than at 3^-3; and where a task
 #   is easy, digits, it tells nothing.
 #
-# FULLTEXT
+# The larger settings (`MANIGEO_FULL=1`) were not run for this page.
 #
 # Not tried here: convolutional networks, weight decay, warm-up, AdaptCopy.

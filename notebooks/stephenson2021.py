@@ -529,7 +529,7 @@ verdict(
 # There is a double descent: final test accuracy falls where a network is just about to learn the permuted labels (87 %
 # of them at width 48), and recovers when it is larger; at the best epoch it does not fall. Dimension has its bump at the
 # same width. That radius has none is not shown: at the narrowest width it is too uncertain, .93 ± .19, to tell, and at
-# width 48 it is larger than at the widest network, .82 ± .03 against .763 ± .004. FULLSWEEP
+# width 48 it is larger than at the widest network, .82 ± .03 against .763 ± .004.
 
 # %% [markdown]
 # ## The paper's numbers and ours
@@ -549,6 +549,6 @@ pd.DataFrame(findings).set_index("quantity")
 #   memorization.
 # - **Double descent shows in dimension, and in radius too** as far as ten classes can say.
 #
-# FULLTEXT
+# The larger settings (`MANIGEO_FULL=1`) were not run for this page.
 #
 # Not tried here: AlexNet, ResNet-18 and DenseNet, Tiny ImageNet, regularized training.

@@ -359,4 +359,4 @@ pd.DataFrame(findings).set_index("quantity")
 #   size or networks of different width a greater distance does not mean worse performance, and that the final layers
 #   tell more than the first is not shown.
 #
-# FULLTEXT
+# The larger settings (`MANIGEO_FULL=1`) were not run for this page.
