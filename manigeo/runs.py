@@ -26,13 +26,12 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from manigeo.errors import InputError, ManigeoError, UsageError, one_line
-from manigeo.results import as_table, identities, read_results, runs_apart, with_settings
+from manigeo.results import COLUMNS, as_table, identities, read_results, runs_apart, with_settings
 
 PathLike = str | os.PathLike[str]
 SUFFIXES = (".csv", ".json", ".parquet")
 ANALYSIS = "analysis"
 _CHECKPOINTS = "checkpoints"
-_TELLING = ("metric", "value", "settings", "fingerprint")  # columns that tables of other programs do not have together
 _MAKERS = "manigeo capacity, separability, weights, rewind, reinit, gradients or localize"
 
 
@@ -353,14 +352,17 @@ def _unique(paths: Sequence[Path]) -> list[Path]:
 
 
 def _looks_like_results(path: Path) -> bool:
-    """True where the first line, or the first record, has the columns of a results table; Parquet is nothing else here."""
+    """True where the first line, or the first record, names half of the columns of a results table, which tables of other
+    programs do not and damaged ones do; Parquet is nothing else here."""
     if path.suffix == ".parquet":
         return True
     with open(path, encoding="utf-8", errors="replace", newline="") as file:
         start = file.read(4096)
     if path.suffix == ".json":
-        return start.lstrip().startswith("[") and all(f'"{name}"' in start for name in _TELLING)
-    return set(_TELLING) <= set(next(csv.reader(start.splitlines()), []))
+        named = [name for name in COLUMNS if f'"{name}"' in start] if start.lstrip().startswith("[") else []
+    else:
+        named = [name for name in next(csv.reader(start.splitlines()), []) if name in COLUMNS]
+    return len(named) >= len(COLUMNS) / 2
 
 
 def _is_name(run: str) -> bool:

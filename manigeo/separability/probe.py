@@ -169,11 +169,13 @@ class _Training:
         model = LogisticRegression(C=C, tol=_GRADIENT_ATOL, max_iter=_MOST_STEPS, warm_start=True)
         if start is not None:
             model.coef_, model.intercept_ = self._in_coordinates(start.coef), start.intercept
-        with warnings.catch_warnings(record=True) as caught:
+        # a product of finite matrices may raise the processor's flag of an invalid operation in the lanes that it pads
+        with warnings.catch_warnings(record=True) as caught, np.errstate(invalid="ignore"):
             warnings.simplefilter("always", ConvergenceWarning)
             model.fit(self.Z if self.turned is None else self.turned, self.labels)
         coef = self._in_features(model.coef_)
-        return _Fit(coef, model.intercept_, _classifier(coef, model.intercept_, self.mean, self.scale), C, not caught)
+        settled = not caught and bool(np.isfinite(model.coef_).all())
+        return _Fit(coef, model.intercept_, _classifier(coef, model.intercept_, self.mean, self.scale), C, settled)
 
     def _in_coordinates(self, coef: np.ndarray) -> np.ndarray:
         return coef if self.turned is None else solve_triangular(self.turned, self.Z @ coef.T, lower=True).T
