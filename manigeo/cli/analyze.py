@@ -12,7 +12,7 @@ import click
 from manigeo.cli import options
 from manigeo.cli.steps import run_command
 from manigeo.errors import ManigeoError, UsageError, one_line
-from manigeo.execution.pipeline import INTERRUPTED, UP_TO_DATE, Ledger, Step, file_digest
+from manigeo.execution.pipeline import INTERRUPTED, UP_TO_DATE, Ledger, Step
 
 STEPS = ("extract", "capacity", "separability", "weights", "rewind", "reinit", "gradients", "localize", "report")
 _MEASURES = ("probe", "neighbours", "clusters", "means")
@@ -88,14 +88,16 @@ def _checkpoints(run: Path, asked: str | None) -> dict[str, Path]:
 
     Raises :class:`~manigeo.errors.UsageError` for one that is not there; of the default ones one is enough.
     """
-    folder = run / "checkpoints"
-    found = sorted(path.stem for path in folder.glob("*.pt"))
+    from manigeo.runs import RunFolder, file_digest
+
+    folder = RunFolder(run)
+    found = folder.checkpoint_names()
     names = asked.split(",") if asked else [name for name in ("best", "last") if name in found] or ["last"]
     for name in names:
         if name not in found:
             raise UsageError(f"{run} has no checkpoint {name!r}; there are: {', '.join(found) or 'none'}")
-    content = {file_digest(folder / f"{name}.pt"): name for name in names}
-    return {name: folder / f"{name}.pt" for name in content.values()}
+    content = {file_digest(folder.checkpoint(name)): name for name in names}
+    return {name: folder.checkpoint(name) for name in content.values()}
 
 
 def _steps(run: Path, files: Mapping[str, Path], skip: Sequence[str], request: Mapping[str, Any]) -> list[Step]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from manigeo import __version__
 from manigeo.errors import InputError
+from manigeo.runs import file_digest
 from manigeo.storage.files import whole_file
 
 UP_TO_DATE, TO_DO, INTERRUPTED, STALE = "up to date", "to do", "interrupted", "stale"
@@ -73,15 +74,6 @@ def _keys(steps: Sequence[Step]) -> Mapping[str, str]:
         parts = [__version__, step.words, [content[path] for path in step.reads], [keys[name] for name in step.after]]
         keys[step.name] = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     return keys
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of its content; empty where there is no file."""
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        return ""
 
 
 def _stamp(path: Path) -> list[int] | None:
