@@ -3,7 +3,7 @@
 ::
 
     run.json  labels.csv  metrics.csv  resume.pt
-    checkpoints/  epoch-0000.pt  epoch-0010.pt  best.pt  last.pt
+    checkpoints/  epoch-0000.pt  epoch-0010.pt  before.pt  best.pt  last.pt
     analysis/     results tables, activations, report
 
 This module alone knows the layout. Which run a number is of is decided by identity (:data:`manigeo.results.IDENTITY`): a run
@@ -102,6 +102,18 @@ class RunFolder:
             return str(self.description().get("run_id") or "")
         except InputError:
             return ""
+
+    @property
+    def n_classes(self) -> int | None:
+        """Number of classes that were trained on, from ``run.json`` or else the labels; None where neither tells."""
+        try:
+            told = self.description().get("n_classes")
+            if isinstance(told, int) and told > 0:
+                return told
+            labels = pd.read_csv(self.labels_path)
+            return int(labels.loc[labels["split"] == "train", "train_label"].nunique()) or None
+        except (InputError, OSError, ValueError, KeyError):
+            return None
 
     def metrics(self) -> pd.DataFrame:
         """One row per epoch and kind: epoch, kind, accuracy, loss, n.

@@ -139,6 +139,9 @@ _FAMILIES: dict[str, dict[str, Metric]] = {
         "center_of_mass": Metric("centre of mass"),
         "p_value": Metric("p-value"),
         "localized": Metric("localized (1) or not (0)"),
+        "reference_epoch": Metric("epoch before memorization"),
+        "named": Metric("named by the answer (1) or not (0)"),
+        "depth_of_last_layer": Metric("depth of the last layer"),
         "agreement": Metric("rank correlation of profiles"),
     },
 }
@@ -229,6 +232,7 @@ FLAGS = {
     "not_memorized": "the network has not memorized its permuted labels",
     "nothing_permuted": "no labels were permuted",
     "accuracy_unknown": "the training accuracy on permuted labels is not known",
+    "no_reference": "no epoch before memorization is known",
     "no_error": "a single run has no error here; give several seeds",
     "no_evidence": "not enough evidence: no layer is above zero beyond its interval",
     "no_layer_differs": "not enough evidence: the layers do not differ",

@@ -559,16 +559,16 @@ def test_the_demos_words_follow_its_numbers(permuted, restored, said):
     values = {
         ("permuted", "last", "h2"): permuted,
         ("restored", "last", "h2"): restored,
-        ("restored", "best", "h2"): 0.2,
+        ("restored", "before", "h2"): 0.2,
     }
     table = as_table([
         {"checkpoint": checkpoint, "kind": kind, "layer": layer, "depth": depth, "metric": metric, "stderr": 0.001, "n": 40,
          "value": values.get((kind, checkpoint, layer), 0.1)}
-        for checkpoint in ("best", "last") for kind in ("permuted", "restored")
+        for checkpoint in ("before", "last") for kind in ("permuted", "restored")
         for depth, layer in enumerate(("input", "h1", "h2", "logits")) for metric in ("capacity", "radius", "dimension")
     ])  # fmt: skip
     lines = describe_memorization(table, rewinds()).splitlines()
-    assert [line.split(": ")[-1].strip() for line in (lines[3], lines[6])] == [f"{end}." for end in said]
+    assert [line.split(": ")[-1].strip() for line in (lines[3], lines[7])] == [f"{end}." for end in said]
 
 
 @pytest.mark.training
@@ -579,6 +579,6 @@ def test_the_demo_on_digits_says_that_its_classes_are_few(here, monkeypatch):
     assert_memorized("demo/run/metrics.csv", int(pd.read_csv("demo/run/labels.csv")["permuted"].sum()))
     assert "P = 10 classes is small for mean field" in out.splitlines()[-1]
     assert sorted(os.listdir("demo")) == [
-        "best.capacity.csv", "best.h5", "geometry.png", "last.capacity.csv", "last.h5", "rewind.csv", "rewind.png",
-        "run",
+        "before.capacity.csv", "before.h5", "geometry.png", "last.capacity.csv", "last.h5", "localize.csv", "rewind.csv",
+        "rewind.png", "run",
     ]  # fmt: skip

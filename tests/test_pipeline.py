@@ -95,7 +95,7 @@ def test_a_run_is_analysed_once_from_its_checkpoints_to_its_report(trained):
     assert_memorized(trained / "metrics.csv", n_permuted)
     assert "has memorized" in text
     results = {path.name for path in (trained / "analysis").iterdir()}
-    assert results == {"best.h5", "last.h5", "best.capacity.csv", "last.capacity.csv", "weights.csv", "rewind.csv",
+    assert results == {"before.h5", "last.h5", "before.capacity.csv", "last.capacity.csv", "weights.csv", "rewind.csv",
                        "localize.csv", "report.html", "steps.json", "log.txt"}  # fmt: skip
     assert "$ manigeo rewind" in (trained / "analysis" / "log.txt").read_text()
     start = time.monotonic()
@@ -128,6 +128,6 @@ def test_a_step_that_cannot_be_done_is_said_and_the_others_are_done(trained, tmp
 
 def test_unknown_checkpoints_and_steps_are_usage_errors(trained):
     code, _, err = run("analyze", trained, "--checkpoints", "middle")
-    assert (code, "has no checkpoint 'middle'; there are: best, epoch-0000, last" in err) == (2, True)
+    assert (code, "has no checkpoint 'middle'; there are: before, best, epoch-0000, last" in err) == (2, True)
     code, _, err = run("analyze", trained, "--skip", "train")
     assert (code, "there is no step 'train'" in err) == (2, True)

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from manigeo.errors import InputError, UsageError
+from manigeo.localization.reference import run_reference
+from manigeo.runs import RunFolder
 from manigeo_extract.files.checkpoints import load_checkpoint
 from manigeo_extract.training.recorder import Recorder
 
@@ -71,6 +73,19 @@ def test_best_is_the_first_epoch_of_highest_validation_accuracy(tmp_path: Path) 
     assert recorder.best == (2, 0.7)
     assert saved_epochs(tmp_path) == {"best": 2, "epoch-0000": 0, "last": 4}
     assert load_checkpoint(tmp_path / "checkpoints" / "best.pt").metrics["validation"]["accuracy"] == 0.7
+
+
+def test_the_last_good_epoch_before_memorization_is_kept_while_training(tmp_path: Path) -> None:
+    curve = [(0.1, 0.1), (0.1, 0.5), (0.12, 0.6), (0.5, 0.4), (1.0, 0.7)]
+    recorder = Recorder(tmp_path, n_classes=10)
+    for epoch, (permuted, validation) in enumerate(curve):
+        scores = {"permuted": permuted, "validation": validation}
+        recorder.step(weight_of(epoch), epoch, {kind: {"accuracy": a, "n": 900} for kind, a in scores.items()})
+    assert saved_epochs(tmp_path) == {"before": 2, "best": 4, "epoch-0000": 0, "last": 4}
+    assert recorder.before is not None
+    assert (recorder.before.epoch, recorder.before.permuted) == (2, 0.12)
+    name, found = run_reference(RunFolder(tmp_path)) or ("", None)
+    assert (name, found) == ("before", recorder.before)
 
 
 def test_another_kind_can_decide_which_is_best(tmp_path: Path) -> None:

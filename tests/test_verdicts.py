@@ -5,16 +5,21 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from manigeo.capacity.unstructured import unstructured_capacity
 from manigeo.errors import InputError
-from manigeo.localization.evidence import METHODS, paired_layers
+from manigeo.localization.depth import read_at
+from manigeo.localization.evidence import METHODS
+from manigeo.localization.reference import nothing_to_compare, reference_epoch
 from manigeo.localization.statement import describe_localization, localization_table
 from manigeo.plots import plot_localization
 from manigeo.results import as_table, read_results, with_settings, write_results
 from manigeo.runs import accuracy_in_tables, gate_accuracy, memorized_accuracy, run_tables
+from manigeo_extract import Recorder
 from tests.command_line import done, run
 from tests.effects import assert_effect, share_error
+from tests.reference import shared
 from tests.trained import planted_run
 
 LAYERS = ("input", "h1", "h2", "h3", "logits")
@@ -62,15 +67,15 @@ def value(table, metric, method):
 
 def test_geometry_localizes_where_the_inverse_capacity_falls():
     table = localized(capacities())
-    assert value(table, "onset", "geometry") == 3
+    assert value(table, "onset", "geometry") == 2  # the input is no layer, h1 is at 0
     assert value(table, "center_of_mass", "geometry") == pytest.approx(
-        3, abs=0.3
+        2, abs=0.3
     )  # ten classes of error .1 a step of 1
     assert value(table, "localized", "geometry") == 1
-    assert "come apart from h3 (h3 to h3)" in describe_localization(table)
+    assert "Permuted examples come apart at h3: " in describe_localization(table)
 
 
-def test_without_the_best_epoch_the_floor_of_points_is_what_capacity_rises_over():
+def test_without_an_earlier_epoch_the_floor_of_points_is_what_capacity_rises_over():
     alone = capacities(checkpoints=(("last", 40),))
     evidence = METHODS["geometry"].read(alone).evidence.mean()
     np.testing.assert_allclose(evidence, [0.5, 0.5, 0.5, 1.5, 1.5], atol=0.15)  # 10 / 2 - 4.5, and a step of 1
@@ -93,12 +98,117 @@ def test_exchanges_count_what_permuted_examples_lose_beyond_unpermuted_ones():
     assert METHODS["re-initialisation"].read(exchanges([0.0, 0.0, 0.3, 0.1])) is None
 
 
-def test_methods_that_agree_and_methods_that_do_not_are_said_to():
-    agree = describe_localization(localized(capacities(), exchanges([0, 0, 0.3, 0])))
-    assert "2 methods agree on the depth" in agree or "2 methods do not agree" in agree
-    apart = describe_localization(localized(capacities((0, 0, 0, 0, 1)), exchanges([0.3, 0, 0, 0])))
-    assert "2 methods do not agree on the depth" in apart
-    assert "geometry and rewinding -" in apart
+def test_both_answers_name_their_layers_on_one_scale_of_depth():
+    words = describe_localization(localized(capacities(), exchanges([0, 0, 0.9, 0])))
+    assert "come apart at h3.linear: " in words
+    assert "What was memorized is held by h3.linear: " in words
+    assert "h3.linear alone costs permuted examples 0.90 [0.87, 0.93] more than unpermuted ones" in words
+    assert "The two answers agree" in words
+    table = localized(capacities(), exchanges([0, 0, 0.9, 0]))
+    assert value(table, "center_of_mass", "rewinding") == 2
+    assert "do not agree" not in words
+
+
+def test_answers_to_two_questions_do_not_contradict_each_other():
+    words = describe_localization(localized(capacities((0, 0, 0, 0, 1)), exchanges([0.9, 0, 0, 0])))
+    assert "come apart at logits.linear" in words
+    assert "held by h1.linear" in words
+    assert "These are answers to two questions, and both hold" in words
+    assert "do not agree" not in words
+    assert "not agree" not in words
+
+
+def test_methods_of_one_question_agree_within_a_layer_or_are_said_not_to():
+    initial = exchanges([0, 0, 0.9, 0], analysis="reinit", to="init")
+    words = describe_localization(localized(exchanges([0, 0, 0.9, 0]), initial))
+    assert "re-initialisation agrees" in words
+    words = describe_localization(localized(exchanges([0.9, 0, 0, 0]), initial))
+    assert "re-initialisation (h3.linear) does not agree" in words
+
+
+def test_several_layers_that_hold_labels_are_all_named_and_each_once():
+    words = describe_localization(localized(exchanges([0.5, 0, 0, 0.5])))
+    assert "held by h1.linear and logits.linear: 100 %" in words
+    assert "from h" not in words
+
+
+def test_a_question_without_tables_is_answered_by_the_command_that_makes_them():
+    words = describe_localization(localized(capacities()))
+    assert "Which layers hold what was memorized is not known: run manigeo rewind RUN --each." in words
+    words = describe_localization(localized(exchanges([0, 0, 0.9, 0])))
+    assert "Where permuted examples come apart is not known: run manigeo capacity or separability" in words
+
+
+def test_a_layer_whose_activations_did_not_change_has_no_evidence():
+    table = capacities()
+    first = table["layer"].isin(["input", "h1", "h2"])
+    same = table[first & (table["checkpoint"] == "best")].assign(checkpoint="last", epoch=40)
+    frozen = pd.concat([table[~(first & (table["checkpoint"] == "last"))], same], ignore_index=True)
+    found = localized(frozen)
+    evidence = found[(found["metric"] == "evidence")].set_index("layer")["value"]
+    assert (evidence[["h1", "h2"]] == 0).all()
+    assert value(found, "localized", "geometry") == 1
+
+
+def test_both_epochs_are_no_lower_than_points_without_structure():
+    table = capacities()
+    low = table.assign(value=np.where(table["layer"].isin(["h1", "h2"]), table["value"] / 2, table["value"]))
+    evidence = METHODS["geometry"].read(low).evidence.mean()
+    assert (evidence[1:3] == 0).all()
+
+
+# --------------------------------------------------------------------------------------------------- the reference epoch
+def curves(permuted, validation, epochs):
+    rows = [(epoch, kind, accuracy) for epoch, *both in zip(epochs, permuted, validation, strict=True)
+            for kind, accuracy in zip(("permuted", "validation"), both, strict=True)]  # fmt: skip
+    return pd.DataFrame(rows, columns=["epoch", "kind", "accuracy"]).assign(n=1000)
+
+
+DESCENT = curves([0.1, 0.1, 0.12, 0.5, 0.9, 1.0], [0.1, 0.5, 0.6, 0.4, 0.55, 0.7], [0, 5, 10, 20, 30, 40])
+
+
+def test_the_reference_epoch_is_before_memorization_where_the_best_is_not():
+    found = reference_epoch(DESCENT, n_classes=10)
+    assert (found.epoch, found.permuted, found.chosen_by) == (10, 0.12, "validation")
+    assert DESCENT[DESCENT["kind"] == "validation"].set_index("epoch")["accuracy"].idxmax() == 40
+
+
+def test_of_the_epochs_kept_the_nearest_earlier_one_is_taken():
+    found = reference_epoch(DESCENT, n_classes=10, kept=[0, 5, 30, 40])
+    assert (found.epoch, found.wanted) == (5, 10)
+    assert reference_epoch(DESCENT, n_classes=10, kept=[0, 20, 40]) is None  # at 0 nothing has been learned
+    assert reference_epoch(DESCENT, n_classes=10, kept=[0, 20, 40], near_guessing=0.5).epoch == 20
+    assert "the epoch to compare with is 10, which was not kept" in nothing_to_compare(
+        DESCENT, kept=[0, 20], n_classes=10
+    )
+
+
+def test_without_validation_examples_the_accuracy_on_restored_labels_chooses():
+    restored = DESCENT.assign(kind=DESCENT["kind"].replace("validation", "restored"))
+    assert reference_epoch(restored).chosen_by == "restored"
+    late = DESCENT[DESCENT["epoch"] >= 20]
+    assert reference_epoch(late) is None
+    assert "permuted accuracy is 0.500 or more" in nothing_to_compare(late, n_classes=10)
+    assert reference_epoch(DESCENT[DESCENT["kind"] != "permuted"]) is None
+
+
+def test_of_vgg16_on_cifar100_the_reference_epoch_is_before_memorization():
+    metrics = pd.read_csv(shared("reference/gpu_runs/vgg16.metrics.csv"))
+    found = reference_epoch(metrics, n_classes=100)
+    assert 16 <= found.epoch <= 24
+    assert reference_epoch(metrics, n_classes=100, kept=[0, 44, 80]) is None
+
+
+def test_localize_refuses_a_run_without_a_checkpoint_from_before_memorization(tmp_path):
+    recorder = Recorder(tmp_path / "run", n_classes=10)
+    for epoch, metrics in DESCENT.groupby("epoch"):
+        if epoch in (0, 20, 30, 40):
+            recorder.step(torch.nn.Linear(2, 10), epoch, metrics.set_index("kind")[["accuracy", "n"]].T.to_dict())
+    assert not recorder.folder.checkpoint("before").exists()
+    write_results(exchanges([0, 0, 0.9, 0]), tmp_path / "run" / "rewind.csv")
+    code, _, err = run("localize", tmp_path / "run", "--out", tmp_path / "l.csv")
+    assert code == 3
+    assert "no epoch has learned anything before it memorizes" in err
 
 
 def test_the_gate_comes_first():
@@ -108,14 +218,14 @@ def test_the_gate_comes_first():
     )
     words = describe_localization(localized(capacities(), gate=0.5))
     assert words.startswith(
-        "Not enough evidence: the network has not memorized (training accuracy on permuted labels 0.500"
+        "There is nothing to localize: the network has not memorized (training accuracy on permuted labels 0.500"
     )
     assert set(localized(capacities(), gate=0.5)["metric"]) == {"gate"}
 
 
 def test_no_evidence_and_no_error_are_said():
     flat = describe_localization(localized(capacities((0, 0, 0, 0, 0))))
-    assert "No method says where: there is not enough evidence." in flat
+    assert "Where permuted examples come apart is not known: geometry: not enough evidence" in flat
     once = [{"layer": layer, "depth": d, "checkpoint": name, "epoch": epoch, "metric": "rotation", "value": v * d}
             for d, layer in enumerate(LAYERS) for name, epoch, v in (("best", 1, 0.1), ("last", 2, 0.3))]  # fmt: skip
     assert "weights: a single run has no error here; give several seeds" in describe_localization(
@@ -129,7 +239,7 @@ def test_several_runs_are_one_answer_and_those_that_have_not_memorized_are_left_
     words = describe_localization(table)
     assert words.startswith("3 of 4 networks have memorized")
     assert table.loc[table["metric"] == "localized", "n"].tolist() == [3]
-    assert table.set_index("run").loc["r2", "flag"] == "not_memorized"
+    assert table[table["metric"] == "gate"].set_index("run").loc["r2", "flag"] == "not_memorized"
 
 
 def test_tables_without_permuted_examples_are_refused():
@@ -139,9 +249,10 @@ def test_tables_without_permuted_examples_are_refused():
         localized(capacities().assign(kind="test"))
 
 
-def test_layers_pair_by_name_and_by_what_they_contain():
-    assert paired_layers(("input", "conv1", "conv1.act"), ("conv1", "conv2")).tolist() == [[1, 0]]
-    assert paired_layers(("a.b",), ("a", "a.b.c")).tolist() == [[0, 0]]
+def test_activations_belong_to_the_layer_whose_block_they_are_read_at():
+    assert read_at(("input", "conv1", "conv1.act", "other"), ("conv1", "conv2")) == {"conv1": 3}
+    assert read_at(("block1", "block2"), ("block1.a", "block1.b", "block2.a")) == {"block1.b": 0, "block2.a": 1}
+    assert read_at(("pool", "head"), ("conv1", "head")) == {"head": 1}
 
 
 # ---------------------------------------------------------------------------------------------------- on a trained network

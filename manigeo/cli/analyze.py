@@ -31,8 +31,8 @@ def _names(ctx: click.Context, param: click.Parameter, names: tuple[str, ...]) -
 @click.option(
     "--checkpoints",
     metavar="NAMES",
-    help="Whose activations are analysed: checkpoints by the names of their files, with commas between.  [default: "
-    "best,last]",
+    help="Whose activations are analysed: checkpoints by the names of their files, with commas between.  [default: that "
+    "before memorization, last]",
 )
 @click.option("--layers", multiple=True, metavar="GLOB", help="Layers that extract writes; may be repeated.")
 @click.option("--per-class", type=click.IntRange(min=2), help="Examples per class for capacity and separability.")
@@ -64,7 +64,7 @@ def analyze_command(
     """
     from manigeo.runs import run_tables
 
-    steps = _steps(run, _checkpoints(run, checkpoints), skip, request)
+    steps = _steps(run, _checkpoints(run, checkpoints or _compared(run, request)), skip, request)
     ledger = Ledger(run / "analysis" / "steps.json", steps)
     todo = [step for step in steps if force or ledger.state(step) != UP_TO_DATE]
     for step in steps:
@@ -83,16 +83,39 @@ def analyze_command(
         raise ManigeoError(f"left out: {'; '.join(f'{name}: {why}' for name, why in failed.items())}")
 
 
-def _checkpoints(run: Path, asked: str | None) -> dict[str, Path]:
-    """Names and files, without those that are the same as a later one: the last epoch may be the best.
+def _compared(run: Path, request: Mapping[str, Any]) -> str:
+    """The names of the checkpoints that are compared by default: before memorization and at the end.
 
-    Raises :class:`~manigeo.errors.UsageError` for one that is not there; of the default ones one is enough.
+    Where the metrics do not tell which epoch is before memorization, the checkpoints are scored. Where none is, the reason
+    is said, and what needs no comparison is done.
+    """
+    from manigeo.localization.reference import known_curves, run_reference
+    from manigeo.runs import RunFolder
+    from manigeo_extract.opening import RunRequest, open_run, requested
+
+    folder = RunFolder(run)
+    names = folder.checkpoint_names()
+    try:
+        if known_curves(folder):
+            found = run_reference(folder)
+            before = found[0] if found else ""
+        else:
+            before = open_run(run, requested(RunRequest, request)).reference.path.stem
+    except ManigeoError as error:
+        options.note(str(error))
+        before = ""
+    return ",".join(name for name in (before, "last") if name in names) or "last"
+
+
+def _checkpoints(run: Path, asked: str) -> dict[str, Path]:
+    """Names and files, without those that are the same as a later one.
+
+    Raises :class:`~manigeo.errors.UsageError` for one that is not there.
     """
     from manigeo.runs import RunFolder, file_digest
 
     folder = RunFolder(run)
-    found = folder.checkpoint_names()
-    names = asked.split(",") if asked else [name for name in ("best", "last") if name in found] or ["last"]
+    found, names = folder.checkpoint_names(), asked.split(",")
     for name in names:
         if name not in found:
             raise UsageError(f"{run} has no checkpoint {name!r}; there are: {', '.join(found) or 'none'}")
@@ -129,8 +152,7 @@ def _steps(run: Path, files: Mapping[str, Path], skip: Sequence[str], request: M
     add("separability", ["separability", *stored, *measures, *sample], "separability.csv",
         after=[f"extract {name}" for name in files])  # fmt: skip
     add("weights", ["weights", run], "weights.csv", every)
-    to = [] if (run / "checkpoints" / "best.pt").is_file() else ["--checkpoints", "all"]
-    add("rewind", ["rewind", run, *to, *jobs, *network], "rewind.csv", every)
+    add("rewind", ["rewind", run, *jobs, *network], "rewind.csv", every)
     add("reinit", ["reinit", run, *jobs, *network], "reinit.csv", every)
     epochs = ",".join(["init", *files])
     add("gradients", ["gradients", run, "--checkpoints", epochs, *network], "gradients.csv", every)

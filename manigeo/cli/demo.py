@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Place = tuple[str, str, str]  # checkpoint, kind, layer
+BEFORE = "before"  # the checkpoint that the trainer keeps from before memorization
 
 # The outputs of the hidden blocks, after the nonlinearity: what the next layer sees.
 LAYERS = ("--layers", "input", "--layers", "h?", "--layers", "logits")
@@ -39,7 +40,8 @@ SAMPLE = {"glyphs": ("--classes", "30"), "digits": ()}
 def demo_command(data: str, out: Path | None, epochs: int | None, jobs: int, seed: int, force: bool) -> None:
     """Train a network on characters with half of their labels permuted until it has memorized them, and look where.
 
-    The best epoch (on validation data) stands for the network before memorization, the last one for after.
+    The network before memorization (the epoch of highest validation accuracy at which permuted labels are not known yet) is
+    compared with that of the last epoch.
     """
     out = out or Path(f"manigeo-demo-{data}")
     if out.exists() and any(out.iterdir()) and not force:
@@ -50,14 +52,16 @@ def demo_command(data: str, out: Path | None, epochs: int | None, jobs: int, see
     training = [*SETTINGS[data], *(["--epochs", str(epochs)] if epochs else [])]
     _run("train", "--data", data, "--permute", "0.5", *training, "--seed", seed, "--out", out / "run", *overwrite)
     _check_gate(out / "run" / "metrics.csv")
-    for when in ("best", "last"):
+    _check_reference(out / "run")
+    for when in (BEFORE, "last"):
         acts = out / f"{when}.h5"
         _run("extract", "--model", out / "run" / "checkpoints" / f"{when}.pt", *LAYERS, "--out", acts, *overwrite)
         _run("capacity", acts, *SAMPLE[data], "--seed", seed, "--jobs", jobs, *overwrite)
-    tables = [out / f"{when}.capacity.csv" for when in ("best", "last")]
+    tables = [out / f"{when}.capacity.csv" for when in (BEFORE, "last")]
     _run("plot", *tables, "--out", out / "geometry.png", *overwrite)
     _run("rewind", out / "run", "--out", out / "rewind.csv", "--seed", seed, *overwrite)
     _run("plot", out / "rewind.csv", "--out", out / "rewind.png", *overwrite)
+    _run("localize", out / "run", "--out", out / "localize.csv", "--seed", seed, *overwrite)
 
     from manigeo.results import read_results
 
@@ -87,28 +91,36 @@ def _check_gate(metrics: Path) -> None:
         )
 
 
+def _check_reference(run: Path) -> None:
+    """A network that memorizes from the first epoch on has nothing to be compared with."""
+    from manigeo.localization.reference import run_reference
+    from manigeo.runs import RunFolder
+
+    run_reference(RunFolder(run))
+
+
 def describe_memorization(table: "pd.DataFrame", rewinds: "pd.DataFrame") -> str:
-    """Describe the curves of the best and the last epoch, and the rewinds, in words that follow the numbers; and what
-    they do not show."""
+    """Describe the curves before memorization and at the last epoch, and the rewinds, in words that follow the numbers;
+    and what they do not show."""
     table = table[table["manifold"] == ""].set_index(["checkpoint", "kind", "layer", "metric"]).sort_index()
     first, last = _hidden_ends(table.reset_index())
     rise = ("last", "permuted", first), ("last", "permuted", last)
-    before = ("best", "permuted", first), ("best", "permuted", last)
-    cost = ("best", "restored", last), ("last", "restored", last)
+    before = (BEFORE, "permuted", first), (BEFORE, "permuted", last)
+    cost = (BEFORE, "restored", last), ("last", "restored", last)
     lines = [
         "What this shows:",
         f"- At the last epoch, from {first} to {last}, permuted examples go from capacity {_change(table, *rise)},",
         f"  radius {_change(table, *rise, 'radius')} and dimension {_change(table, *rise, 'dimension')}:",
         f"  {_verdict(table, *rise, 'they become separable on the way', 'they become less separable on the way')}.",
-        f"- At the best epoch, before memorization, their capacity goes from {_change(table, *before)}.",
-        f"- Restored (the same images by their true labels) go at {last} from {_change(table, *cost)} from the best epoch",
-        f"  to the last: {_verdict(table, *cost, 'no cost of memorization here', 'what memorization costs')}.",
+        f"- Before memorization their capacity goes from {_change(table, *before)}.",
+        f"- Restored (the same images by their true labels) go at {last} from {_change(table, *cost)}",
+        "  from before memorization to the last epoch:",
+        f"  {_verdict(table, *cost, 'no cost of memorization here', 'what memorization costs')}.",
         f"- {describe_last_layer(rewinds)}",
         "What it does not show:",
         "- It is one run with one seed; errors are those of classes, draws and examples alone. Another processor, another",
         "  number of threads or another seed makes another run: train several, and read what they have in common.",
-        "- Geometry says where permuted examples come apart, rewinding which layers the network does without: these need",
-        "  not be the same. Studies disagree on the layers (Stephenson et al. 2021, Maini et al. 2023).",
+        "- Studies disagree on the layers that memorize (Stephenson et al. 2021, Maini et al. 2023).",
     ]
     n_classes = int(table["n"].max())
     if n_classes < 30:
@@ -119,18 +131,18 @@ def describe_memorization(table: "pd.DataFrame", rewinds: "pd.DataFrame") -> str
 
 
 def describe_last_layer(rewinds: "pd.DataFrame") -> str:
-    """Describe what setting the last layer alone back to the best epoch regains, and what it costs."""
+    """Describe what setting the last layer alone back to before memorization regains, and what it costs."""
     accuracies = rewinds[rewinds["metric"] == "accuracy"].set_index(["kind", "layer"])[["value", "stderr"]]
 
     def accuracy(kind: str, layer: str) -> str:
         value, error = accuracies.loc[(kind, layer)]
         return f"{value:.3f} ± {error:.3f}"
 
-    was, test, best = (accuracy("test", layer) for layer in ("(none)", "(last 1)", "(all)"))
+    was, test, whole = (accuracy("test", layer) for layer in ("(none)", "(last 1)", "(all)"))
     kept, unpermuted = (accuracy("unpermuted", layer) for layer in ("(none)", "(last 1)"))
     return (
-        f"With the last layer alone set back to the best epoch, test accuracy goes from {was} to {test}\n"
-        f"  (the whole network at that epoch: {best}); that of unpermuted examples from {kept} to {unpermuted}."
+        f"With the last layer alone set back to before memorization, test accuracy goes from {was} to {test}\n"
+        f"  (the whole network at that epoch: {whole}); that of unpermuted examples from {kept} to {unpermuted}."
     )
 
 

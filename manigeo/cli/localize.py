@@ -25,21 +25,34 @@ def localize_command(
     """Locate memorization among the layers. RUNS are folders of manigeo train (several seeds of one network, if there
     are), whose results are found in and beside them; or results tables of one run.
 
-    Every method that the tables have numbers for gives a place, with intervals; and whether the methods agree.
+    Two answers are given, each by every method that the tables have numbers for: where permuted examples come apart, and
+    which layers hold what was memorized. Both compare with the epoch of highest validation accuracy before memorization.
     """
-    from manigeo.localization.statement import describe_localization, localization_table
+    from manigeo.localization.reference import known_curves, run_reference
+    from manigeo.localization.statement import describe_localization, has_memorized, localization_table
     from manigeo.results import check_results_path, write_results
-    from manigeo.runs import accuracy_in_tables, find_tables, gate_accuracy, memorized_accuracy, run_tables
+    from manigeo.runs import (
+        RunFolder,
+        accuracy_in_tables,
+        find_tables,
+        gate_accuracy,
+        memorized_accuracy,
+        run_tables,
+    )
 
     check_results_path(out, force)
     folders, files = [path for path in runs if path.is_dir()], [path for path in runs if not path.is_dir()]
     found_in = {str(folder): run_tables(folder) for folder in folders}
     gates = {run: gate_accuracy(memorized_accuracy(run), found.table) for run, found in found_in.items()}
+    curves = {run: known for run in found_in if (known := known_curves(RunFolder(Path(run)))) is not None}
+    for run in found_in:
+        if has_memorized(gates[run]):
+            run_reference(RunFolder(Path(run)))  # refused where no checkpoint can be compared with
     if files:
         found_in["tables"] = find_tables(files)
         gates["tables"] = accuracy_in_tables(found_in["tables"].table)
     options.tell_left_out(*found_in.values())
     tables = {run: found.table for run, found in found_in.items()}
-    found = localization_table(tables, gates, n_resamples=resamples, seed=seed)
+    found = localization_table(tables, gates, metrics=curves, n_resamples=resamples, seed=seed)
     write_results(found, out, force)
     tell(found, out, describe_localization, as_json)

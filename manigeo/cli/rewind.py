@@ -16,7 +16,9 @@ SWEEPS = ("last", "each", "prefix")
 @click.command("rewind")
 @options.run_argument
 @options.checkpoints_option(
-    "best", "To which layers are set back: checkpoints by name or epoch, with commas between (best,10), init, or all."
+    "before",
+    "To which layers are set back: checkpoints by name or epoch, with commas between (best,10), init, or all; "
+    "before is the one of highest validation accuracy before memorization.",
 )
 @click.option("--last-k", "last", is_flag=True, help="Rewind the last 1, 2, ... layers.")
 @click.option("--each", is_flag=True, help="Rewind each layer alone.")
@@ -30,7 +32,7 @@ def rewind_command(
 ) -> None:  # fmt: skip
     """Set layers of the trained network of RUN back to an earlier epoch, and score the four kinds.
 
-    Without --last-k, --each, --prefix or --set: all three sweeps. The best epoch is that of validation data.
+    Without --last-k, --each, --prefix or --set: all three sweeps.
     """
     import pandas as pd
 

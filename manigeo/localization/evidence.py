@@ -1,21 +1,24 @@
 """Evidence of each method on the layers, from results tables, for :mod:`manigeo.localization.profile`.
 
-=================  ==========  ================================================================================
-method             kind        evidence of a layer
-=================  ==========  ================================================================================
-geometry           cumulative  fall of the inverse capacity of permuted manifolds, below that of the early-stopped
-                               epoch and below that of points without structure (inverse, since capacities of
-                               manifolds average harmonically)
-separability       cumulative  rise of a linear probe's accuracy on permuted labels over the early-stopped epoch, class
-                               by class; over chance where that epoch is not in the table
-rewinding          local       permuted accuracy lost when the layer alone is set back to the early-stopped epoch, less
-                               unpermuted accuracy lost
-re-initialisation  local       the same, set back to its initial values
-gradients          local       norm of the gradient of permuted examples at the early-stopped epoch
-weights            local       rotation between the early-stopped epoch and the end
-=================  ==========  ================================================================================
+Two questions are asked, and a method answers one of them. *Where do permuted examples come apart?* is read from activations
+and cumulative: what has come apart in a layer stays so above it, in layers that were never trained, too. *Which layers hold
+what was memorized?* is asked of single layers by exchanging their parameters.
 
-The early-stopped epoch is the checkpoint ``best``, that of the highest validation accuracy.
+=================  =======  ===================================================================================
+method             question  evidence of a layer
+=================  =======  ===================================================================================
+geometry           apart    fall of the inverse capacity of permuted manifolds since the reference epoch, both no
+                            higher than that of points without structure (inverse, since capacities of manifolds
+                            average harmonically)
+separability       apart    rise of a linear probe's accuracy on permuted labels since the reference epoch, class by
+                            class; over chance where that epoch is not in the table
+rewinding          held     permuted accuracy lost when the layer alone is set back to the reference epoch, less
+                            unpermuted accuracy lost
+re-initialisation  held     the same, set back to its initial values
+weights            held     rotation between the reference epoch and the end
+=================  =======  ===================================================================================
+
+The reference epoch is that before memorization (:mod:`manigeo.localization.reference`).
 """
 
 from collections.abc import Callable, Mapping
@@ -26,9 +29,11 @@ import pandas as pd
 
 from manigeo.capacity.unstructured import unstructured_capacity
 from manigeo.localization.profile import Evidence
+from manigeo.localization.reference import BEFORE
 from manigeo.results import with_settings
 
-BEST = "best"
+APART, HELD = "apart", "held"  # the two questions
+_NAMES = (BEFORE, "best")  # checkpoints that stand for the epoch before memorization where no metrics are known
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,22 +46,56 @@ class Curve:
 
 @dataclass(frozen=True)
 class Method:
-    """Method of finding memorization: its name, whether its evidence is cumulative, and its reader of tables."""
+    """Method of finding memorization: its name, the question that it answers, and its reader of tables, which takes the
+    reference epoch too (None where there is none)."""
 
     name: str
-    cumulative: bool
-    read: Callable[[pd.DataFrame], Curve | None]
+    question: str
+    of_table: Callable[[pd.DataFrame, float | None], Curve | None]
+
+    @property
+    def cumulative(self) -> bool:
+        return self.question == APART
+
+    def read(self, table: pd.DataFrame, before: float | None = None) -> Curve | None:
+        """Evidence from the results of one network; None where the table holds no numbers of this method. Without the
+        epoch ``before`` the one that the table names counts: that of the checkpoint ``before``, or else ``best``."""
+        return self.of_table(table, named_reference(table) if before is None else before)
 
 
-def geometry(table: pd.DataFrame) -> Curve | None:
+def named_reference(table: pd.DataFrame) -> float | None:
+    """The epoch that a table itself names as that before memorization: of a checkpoint or target ``before``, or ``best``."""
+    to, set_to = with_settings(table, "to")["to"], _set_to(table)
+    last = table["epoch"].max()
+    for name in _NAMES:
+        epochs = pd.concat([table.loc[table["checkpoint"] == name, "epoch"], set_to[to == name]]).dropna()
+        if len(epochs) and not epochs.min() >= last:
+            return float(epochs.min())
+    return None
+
+
+def epochs_compared(table: pd.DataFrame) -> set[float]:
+    """All epochs that the table has numbers of, as measured or as the target of an exchange."""
+    return {float(epoch) for epoch in pd.concat([table["epoch"], _set_to(table)]).dropna().unique()}
+
+
+def _set_to(table: pd.DataFrame) -> pd.Series:
+    """The epochs that layers were set to, where need be by the names of checkpoints that the table has numbers of."""
+    full = with_settings(table, "to", "to_epoch")
+    epochs = table.dropna(subset="epoch").drop_duplicates("checkpoint").set_index("checkpoint")["epoch"]
+    set_to: pd.Series = full["to_epoch"].astype(float).fillna(full["to"].map(epochs).astype(float))
+    return set_to
+
+
+def geometry(table: pd.DataFrame, before: float | None) -> Curve | None:
     """Evidence of geometry; None where the table holds no capacities of permuted manifolds at the end of training."""
     rows = _of(table, "mean_field", "capacity", per_manifold=True)
     if rows.empty:
         return None
-    end, before = _at_ends(rows.assign(value=1 / rows["value"]))
+    end, start = _at_ends(rows.assign(value=1 / rows["value"]), before)
     most = _inverse_floor(with_settings(rows, "per_class", "n_classes", "centers").iloc[0])
-    start = np.full(end.shape, most) if before is None else np.minimum(before.reindex_like(end), most)
-    return _curve(start - end)
+    start = np.full(end.shape, most) if start is None else np.minimum(start.reindex_like(end), most)
+    return _curve(start - np.minimum(end, most))
 
 
 def _inverse_floor(settings: pd.Series) -> float:
@@ -65,77 +104,57 @@ def _inverse_floor(settings: pd.Series) -> float:
     return np.inf if M is None else 1 / unstructured_capacity(M, n_manifolds=P, estimator=centers or "auto")
 
 
-def separability(table: pd.DataFrame) -> Curve | None:
+def separability(table: pd.DataFrame, before: float | None) -> Curve | None:
     """Evidence of separability; None where the table holds no probes on permuted labels at the end of training."""
     rows = _of(table, "probe", "probe_accuracy", per_manifold=True)
     trained_on = with_settings(rows, "trained_on")["trained_on"]
     rows = rows[trained_on.isna() | trained_on.eq("permuted")]
     if rows.empty:
         return None
-    end, before = _at_ends(rows)
+    end, start = _at_ends(rows, before)
     chance = 1 / len(end)
-    return _curve(end - (chance if before is None else before.reindex_like(end)))
+    return _curve(end - (chance if start is None else start.reindex_like(end)))
 
 
-def rewinding(table: pd.DataFrame) -> Curve | None:
-    """Evidence of rewinding; None where the table holds no single layers rewound to the best epoch."""
-    full = with_settings(table, "analysis", "sweep", "to")
-    return _exchanged(full[(full["analysis"] == "rewind") & (full["sweep"] == "each") & (full["to"] == BEST)])
+def rewinding(table: pd.DataFrame, before: float | None) -> Curve | None:
+    """Evidence of rewinding; None where the table holds no single layers rewound to the reference epoch."""
+    full = with_settings(table, "analysis", "sweep", "to").assign(to_epoch=_set_to(table))
+    named = full["to"].isin(_NAMES) & full["to_epoch"].isna()
+    to_before = _at(full["to_epoch"], before) | (named & (before is None))
+    return _exchanged(full[(full["analysis"] == "rewind") & (full["sweep"] == "each") & to_before])
 
 
-def reinitialisation(table: pd.DataFrame) -> Curve | None:
+def reinitialisation(table: pd.DataFrame, before: float | None) -> Curve | None:
     """Evidence of re-initialisation; None where the table holds no single layers set to their initial values."""
     full = with_settings(table, "analysis", "sweep", "to_epoch")
-    return _exchanged(full[(full["analysis"] == "reinit") & (full["sweep"] == "each") & (full["to_epoch"] == 0)])
+    return _exchanged(full[(full["analysis"] == "reinit") & (full["sweep"] == "each") & _at(full["to_epoch"], 0)])
 
 
-def gradients(table: pd.DataFrame) -> Curve | None:
-    """Evidence of gradients; None where the table holds no gradients of permuted examples at the best epoch."""
-    rows = table[(table["metric"] == "gradient_norm") & (table["kind"] == "permuted") & (table["checkpoint"] == BEST)]
-    return _single(rows[~rows["layer"].str.startswith("(")])
-
-
-def weights(table: pd.DataFrame) -> Curve | None:
-    """Evidence of weights; None where the table holds no rotations at the best epoch and at a later one."""
+def weights(table: pd.DataFrame, before: float | None) -> Curve | None:
+    """Evidence of weights; None where the table holds no rotations at the reference epoch and at a later one."""
     rows = table[(table["metric"] == "rotation") & ~table["layer"].str.startswith("(")]
-    before, end = rows[rows["checkpoint"] == BEST], rows[rows["epoch"] == rows["epoch"].max()]
-    if before.empty or end.empty or before["epoch"].max() >= end["epoch"].max():
+    start, end = rows[_at(rows["epoch"], before)], rows[rows["epoch"] == rows["epoch"].max()]
+    if start.empty or end.empty or start["epoch"].max() >= end["epoch"].max():
         return None
-    end = end.drop_duplicates("layer")
-    since = end["value"].to_numpy() - before.set_index("layer")["value"].reindex(end["layer"]).to_numpy()
+    end, start = end.drop_duplicates("layer"), start.drop_duplicates("layer").set_index("layer")
+    since = end["value"].to_numpy() - start["value"].reindex(end["layer"]).to_numpy()
     return _single(end.assign(value=since, stderr=np.nan))
+
+
+def _at(epochs: pd.Series, epoch: float | None) -> pd.Series:
+    return epochs.astype(float).eq(np.nan if epoch is None else epoch)
 
 
 METHODS: Mapping[str, Method] = {
     method.name: method
     for method in (
-        Method("geometry", True, geometry),
-        Method("separability", True, separability),
-        Method("rewinding", False, rewinding),
-        Method("re-initialisation", False, reinitialisation),
-        Method("gradients", False, gradients),
-        Method("weights", False, weights),
+        Method("geometry", APART, geometry),
+        Method("separability", APART, separability),
+        Method("rewinding", HELD, rewinding),
+        Method("re-initialisation", HELD, reinitialisation),
+        Method("weights", HELD, weights),
     )
 }
-
-
-def paired_layers(one: tuple[str, ...], other: tuple[str, ...]) -> np.ndarray:
-    """Positions (pairs, 2) of layers that are the same part of a network: of one name, or one inside the other, as the
-    module ``h1.linear`` is inside ``h1``. The first match counts.
-
-    >>> paired_layers(("input", "h1", "logits"), ("h1.linear", "logits")).tolist()
-    [[1, 0], [2, 1]]
-    """
-    pairs: list[tuple[int, int]] = []
-    for i, name in enumerate(one):
-        matches = [j for j, o in enumerate(other) if o == name or _within(o, name) or _within(name, o)]
-        if matches and matches[0] not in [j for _, j in pairs]:
-            pairs.append((i, matches[0]))
-    return np.array(pairs, dtype=np.int64).reshape(-1, 2)
-
-
-def _within(name: str, container: str) -> bool:
-    return name.startswith(f"{container}.")
 
 
 def _of(table: pd.DataFrame, analysis: str, metric: str, per_manifold: bool) -> pd.DataFrame:
@@ -146,16 +165,18 @@ def _of(table: pd.DataFrame, analysis: str, metric: str, per_manifold: bool) -> 
     return rows[by.isna() | by.eq(analysis)]
 
 
-def _at_ends(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    """Values at the end of training and at the best epoch, if that is another: manifolds x layers, without gaps."""
+def _at_ends(rows: pd.DataFrame, before: float | None) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """Values at the end of training and at the reference epoch, if there are any: manifolds x layers, without gaps."""
     last = rows[rows["epoch"] == rows["epoch"].max()] if rows["epoch"].notna().any() else rows
-    before = rows[(rows["checkpoint"] == BEST) & (rows["epoch"] < last["epoch"].max())]
-    wide = [part.pivot_table(index="manifold", columns=["depth", "layer"], values="value") for part in (last, before)]
-    end, start = (part.dropna() for part in wide)
-    if start.empty:
+    start = rows[_at(rows["epoch"], before) & (rows["epoch"] < last["epoch"].max())]
+    end, earlier = (
+        part.pivot_table(index="manifold", columns=["depth", "layer"], values="value").dropna()
+        for part in (last, start)
+    )
+    if earlier.empty:
         return end, None
-    common = end.index.intersection(start.index)
-    return end.loc[common], start.loc[common]
+    common = end.index.intersection(earlier.index)
+    return end.loc[common], earlier.loc[common]
 
 
 def _curve(wide: pd.DataFrame) -> Curve | None:

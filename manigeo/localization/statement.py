@@ -1,11 +1,13 @@
-"""Statement of where memorization happens: the localization of every method as rows of a results table, and in words.
+"""Statement of where memorization happens: two answers, as rows of a results table and in words.
 
-A network that has not memorized has no such place, so the gate comes first: its training accuracy on permuted labels.
+A network that has not memorized has no such place, so the gate comes first: its training accuracy on permuted labels. Then
+two questions are answered apart, since both answers can be right where they differ: a network in which the first layer alone
+has learned permuted labels has its manifolds come apart in later ones.
 """
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from zlib import crc32
 
@@ -13,62 +15,100 @@ import numpy as np
 import pandas as pd
 
 from manigeo.errors import InputError
-from manigeo.localization.evidence import METHODS, Curve, Method, paired_layers
+from manigeo.localization.depth import INPUT, common_scale, layer_list, read_at, same_layer
+from manigeo.localization.evidence import APART, HELD, METHODS, Curve, Method, epochs_compared, named_reference
 from manigeo.localization.profile import Estimate, Evidence, Localization, agreement, locate
+from manigeo.localization.reference import GATE, reference_epoch
 from manigeo.results import as_table, with_settings
 from manigeo.vocabulary import flag_words
 
 Row = dict[str, Any]
 
-GATE = 0.95  # training accuracy on permuted labels from which on a network has memorized
 SIGNIFICANT = 0.05
 _PLACES = ("onset", "end", "center_of_mass")
 
 
 def localization_table(
-    runs: Mapping[str, pd.DataFrame], gates: Mapping[str, float | None], *, n_resamples: int = 1000, seed: int = 0
+    runs: Mapping[str, pd.DataFrame],
+    gates: Mapping[str, float | None],
+    *,
+    metrics: Mapping[str, tuple[pd.DataFrame, int | None]] | None = None,
+    n_resamples: int = 1000,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Localize memorization by every method that the tables have numbers for, over all runs together.
 
     ``runs``: the results tables of each run (seed) of one network; ``gates``: its training accuracy on permuted labels, None
-    where no labels were permuted, NaN where it is not known. Runs that have not memorized are left out, and flagged.
+    where no labels were permuted, NaN where it is not known; ``metrics``: where they are known the metrics of its epochs,
+    from which the reference epoch is chosen, and the number of classes. Without them the tables name the reference epoch.
+    Runs that have not memorized are left out, and flagged.
 
-    Rows of a run: ``gate``. Rows of a method (in the settings): of each layer ``evidence`` and ``profile``, its share; then
-    ``onset``, ``end`` and ``center_of_mass`` as positions among its layers, with the name of the layer; all these with
-    ``_ci_low`` and ``_ci_high``; ``p_value`` of no layer differing; ``localized`` is 1, or 0 with the reason as its flag.
-    Rows of two methods: ``agreement``, Spearman's correlation of their profiles.
+    Rows of a run: ``gate`` and ``reference_epoch``. Rows of a method (in the settings): of each layer ``evidence``,
+    ``profile``, its share, and ``named``, 1 for layers that the answer names; then ``onset``, ``end`` and ``center_of_mass``
+    as places on the scale of depth (0 for the first layer with parameters), with the name of the layer; evidence, shares and
+    places with ``_ci_low`` and ``_ci_high``; ``p_value`` of nothing being located; ``localized`` is 1, or 0 with the reason
+    as its flag. Rows of two methods: ``agreement``, Spearman's correlation of their profiles.
 
     Raises :class:`~manigeo.errors.InputError` where runs that have memorized have tables of no method.
     """
     common = {"analysis": "localize", "resamples": n_resamples, "seed": seed}
-    rows = [_gate_row(run, gates[run]) | {"settings": json.dumps(common)} for run in runs]
-    memorized = [run for run in runs if (gates[run] or 0.0) >= GATE]
+    before = {run: _reference(table, (metrics or {}).get(run)) for run, table in runs.items()}
+    rows = [
+        row | {"settings": json.dumps(common)}
+        for run in runs
+        for row in (_gate_row(run, gates[run]), _reference_row(run, before[run]))
+    ]
+    memorized = [run for run in runs if has_memorized(gates[run])]
     of = {"run_id": ",".join(dict.fromkeys(one for run in runs for one in _identities(runs[run])))}
     if not memorized:
-        return as_table([of | row for row in rows])
-    found: dict[str, tuple[tuple[str, ...], Localization]] = {}
-    for name, method in METHODS.items():
-        curves = [curve for run in memorized if (curve := method.read(runs[run])) is not None]
-        if curves:
-            layers, evidence = _common_layers(curves)
-            key = np.random.SeedSequence(seed, spawn_key=(crc32(name.encode()),))
-            found[name] = layers, locate(evidence, cumulative=method.cumulative, n_resamples=n_resamples, seed=key)
-            settings = {"settings": json.dumps(common | {"method": name})}
-            rows += [settings | row for row in _method_rows(method, *found[name])]
-    if not found:
+        return as_table([of | row for row in rows if row["metric"] == "gate"])
+    read = {name: [method.read(runs[run], before[run]) for run in memorized] for name, method in METHODS.items()}
+    curves = {name: known for name, found in read.items() if (known := [curve for curve in found if curve])}
+    if not curves:
         raise InputError(
             "the tables hold nothing of permuted examples at the end of training: run manigeo capacity, separability, "
-            "rewind or reinit first (of last.pt and of best.pt)"
+            "rewind or reinit first (of last.pt and of before.pt)"
         )
+    scale = _scale(curves)
+    found: dict[str, tuple[tuple[str, ...], Localization]] = {}
+    for name in curves:
+        layers, places, evidence = _on_scale(METHODS[name], curves[name], scale)
+        key = np.random.SeedSequence(seed, spawn_key=(crc32(name.encode()),))
+        found[name] = (
+            layers,
+            locate(evidence, cumulative=METHODS[name].cumulative, positions=places, n_resamples=n_resamples, seed=key),
+        )
+        settings = {"settings": json.dumps(common | {"method": name, "question": METHODS[name].question})}
+        rows += [settings | row for row in _method_rows(scale, *found[name])]
     for (one, (its, a)), (other, (theirs, b)) in itertools.combinations(found.items(), 2):
         settings = {"settings": json.dumps(common | {"method": one, "other": other})}
-        estimate = agreement(a, b, paired_layers(its, theirs))
+        pairs = [(i, theirs.index(layer)) for i, layer in enumerate(its) if layer in theirs]
+        estimate = agreement(a, b, np.array(pairs, dtype=np.int64).reshape(-1, 2))
         rows += [settings | row for row in _with_interval({"metric": "agreement"}, estimate)]
     return as_table([of | row for row in rows])
 
 
+def has_memorized(accuracy: float | None) -> bool:
+    """Return whether a training accuracy on permuted labels passes the gate; False where it is not known."""
+    return accuracy is not None and accuracy >= GATE
+
+
 def _identities(table: pd.DataFrame) -> list[str]:
     return list(with_settings(table, "run_id")["run_id"].dropna().unique())
+
+
+def _reference(table: pd.DataFrame, metrics: tuple[pd.DataFrame, int | None] | None) -> float | None:
+    """The reference epoch, of those that the table has numbers of; NaN where there is none."""
+    if metrics is None or "permuted" not in set(metrics[0]["kind"]):
+        return named_reference(table)
+    found = reference_epoch(metrics[0], kept=epochs_compared(table), n_classes=metrics[1])
+    return np.nan if found is None else found.epoch
+
+
+def _reference_row(run: str, epoch: float | None) -> Row:
+    known = epoch is not None and epoch == epoch
+    return {"run": run, "metric": "reference_epoch", "value": epoch if known else np.nan,
+            "flag": "" if known else "no_reference"}  # fmt: skip
 
 
 def _gate_row(run: str, gate: float | None) -> Row:
@@ -80,26 +120,69 @@ def _gate_row(run: str, gate: float | None) -> Row:
     return row | {"value": gate, "flag": "" if gate >= GATE else "not_memorized"}
 
 
-def _common_layers(curves: list[Curve]) -> tuple[tuple[str, ...], list[Evidence]]:
-    """The layers that all runs have, and the evidence of these."""
-    layers = tuple(name for name in curves[0].layers if all(name in curve.layers for curve in curves))
+def _scale(curves: Mapping[str, Sequence[Curve]]) -> tuple[str, ...]:
+    of = {question: [curve.layers for name, known in curves.items() for curve in known
+                     if METHODS[name].question == question] for question in (HELD, APART)}  # fmt: skip
+    return common_scale(of[HELD], of[APART])
+
+
+def _on_scale(
+    method: Method, curves: Sequence[Curve], scale: Sequence[str]
+) -> tuple[tuple[str, ...], list[float], list[Evidence]]:
+    """The layers of the scale that all runs know, their places, and the evidence of these.
+
+    Activations that were read at no layer of the scale have one of their own, of the same length.
+    """
+    read = [_read_at(method, curve, scale) for curve in curves]
+    layers = tuple(layer for layer in scale if all(layer in of for of in read))
+    if len(layers) < 2 and method.cumulative:
+        own = common_scale([], [curve.layers for curve in curves])
+        read = [_read_at(method, curve, own) for curve in curves]
+        layers = tuple(layer for layer in own if all(layer in of for of in read))
+        scale = own if len(layers) > 1 else scale
     if len(layers) < 2:
-        raise InputError("the runs have fewer than two layers in common: localize networks of one architecture")
-    return layers, [curve.evidence.of([curve.layers.index(name) for name in layers]) for curve in curves]
+        raise InputError(
+            f"{method.name} knows fewer than two layers that all runs have: localize networks of one architecture, with "
+            "activations of two layers or more"
+        )
+    places = [float(list(scale).index(layer)) for layer in layers]
+    evidence = [_from_input(curve).of([of[layer] for layer in layers]) for curve, of in zip(curves, read, strict=True)]
+    return layers, places, evidence
 
 
-def _method_rows(method: Method, layers: tuple[str, ...], found: Localization) -> Iterator[Row]:
-    for depth, layer in enumerate(layers):
-        place = {"layer": layer, "depth": depth, "kind": "permuted", "n": found.n_runs}
+def _read_at(method: Method, curve: Curve, scale: Sequence[str]) -> dict[str, int]:
+    if method.cumulative:
+        return read_at(curve.layers, scale)
+    matching = {layer: [i for i, own in enumerate(curve.layers) if same_layer(own, layer)] for layer in scale}
+    return {layer: found[0] for layer, found in matching.items() if found}
+
+
+def _from_input(curve: Curve) -> Evidence:
+    """Evidence beyond what there is at the input, which is no layer."""
+    if INPUT not in curve.layers:
+        return curve.evidence
+    units = curve.evidence.units
+    return Evidence(units - units[:, [curve.layers.index(INPUT)]], curve.evidence.stderr)
+
+
+def _method_rows(scale: Sequence[str], layers: Sequence[str], found: Localization) -> Iterator[Row]:
+    for i, layer in enumerate(layers):
+        place = {"layer": layer, "depth": found.positions[i], "kind": "permuted", "n": found.n_runs}
         for name, values in (
             ("evidence", (found.evidence, found.evidence_low, found.evidence_high)),
             ("profile", (found.shares, found.shares_low, found.shares_high)),
         ):
-            yield from _with_interval(place | {"metric": name}, Estimate(*(float(part[depth]) for part in values)))
+            yield from _with_interval(place | {"metric": name}, Estimate(*(float(part[i]) for part in values)))
+        yield place | {"metric": "named", "value": float(found.named[i])}
     for name in _PLACES:
         estimate: Estimate = getattr(found, name)
-        nearest = layers[min(int(estimate.value + 0.5), len(layers) - 1)]
+        nearest = layers[int(np.abs(found.positions - estimate.value).argmin())]
         yield from _with_interval({"layer": nearest, "metric": name, "n": found.n_runs}, estimate)
+    yield {
+        "metric": "depth_of_last_layer",
+        "value": float(max(len(scale) - 1, found.positions[-1], 1)),
+        "n": found.n_runs,
+    }
     yield {"metric": "p_value", "value": found.p_value, "n": found.n_units}
     reason = _reason(found)
     yield {"metric": "localized", "value": float(not reason), "n": found.n_runs, "flag": reason}
@@ -116,34 +199,51 @@ def _reason(found: Localization) -> str:
         return "no_error"
     if not found.present:
         return "no_evidence"
-    if found.p_value > SIGNIFICANT:
+    if found.p_differs > SIGNIFICANT:
         return "no_layer_differs"
     width = found.center_of_mass.high - found.center_of_mass.low
-    return "wide_interval" if width > (len(found.shares) - 1) / 2 else ""
+    return "wide_interval" if width > (found.positions[-1] - found.positions[0]) / 2 else ""
 
 
 # ---------------------------------------------------------------------------------------------------------------- words
-_SAYS = {
-    "geometry": "the manifolds of permuted labels come apart",
-    "separability": "a linear probe learns to read the permuted labels",
-    "rewinding": "setting single layers back to the best epoch costs permuted examples more than others",
-    "re-initialisation": "re-initialising single layers costs permuted examples more than others",
-    "gradients": "the gradient of permuted examples acts at the best epoch",
-    "weights": "the weights turn after the best epoch",
+# question -> how its answer begins, what it asks, and what to run where no method was tried
+_ANSWERS = {
+    APART: ("Permuted examples come apart at", "Where permuted examples come apart",
+            "manigeo capacity or separability, of last.pt and of before.pt"),
+    HELD: ("What was memorized is held by", "Which layers hold what was memorized", "manigeo rewind RUN --each"),
+}  # fmt: skip
+_SHARES = {
+    "geometry": "of the fall of the inverse capacity of permuted manifolds",
+    "separability": "of the rise of a linear probe's accuracy on permuted labels",
+    "rewinding": "of the permuted accuracy that single layers cost when they are set back to the reference epoch",
+    "re-initialisation": "of the permuted accuracy that single layers cost when they are re-initialised",
+    "weights": "of the rotation of all layers since the reference epoch",
 }
 
 
 def describe_localization(table: pd.DataFrame) -> str:
-    """Describe the answer in a paragraph, then one line per method, with its numbers."""
+    """Describe the two answers, one sentence for each, then one line per method with its numbers, on one scale of depth."""
     full = with_settings(table, "analysis", "method", "other")
     full = full[full["analysis"] == "localize"]
     gates = full[full["metric"] == "gate"]
     if not gates["flag"].eq("").any():
         return _describe_gate(gates)
     methods = {name: rows for name, rows in full[full["other"].isna()].groupby("method", sort=False)}
+    found = {name: _Found(name, rows) for name, rows in methods.items()}
+    answers = [_answer(question, found) for question in (APART, HELD)]
+    lines = [f"- {name}: {one.words()}" for name, one in found.items()]
     agreements = full[full["metric"].str.startswith("agreement")]
-    lines = [f"- {name}: {_describe_method(name, rows)}" for name, rows in methods.items()]
-    return "\n".join([_describe_gate(gates), _answer(methods, agreements), *lines, *_describe_agreement(agreements)])
+    return "\n".join(
+        [
+            _describe_gate(gates),
+            *_describe_reference(full[full["metric"] == "reference_epoch"]),
+            *answers,
+            *_compare(found),
+            "Depth: 0 % is the first layer with parameters, 100 % the last.",
+            *lines,
+            *_describe_agreement(agreements),
+        ]
+    )
 
 
 def _describe_gate(gates: pd.DataFrame) -> str:
@@ -158,58 +258,127 @@ def _describe_gate(gates: pd.DataFrame) -> str:
     reached = known["flag"].eq("").sum()
     accuracies = f"training accuracy on permuted labels {known['value'].min():.3f}"
     if not reached:
-        return f"Not enough evidence: the network has not memorized ({accuracies}, needed {GATE}); train longer first."
+        return (
+            f"There is nothing to localize: the network has not memorized ({accuracies}, needed {GATE}); train longer."
+        )
     runs = "The network has" if len(gates) == 1 else f"{reached} of {len(gates)} networks have"
     return f"{runs} memorized ({accuracies} or more, needed {GATE})."
 
 
-def _answer(methods: Mapping[str, pd.DataFrame], agreements: pd.DataFrame) -> str:
-    """One statement for all methods: where, if their intervals of the centre meet, else that they do not agree."""
-    centers = {name: _relative_center(rows) for name, rows in methods.items() if _value(rows, "localized") == 1}
-    if not centers:
-        return "No method says where: there is not enough evidence."
-    where = "; ".join(
-        f"{name} {100 * c:.0f} % [{100 * low:.0f}, {100 * high:.0f}]" for name, (c, low, high) in centers.items()
-    )
-    meets = max(low for _, low, _ in centers.values()) <= min(high for _, _, high in centers.values())
-    if len(centers) == 1:
-        verdict = "One method says where"
-    else:
-        verdict = f"{len(centers)} methods " + ("agree on the depth" if meets else "do not agree on the depth")
-    return f"{verdict} (centre of mass, 0 % the first layer, 100 % the last): {where}."
+def _describe_reference(rows: pd.DataFrame) -> list[str]:
+    epochs = sorted(rows["value"].dropna().unique())
+    if epochs:
+        named = ", ".join(f"{epoch:.0f}" for epoch in epochs)
+        return [f"Compared with epoch {named}, before memorization (the reference epoch)."]
+    if rows.empty:
+        return []
+    return [
+        "No epoch before memorization is in the tables: permuted examples are compared with points without structure."
+    ]
 
 
-def _relative_center(rows: pd.DataFrame) -> tuple[float, float, float]:
-    last = max(float(rows.loc[rows["metric"] == "profile", "depth"].max()), 1.0)
-    center, low, high = (_value(rows, f"center_of_mass{ending}") / last for ending in ("", "_ci_low", "_ci_high"))
-    return center, low, high
+class _Found:
+    """Result of one method, as a table tells it."""
+
+    def __init__(self, name: str, rows: pd.DataFrame) -> None:
+        self.name, self.question = name, METHODS[name].question
+        self._rows = rows
+        profile = rows[rows["metric"] == "profile"].sort_values("depth")
+        self.layers, self.shares = list(profile["layer"]), profile["value"].to_numpy()
+        named = rows[rows["metric"] == "named"].sort_values("depth")
+        self.named = [i for i, value in enumerate(named["value"]) if value == 1]
+        self.localized = self.value("localized") == 1
+        self.flag = rows.loc[rows["metric"] == "localized", "flag"].iloc[0]
+
+    def value(self, metric: str) -> float:
+        return float(self._rows.loc[self._rows["metric"] == metric, "value"].iloc[0])
+
+    @property
+    def center(self) -> tuple[float, float, float]:
+        """Centre of mass and its interval, in layers."""
+        center, low, high = (self.value(f"center_of_mass{ending}") for ending in ("", "_ci_low", "_ci_high"))
+        return center, low, high
+
+    def where(self) -> str:
+        return layer_list(self.layers, self.named)
+
+    def share(self) -> str:
+        """The share of the layers named; of one layer with its interval."""
+        share = f"{100 * self.shares[self.named].sum():.0f} %"
+        if len(self.named) > 1:
+            most = self.layers[int(self.shares.argmax())]
+            return f"{share}, most at {most} ({100 * self.shares.max():.0f} %)"
+        place = self._rows[self._rows["layer"] == self.layers[self.named[0]]].set_index("metric")["value"]
+        return f"{share} [{100 * place['profile_ci_low']:.0f}, {100 * place['profile_ci_high']:.0f}]"
+
+    def cost(self) -> str:
+        """The accuracy that the exchange of the layer with the largest share costs."""
+        if self.name not in ("rewinding", "re-initialisation"):
+            return ""
+        layer = self.layers[int(self.shares.argmax())]
+        at = self._rows[self._rows["layer"] == layer].set_index("metric")["value"]
+        value, low, high = (at[f"evidence{ending}"] for ending in ("", "_ci_low", "_ci_high"))
+        return f"; {layer} alone costs permuted examples {value:.2f} [{low:.2f}, {high:.2f}] more than unpermuted ones"
+
+    def depth(self) -> str:
+        last = self.value("depth_of_last_layer")
+        center, low, high = (100 * place / last for place in self.center)
+        return f"centre of mass at {center:.0f} % [{low:.0f}, {high:.0f}] of the depth"
+
+    def words(self) -> str:
+        p = f"p = {self.value('p_value'):.2g}"
+        if self.flag:
+            return flag_words(self.flag) + ("" if self.flag == "no_error" else f" ({p})")
+        return f"{self.where()} ({self.share()}); {self.depth()}; {p}"
+
+    def meets(self, other: "_Found") -> bool:
+        """True where the intervals of the centre overlap, or are a layer apart at most."""
+        (_, low, high), (_, its_low, its_high) = self.center, other.center
+        return max(low, its_low) - 1 <= min(high, its_high)
 
 
-def _describe_method(name: str, rows: pd.DataFrame) -> str:
-    flag = rows.loc[rows["metric"] == "localized", "flag"].iloc[0]
-    if flag:
-        return flag_words(flag) + ("" if flag == "no_error" else f" (p = {_value(rows, 'p_value'):.2g})")
-    profile = rows[rows["metric"] == "profile"].sort_values("depth")
-    names = list(profile["layer"])
-    onset, low, high = (names[int(_value(rows, f"onset{ending}"))] for ending in ("", "_ci_low", "_ci_high"))
-    end = names[int(_value(rows, "end"))]
-    top = profile.loc[profile["value"].idxmax()]
-    return (
-        f"{_SAYS[name]} from {onset} ({low} to {high}) to {end}, most at {top['layer']} ({100 * top['value']:.0f} %); "
-        f"p = {_value(rows, 'p_value'):.2g}"
-    )
+def _answer(question: str, found: Mapping[str, _Found]) -> str:
+    """One sentence: the layers that the first method that can tell names, and whether the others agree."""
+    begins, topic, how = _ANSWERS[question]
+    asked = [one for one in found.values() if one.question == question]
+    told = [one for one in asked if one.localized]
+    if not asked:
+        return f"{topic} is not known: run {how}."
+    if not told:
+        return f"{topic} is not known: {'; '.join(f'{one.name}: {one.words()}' for one in asked)}."
+    first, others = told[0], told[1:]
+    agree = [one.name for one in others if first.meets(one)]
+    apart = [f"{one.name} ({one.where()})" for one in others if not first.meets(one)]
+    beside = [f"{' and '.join(agree)} {'agrees' if len(agree) == 1 else 'agree'}"] if agree else []
+    beside += [f"{' and '.join(apart)} {'does' if len(apart) == 1 else 'do'} not agree"] if apart else []
+    more = f"; {'; '.join(beside)}" if beside else ""
+    return f"{begins} {first.where()}: {first.share()} {_SHARES[first.name]}{first.cost()} ({first.name}{more})."
+
+
+def _compare(found: Mapping[str, _Found]) -> list[str]:
+    """Comparison of the two answers; they are answers to two questions, so that they cannot contradict each other."""
+    first = [next((one for one in found.values() if one.question == question and one.localized), None)
+             for question in (APART, HELD)]  # fmt: skip
+    apart, held = first
+    if apart is None or held is None:
+        return []
+    if apart.meets(held):
+        return ["The two answers agree: examples come apart where their labels are held."]
+    return [
+        "These are answers to two questions, and both hold: examples can come apart in layers that hold nothing of what "
+        "was memorized."
+    ]
 
 
 def _describe_agreement(agreements: pd.DataFrame) -> list[str]:
-    if agreements["value"].notna().sum() == 0:
+    """Rank correlations of the profiles, as a matrix."""
+    known = agreements[agreements["metric"].eq("agreement") & agreements["value"].notna()]
+    if known.empty:
         return []
-    of_pair = agreements.pivot(index=["method", "other"], columns="metric", values="value").dropna(subset="agreement")
-    said = ", ".join(
-        f"{a} and {b} {row['agreement']:+.2f} [{row['agreement_ci_low']:+.2f}, {row['agreement_ci_high']:+.2f}]"
-        for (a, b), row in of_pair.iterrows()
-    )
-    return [f"Rank correlation of profiles: {said}."]
-
-
-def _value(rows: pd.DataFrame, metric: str) -> float:
-    return float(rows.loc[rows["metric"] == metric, "value"].iloc[0])
+    names = list(dict.fromkeys([*known["method"], *known["other"]]))
+    values = {(a, b): value for a, b, value in known[["method", "other", "value"]].itertuples(index=False)}
+    cells = [
+        [f"{values[one, other]:+.2f}" if (one, other) in values else "" for other in names[1:]] for one in names[:-1]
+    ]
+    matrix = pd.DataFrame(cells, index=names[:-1], columns=names[1:])
+    return ["Rank correlation of the profiles over the layers:", matrix.to_string()]

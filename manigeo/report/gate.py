@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from manigeo.kinds import in_order
-from manigeo.localization.statement import GATE
+from manigeo.localization.reference import GATE
 from manigeo.report.sources import DescribedRun
 from manigeo.runs import gate_accuracy, rows_of
 

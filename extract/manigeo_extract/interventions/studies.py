@@ -26,7 +26,7 @@ class StudiesRequest:
     "fresh" of ``reset_to`` stands for fresh draws."""
 
     final_reset: int | None = None
-    reset_to: tuple[str, ...] = ("init", "best", "fresh")
+    reset_to: tuple[str, ...] = ("init", "before", "fresh")
     retrain_steps: int = 200
     utilisation: bool = False
     criticality: bool = False

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from manigeo.errors import UsageError
 from manigeo.kinds import SAME_IMAGES, VALIDATION
-from manigeo.localization.statement import GATE as MEMORIZATION_GATE
+from manigeo.localization.reference import GATE as MEMORIZATION_GATE
 from manigeo.manifolds import kind_examples
 from manigeo_extract.recording.layers import evaluating
 

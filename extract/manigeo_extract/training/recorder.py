@@ -3,7 +3,7 @@
 ::
 
     run.json  labels.csv  metrics.csv  resume.pt
-    checkpoints/  epoch-0000.pt  epoch-0010.pt  best.pt  last.pt
+    checkpoints/  epoch-0000.pt  epoch-0010.pt  before.pt  best.pt  last.pt
 
 It is written by :func:`manigeo_extract.training.trainer.train`, or by a :class:`Recorder` in a training loop of one's own.
 """
@@ -21,6 +21,7 @@ import torch
 
 from manigeo import __version__
 from manigeo.errors import InputError, UsageError
+from manigeo.localization.reference import BEFORE, Reference, reference_epoch
 from manigeo.runs import RunFolder, set_aside
 from manigeo_extract.files.checkpoints import checkpoint_bytes, plain, write_whole
 from manigeo_extract.machine import this_machine
@@ -35,7 +36,10 @@ class Recorder:
     Call :meth:`step` before training with epoch 0, and after every epoch. What is known of the network and its data
     goes into every checkpoint, so that it can be opened without giving it again; all of it may be left out. ``epochs``
     are those whose checkpoints are kept besides the initial, the best and the last one: numbers, a range, or ``"all"``.
-    ``best_by`` names the kind whose accuracy decides on ``best.pt``. ``notes`` are stored in ``run.json``, beside
+    ``best_by`` names the kind whose accuracy decides on ``best.pt``. Where the metrics hold the accuracy of the kind
+    permuted, ``before.pt`` is the reference epoch (:mod:`manigeo.localization.reference`) of the epochs so far: it is
+    replaced while training goes on, until permuted labels are memorized. ``n_classes`` tells what guessing gives; without
+    it the accuracy at epoch 0 does. ``notes`` are stored in ``run.json``, beside
     versions and what of the machine decides on the last bits (:mod:`manigeo_extract.machine`). A run has an identity of its
     own, ``run_id``, which is drawn where it is not given; all that is made of the run carries it (:mod:`manigeo.runs`).
 
@@ -66,6 +70,7 @@ class Recorder:
         run_id: str | None = None,
         epochs: Collection[int] | str = (),
         best_by: str = "validation",
+        n_classes: int | None = None,
         notes: Mapping[str, Any] | None = None,
         resume: bool = False,
         overwrite: bool = False,
@@ -75,6 +80,7 @@ class Recorder:
         self.folder = RunFolder(Path(directory))
         self.epochs = epochs
         self.best_by = best_by
+        self.n_classes = n_classes
         self.settings: dict[str, Any] = plain(
             {
                 "arch": arch,
@@ -93,7 +99,8 @@ class Recorder:
             self.run_id = self.folder.identity or None
         else:  # a first try that recorded nothing may have been another run
             self.run_id = run_id or secrets.token_hex(8)
-            about = {**_about(), "run_id": self.run_id, **self.settings, **plain(notes or {})}
+            classes = {} if n_classes is None else {"n_classes": n_classes}
+            about = {**_about(), "run_id": self.run_id, **self.settings, **classes, **plain(notes or {})}
             write_whole(description, _as_json(about))
 
     @property
@@ -117,6 +124,11 @@ class Recorder:
         row = scores.loc[scores["accuracy"].idxmax()]
         return int(row["epoch"]), float(row["accuracy"])
 
+    @property
+    def before(self) -> Reference | None:
+        """The reference epoch among those recorded; None where none qualifies."""
+        return reference_epoch(self.table, n_classes=self.n_classes)
+
     def step(self, model: torch.nn.Module, epoch: int, metrics: Metrics | None = None) -> None:
         """Write the checkpoints that are due after ``epoch`` (0: before training) and its rows of ``metrics.csv``."""
         self.rewind(epoch - 1)
@@ -134,9 +146,10 @@ class Recorder:
     def _due(self, epoch: int) -> list[str]:
         chosen = epoch == 0 or self.epochs == "all" or epoch in self.epochs
         names = [f"epoch-{epoch:04d}"] if chosen else []
-        best = self.best
-        if best is not None and best[0] == epoch:
+        if (best := self.best) is not None and best[0] == epoch:
             names.append("best")
+        if (before := self.before) is not None and before.epoch == epoch:
+            names.append(BEFORE)
         return [*names, "last"]
 
     def _prepare(self, resume: bool, overwrite: bool) -> None:

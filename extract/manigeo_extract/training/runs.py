@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,13 @@ import pandas as pd
 from torch import Tensor, nn
 
 from manigeo.errors import InputError, UsageError
+from manigeo.localization.reference import BEFORE, nothing_to_compare, reference_epoch
 from manigeo.runs import RunFolder, run_of
 from manigeo_extract.files.checkpoints import Checkpoint, load_checkpoint
 from manigeo_extract.files.foreign import fit_state
 from manigeo_extract.recording.layers import unwrap
 from manigeo_extract.resolve import near_names
-from manigeo_extract.training.evaluation import HasInputs
+from manigeo_extract.training.evaluation import HasInputs, evaluate
 
 PathLike = str | os.PathLike[str]
 INITIAL = 0  # the epoch before training
@@ -64,13 +67,51 @@ class Run:
     snapshots: tuple[Snapshot, ...]
 
     def snapshot(self, name: Name) -> Snapshot:
-        """The snapshot of this name or epoch; "init" is epoch 0."""
-        return find_snapshot(self.snapshots, name, self.directory)
+        """The snapshot of this name or epoch; "init" is epoch 0, "before" the reference epoch."""
+        return self.reference if name == BEFORE else find_snapshot(self.snapshots, name, self.directory)
+
+    @cached_property
+    def reference(self) -> Snapshot:
+        """The snapshot before memorization (:mod:`manigeo.localization.reference`), under the name ``before``; of a run
+        without permuted labels the best one. Accuracies that were not recorded are computed, of every snapshot.
+
+        Raises :class:`~manigeo.errors.InputError` where there is none, with what to record.
+        """
+        if not self.examples["permuted"].any():
+            return find_snapshot(self.snapshots, "best", self.directory)
+        metrics, folder = self._metrics(), RunFolder(self.directory)
+        trained = self.examples.loc[self.examples["split"] == "train", "train_label"]
+        n_classes = folder.n_classes or int(trained.nunique())
+        kept = [snapshot.epoch for snapshot in self.snapshots if snapshot.epoch is not None]
+        found = reference_epoch(metrics, kept=kept, n_classes=n_classes)
+        if found is None:
+            raise InputError(f"{self.directory}: {nothing_to_compare(metrics, kept=kept, n_classes=n_classes)}")
+        return replace(find_snapshot(self.snapshots, found.epoch, self.directory), name=BEFORE)
+
+    def _metrics(self) -> pd.DataFrame:
+        """Metrics as they were recorded; where the accuracy on permuted labels was not, those of the snapshots."""
+        try:
+            recorded = RunFolder(self.directory).metrics()
+            if "permuted" in set(recorded["kind"]):
+                return recorded
+        except InputError:
+            pass
+        model = deepcopy(unwrap(self.model))
+        device = next(model.parameters()).device
+        rows = []
+        for snapshot in self.select(["all"]):
+            model.load_state_dict(snapshot.state(model))
+            scores = evaluate(model, self.data, self.examples, device)
+            rows += [{"epoch": snapshot.epoch, "kind": kind, **values} for kind, values in scores.items()]
+        return pd.DataFrame(rows)
 
     def select(self, names: Sequence[Name]) -> list[Snapshot]:
         """The snapshots of these names or epochs, by epoch, each once; for "all" one of every epoch of the run."""
         if "all" in names:
             return list({snapshot.epoch: snapshot for snapshot in reversed(self.snapshots)}.values())[::-1]
+        chosen = {snapshot.path: snapshot for snapshot in map(self.snapshot, names)}
+        return [chosen[snapshot.path] for snapshot in self.snapshots if snapshot.path in chosen]
+
         chosen = {self.snapshot(name).path for name in names}
         return [snapshot for snapshot in self.snapshots if snapshot.path in chosen]
 
@@ -89,13 +130,13 @@ def place_of(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def run_snapshots(directory: PathLike) -> tuple[Snapshot, ...]:
-    """The checkpoint files in a run's folder, by epoch: those of chosen epochs, the best and the last.
+    """The checkpoint files in a run's folder, by epoch: those of chosen epochs and the named ones.
 
     Raises :class:`~manigeo.errors.InputError` where there are none, or one of them is of another training.
     """
     folder = RunFolder(Path(directory)).checkpoints
     folder = folder if folder.is_dir() else Path(directory)
-    named = [folder / f"{name}.pt" for name in ("best", "last") if (folder / f"{name}.pt").is_file()]
+    named = [folder / f"{name}.pt" for name in (BEFORE, "best", "last") if (folder / f"{name}.pt").is_file()]
     identity = RunFolder(Path(directory)).identity
     found = [_snapshot(path, identity) for path in [*sorted(folder.glob("epoch-*.pt")), *named]]
     if not found:

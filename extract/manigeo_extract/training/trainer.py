@@ -76,8 +76,8 @@ class TrainingPlan:
     ``layca_balance`` a above 0 the last layers turn more than the first, below 0 less
     (:mod:`manigeo_extract.training.layca`); the schedule multiplies it likewise.
     ``augment`` crops at random from images padded by 4 pixels and mirrors half of them; it keeps a network from
-    memorizing, and is off by default. Checkpoints are kept of the initial, best and last epoch and of
-    ``checkpoint_epochs`` (numbers, or "all").
+    memorizing, and is off by default. Checkpoints are kept of the initial epoch, of the last one before
+    memorization (``before``), of the best and the last, and of ``checkpoint_epochs`` (numbers, or "all").
 
     Raises :class:`~manigeo.errors.UsageError` for a value out of its range.
     """
@@ -201,6 +201,7 @@ def train(
         **described,
         run_id=_identity(settings),
         epochs=plan.checkpoint_epochs,
+        n_classes=data.n_classes,
         notes={"plan": plan} | ({} if start is None else {"started_from": start.origin}),
         resume=resume,
         overwrite=overwrite,
