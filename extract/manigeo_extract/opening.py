@@ -31,6 +31,7 @@ from manigeo_extract.gradients.tables import Survey, Sweep, Task, plan_survey
 from manigeo_extract.interventions.editing import Redraw
 from manigeo_extract.interventions.exchanges import Intervention, Laboratory
 from manigeo_extract.interventions.groups import Group, group_layers, select_groups
+from manigeo_extract.interventions.retraining import RetrainPlan
 from manigeo_extract.interventions.scoring import Examiner
 from manigeo_extract.models import MODELS, build_model, complete_args
 from manigeo_extract.recording.extraction import ExtractionPlan, plan_extraction, read_labels
@@ -158,6 +159,8 @@ class LaboratoryRequest:
     batch_norm: str = field(compare=False, default="with-stats")
     threshold: float | None = field(compare=False, default=None)
     draws: int = field(compare=False, default=0)
+    retrain_steps: int = field(compare=False, default=0)
+    retrain_lr: float = field(compare=False, default=0.02)
 
 
 @dataclass(frozen=True)
@@ -434,6 +437,7 @@ def _laboratory(request: LaboratoryRequest, tell: Tell) -> Laboratory:
     return Laboratory(
         run, examiner, request.analysis, request.batch_norm, request.threshold, redraw, request.draws, seed,
         {"group_by": asked.group_by, "examples": asked.most},
+        RetrainPlan(steps=request.retrain_steps, lr=request.retrain_lr, seed=seed),
     )  # fmt: skip
 
 
