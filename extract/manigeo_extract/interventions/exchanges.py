@@ -4,16 +4,17 @@ Stephenson et al. (2021) rewind layers to an earlier epoch, Zhang, Bengio & Sing
 (re-initialise) or to a fresh draw from the distribution of these (re-randomise). The four kinds are scored, and the network
 is then as it was. With an earlier epoch e and the end T of training, of single layers l also [own]:
 
-==============  ===================================  ===================================================================
-sweep           the network                          what it says of l
-==============  ===================================  ===================================================================
-each            T, with l of e                       necessary: accuracy lost
-each, into e    e, with l of T                       sufficient: accuracy gained
-pair            T, with l and l' of e                lost with both beyond the sum of what is lost with each
-noise           :math:`\theta_T + |\theta_T - \theta_e| u`   what any step of that length loses: the control of "each"
-retrain         T, with l of e, which alone is then  accuracy that stays lost was held there; the control is l retrained
-                trained on unpermuted examples       likewise from where it is
-==============  ===================================  ===================================================================
+=============  ====================================  ==================================================================
+sweep          network                               what it says of l
+=============  ====================================  ==================================================================
+each           T, with l of e                        necessary: accuracy lost
+each, into e   e, with l of T                        sufficient: accuracy gained
+pair           T, with l and another layer of e      lost with both beyond the sum of what is lost with each
+noise          T, with l moved at random, as far as  lost with any step of that length: the control of "each"
+               from e to T
+retrain        T, with l of e, which alone is then   accuracy that stays lost was held there; the control is l trained
+               trained on unpermuted examples        likewise from where it is
+=============  ====================================  ==================================================================
 
 A layer that is in both networks the same, bit for bit, changes nothing in any of them: exactly 0, without an evaluation.
 """
