@@ -119,6 +119,10 @@ _FAMILIES: dict[str, dict[str, Metric]] = {
     },
     "gradients": {
         "gradient_norm": Metric("gradient", symbol="|g|"),
+        "accumulated_gradient": Metric("change that is due to the examples of a kind", symbol="|a_k|"),
+        "accumulated_gradient_along": Metric("change due to a kind, along the movement of the layer"),
+        "accumulated_gradient_residual": Metric("share of the movement that no kind accounts for"),
+        "movement": Metric("movement of the layer since the start"),
         "label_dependent_norm": Metric("label-dependent part", symbol="|g_{dep}|"),
         "label_independent_norm": Metric("label-independent part", symbol="|g_{ind}|"),
         "label_dependent_centred_norm": Metric("label-dependent part, centred", symbol="|g^c_{dep}|"),
@@ -276,6 +280,7 @@ ANALYSES = {
     "weights": "Movement of the weights",
     "rewind": "Rewound layers",
     "reinit": "Re-initialised layers",
+    "accumulated_gradients": "Accumulated gradients",
     "": "Other tables",
 }
 

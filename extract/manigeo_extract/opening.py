@@ -27,6 +27,7 @@ from manigeo_extract.data.datasets import DataSet, Permutation, load_data, permu
 from manigeo_extract.devices import check_device
 from manigeo_extract.files.checkpoints import Checkpoint, load_checkpoint
 from manigeo_extract.files.networks import Network, trained_network, untrained_network
+from manigeo_extract.gradients.accounts import GradientAccounts
 from manigeo_extract.gradients.tables import Survey, Sweep, Task, plan_survey
 from manigeo_extract.interventions.editing import Redraw
 from manigeo_extract.interventions.exchanges import Intervention, Laboratory
@@ -477,6 +478,11 @@ class Training:
         kept = self.plan.checkpoint_epochs
         n_checkpoints = 3 + (self.plan.epochs if kept == "all" else len(kept))
         return 4 * self.parameters * (n_checkpoints + 2)  # resume.pt has the optimiser's, too
+
+    def accounts(self, device: str = "cpu") -> GradientAccounts:
+        """Accounts of gradients of the training to come."""
+        groups = group_layers(self.network, self.dataset.inputs([0, 1]))
+        return GradientAccounts(self.network.to(check_device(device)), groups)
 
     def seconds(self, device: str) -> float:
         return seconds_of_training(self.network, self.dataset, self.examples, self.plan, device)
