@@ -108,7 +108,7 @@ class GradientAccounts:
         if self.by == "examples" and isinstance(optimizer, torch.optim.SGD):
             rates = dict(_rates(optimizer))  # known beforehand: what is summed goes into the account at once
             targets = {p: (self._permuted[name], -rates[p]) for name, p in self._trained.items() if p in rates}
-            with self._sums.into(targets, permuted):
+            with self._sums.into(targets, permuted, later=True):
                 losses.mean().backward()
             self._enter(self._all, rates, {name: p.grad for name, p in self._trained.items()})
             return
@@ -148,16 +148,20 @@ class GradientAccounts:
     def _enter(
         self, account: Mapping[str, Tensor], rates: Mapping[nn.Parameter, Any], found: Mapping[str, Any]
     ) -> None:
+        together: dict[float, list[tuple[Tensor, Tensor]]] = {}
         for name, p in self._trained.items():
             if p in rates and found[name] is not None:
-                rate, gradient = rates[p], found[name]
-                account[name].sub_(
-                    rate * gradient if isinstance(rate, Tensor) else gradient,
-                    alpha=1 if isinstance(rate, Tensor) else rate,
-                )
+                if isinstance(rates[p], Tensor):
+                    account[name].sub_(rates[p] * found[name])
+                else:
+                    together.setdefault(rates[p], []).append((account[name], found[name]))
+        for rate, pairs in together.items():  # one call for all parameters of a rate
+            accounts, gradients = zip(*pairs, strict=True)
+            torch._foreach_sub_(accounts, gradients, alpha=rate)
 
     def change(self, kind: str, name: str) -> Tensor:
         """The change of a parameter that is due to permuted or to unpermuted examples."""
+        self._sums.flush()
         permuted = self._permuted[name]
         return permuted if kind == "permuted" else self._all[name] - permuted
 
@@ -177,7 +181,7 @@ class GradientAccounts:
             yield from (place | row for row in _layer_rows(products))
 
     def _products(self, name: str) -> np.ndarray:
-        """Inner products of the changes of both kinds, the movement of a parameter, and what they leave of it, in float64."""
+        """Inner products of the changes of both kinds, of the movement of a parameter, and of what they leave of it."""
         moved = self._parameters[name].detach() - self.start[name]
         left = moved - self._all[name]
         vectors = torch.stack([v.flatten() for v in (*(self.change(kind, name) for kind in KINDS), moved, left)])
@@ -210,6 +214,7 @@ class GradientAccounts:
     # ----------------------------------------------------------------------------------------------------------- going on
     def state_dict(self) -> dict[str, Any]:
         """All that the sums depend on."""
+        self._sums.flush()
         sums = {"start": self.start, "permuted": self._permuted, "all": self._all}
         return {"steps": self._steps, "by": self.by, **sums}
 

@@ -15,17 +15,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 Target = tuple[Tensor, float]  # where a sum is added, and the factor by which it is multiplied
 Targets = Mapping[nn.Parameter, Target]
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_ROWS, _STEPS = 512, 16  # of a product that waits, at most
 
 
 class ExampleSums:
@@ -43,10 +44,11 @@ class ExampleSums:
 
     def __init__(self, model: nn.Module) -> None:
         self._targets: Targets = {}
+        self._products = Products()
         self._chosen = torch.zeros(0, dtype=torch.long)
         self._n = 0
         known = [(module, add) for module in model.modules() if (add := _adder(module)) is not None]
-        self._hooks = [module.register_forward_hook(self._remember(add)) for module, add in known]
+        self._hooks = [module.register_forward_hook(self._remember(module, add)) for module, add in known]
 
     def close(self) -> None:
         """Take the hooks off."""
@@ -54,35 +56,92 @@ class ExampleSums:
             hook.remove()
 
     @contextmanager
-    def into(self, targets: Targets, chosen: Bool[Tensor, " n"]) -> Iterator[None]:
-        """Passes backward inside the block add the sums over ``chosen`` examples to ``targets``."""
+    def into(self, targets: Targets, chosen: Bool[Tensor, " n"], later: bool = False) -> Iterator[None]:
+        """Passes backward inside the block add the sums over ``chosen`` examples to ``targets``; some of them ``later``, at
+        the next :meth:`flush`."""
         self._targets, self._chosen, self._n = targets, chosen.nonzero().flatten(), len(chosen)
         try:
             yield
         finally:
             self._targets = {}
+            if not later:
+                self.flush()
 
-    def _remember(self, add: Adder) -> Callable[[nn.Module, Any, Any], None]:
-        def remember(module: nn.Module, inputs: Any, output: Any) -> None:
+    def flush(self) -> None:
+        """Add what is waiting to its targets."""
+        self._products.flush()
+
+    def _remember(self, module: Any, add: Adder) -> Callable[[nn.Module, Any, Any], None]:
+        weight, bias = module.weight, getattr(module, "bias", None)
+
+        def remember(_: nn.Module, inputs: Any, output: Any) -> None:
             if isinstance(output, Tensor) and output.requires_grad and inputs and isinstance(inputs[0], Tensor):
-                x = inputs[0].detach()
-                output.register_hook(lambda gradient: self._add(add, module, x, gradient))
+                call = Call(module, inputs[0].detach(), _statistics(module, output))
+                output.register_hook(lambda gradient: self._add(add, call, (weight, bias), gradient))
 
         return remember
 
     @torch.no_grad()
-    def _add(self, add: Adder, module: nn.Module, x: Tensor, gradient: Tensor) -> None:
-        targets = {name: self._targets.get(p) for name, p in module.named_parameters(recurse=False)}
-        if any(targets.values()) and len(self._chosen) and len(x) == len(gradient) == self._n:
-            weight, bias = targets.get("weight"), targets.get("bias")
-            if bias is not None:
-                _add_to(bias, _bias_sum(module, gradient[self._chosen]))
-            if weight is not None:
-                add(module, x, gradient, self._chosen, weight)
+    def _add(self, add: Adder, call: Call, own: tuple[Any, Any], gradient: Tensor) -> None:
+        weight, bias = (None if p is None else self._targets.get(p) for p in own)
+        if (weight or bias) and len(self._chosen) and len(call.x) == len(gradient) == self._n:
+            add(call, Delta(gradient.index_select(0, self._chosen), self._chosen, self._products), weight, bias)
 
 
-# module, input, gradient of the output, chosen examples, target: adds the sum for the weight
-Adder = Callable[[Any, Tensor, Tensor, Tensor, Target], None]
+class Products:
+    """Products of matrices that wait to be added to their targets: of several steps at once they take one pass over a
+    target, and less time each."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, tuple[Tensor, list[Tensor], list[Tensor]]] = {}
+
+    def add(self, target: Target, delta: Float[Tensor, "rows outputs"], x: Float[Tensor, "rows inputs"]) -> None:
+        """Add ``delta.T @ x`` to a target, when there are rows enough."""
+        to, deltas, inputs = self._waiting.setdefault(id(target[0]), (target[0], [], []))
+        deltas.append(delta.to(to.dtype) * target[1])
+        inputs.append(x.to(to.dtype))
+        if sum(map(len, inputs)) >= _ROWS or len(inputs) == _STEPS:
+            self._flush(id(to))
+
+    def flush(self) -> None:
+        for key in list(self._waiting):
+            self._flush(key)
+
+    @torch.no_grad()
+    def _flush(self, key: int) -> None:
+        target, deltas, inputs = self._waiting.pop(key)
+        target.addmm_(torch.cat(deltas).T, torch.cat(inputs))
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A call of a module: its input, and mean and inverse standard deviation of batch norm."""
+
+    module: Any
+    x: Tensor
+    statistics: tuple[Tensor, Tensor] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Delta:
+    """Gradient of the output of a call for the ``chosen`` examples, and what to give products of matrices to."""
+
+    rows: Tensor
+    chosen: Tensor
+    products: Products
+
+
+def _statistics(module: nn.Module, output: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Statistics that batch norm has kept for its own pass backward; None where it is of another kind."""
+    if not isinstance(module, _BATCH_NORMS) or not (module.training or module.running_mean is None):
+        return None
+    mean, scale = (getattr(output.grad_fn, f"_saved_result{i}", None) for i in (1, 2))
+    known = isinstance(mean, Tensor) and isinstance(scale, Tensor) and mean.numel() == scale.numel() == output.shape[1]
+    return (mean, scale) if known else None
+
+
+# adds the sums for weight and bias to their targets
+Adder = Callable[[Call, Delta, Target | None, Target | None], None]
 
 
 def _adder(module: nn.Module) -> Adder | None:
@@ -94,55 +153,83 @@ def _add_to(target: Target, found: Tensor) -> None:
     target[0].add_(found.reshape(target[0].shape).to(target[0].dtype), alpha=target[1])
 
 
-def _bias_sum(module: nn.Module, gradient: Tensor) -> Tensor:
-    features = 1 if isinstance(module, (*_CONVOLUTIONS, *_BATCH_NORMS, nn.GroupNorm)) else -1
-    if isinstance(module, nn.LayerNorm):
-        return gradient.sum(dim=tuple(range(gradient.ndim - len(module.normalized_shape))))
-    return gradient.transpose(features, -1).flatten(0, -2).sum(dim=0)
+def _channels(tensor: Tensor) -> Tensor:
+    """Sums over examples and positions."""
+    return tensor.sum(dim=[i for i in range(tensor.ndim) if i != 1])
 
 
-def _dense(module: nn.Linear, x: Tensor, gradient: Tensor, chosen: Tensor, target: Target) -> None:
-    delta, x = (tensor[chosen].flatten(0, -2).to(target[0].dtype) for tensor in (gradient, x))
-    target[0].addmm_(delta.T, x, alpha=target[1])  # into the account at once: no pass over all weights
+def _dense(call: Call, delta: Delta, weight: Target | None, bias: Target | None) -> None:
+    rows = delta.rows.flatten(0, -2)
+    if bias is not None:
+        _add_to(bias, rows.sum(dim=0))
+    if weight is not None:
+        delta.products.add(weight, rows, call.x.index_select(0, delta.chosen).flatten(0, -2))
 
 
-def _convolution(module: Any, x: Tensor, gradient: Tensor, chosen: Tensor, target: Target) -> None:
+def _convolution(call: Call, delta: Delta, weight: Target | None, bias: Target | None) -> None:
+    module = call.module
     if isinstance(module.padding, str) or module.padding_mode != "zeros":
         return
     zeros = [0] * len(module.stride)
     settings = (module.stride, module.padding, module.dilation, False, zeros, module.groups)
-    _, found, _ = torch.ops.aten.convolution_backward(
-        gradient[chosen], x[chosen], module.weight, None, *settings, [False, True, False]
-    )
-    _add_to(target, found)
+    wanted = [False, weight is not None, bias is not None]
+    x, sizes = call.x.index_select(0, delta.chosen), [module.out_channels]
+    found = torch.ops.aten.convolution_backward(delta.rows, x, module.weight, sizes, *settings, wanted)
+    for target, gradient in zip((weight, bias), found[1:], strict=True):
+        if target is not None:
+            _add_to(target, gradient)
 
 
-def _normalised(module: Any, x: Tensor) -> Tensor:
-    """Input of a normalisation after it, before gain and bias."""
-    if isinstance(module, nn.LayerNorm):
-        return F.layer_norm(x, module.normalized_shape, eps=module.eps)
-    if isinstance(module, nn.GroupNorm):
-        return F.group_norm(x, module.num_groups, eps=module.eps)
-    own = module.training or module.running_mean is None
-    mean, var = (None, None) if own else (module.running_mean, module.running_var)
-    return F.batch_norm(x, mean, var, training=own, eps=module.eps)
-
-
-def _normalisation(module: Any, x: Tensor, gradient: Tensor, chosen: Tensor, target: Target) -> None:
+def _batch_norm(call: Call, delta: Delta, weight: Target | None, bias: Target | None) -> None:
     """Statistics are those of the whole batch."""
-    _add_to(target, _bias_sum(module, gradient[chosen] * _normalised(module, x)[chosen]))
+    total = _channels(delta.rows)
+    if bias is not None:
+        _add_to(bias, total)
+    if weight is not None:
+        mean, scale = call.statistics or _computed_statistics(call)
+        _add_to(weight, (_channels(delta.rows * call.x.index_select(0, delta.chosen)) - mean * total) * scale)
 
 
-def _embedding(module: nn.Embedding, x: Tensor, gradient: Tensor, chosen: Tensor, target: Target) -> None:
-    rows, delta = x[chosen].flatten(), gradient[chosen].flatten(0, -2)
-    if module.padding_idx is not None:
-        rows, delta = rows[kept := rows != module.padding_idx], delta[kept]
-    target[0].index_add_(0, rows, delta.to(target[0].dtype), alpha=target[1])
+def _computed_statistics(call: Call) -> tuple[Tensor, Tensor]:
+    module, x = call.module, call.x
+    mean, var = module.running_mean, module.running_var
+    if module.training or mean is None:
+        var, mean = torch.var_mean(x, dim=[i for i in range(x.ndim) if i != 1], correction=0)
+    return mean, (var + module.eps).rsqrt()
+
+
+def _group_norm(call: Call, delta: Delta, weight: Target | None, bias: Target | None) -> None:
+    if bias is not None:
+        _add_to(bias, _channels(delta.rows))
+    if weight is not None:
+        x, module = call.x.index_select(0, delta.chosen), call.module
+        _add_to(weight, _channels(delta.rows * F.group_norm(x, module.num_groups, eps=module.eps)))
+
+
+def _layer_norm(call: Call, delta: Delta, weight: Target | None, bias: Target | None) -> None:
+    shape, rows = call.module.normalized_shape, delta.rows
+    leading = list(range(rows.ndim - len(shape)))
+    if bias is not None:
+        _add_to(bias, rows.sum(dim=leading))
+    if weight is not None:
+        x = call.x.index_select(0, delta.chosen)
+        _add_to(weight, (rows * F.layer_norm(x, shape, eps=call.module.eps)).sum(dim=leading))
+
+
+def _embedding(call: Call, delta: Delta, weight: Target | None, bias: Target | None) -> None:
+    if weight is None:
+        return
+    ids, rows = call.x.index_select(0, delta.chosen).flatten(), delta.rows.flatten(0, -2)
+    if call.module.padding_idx is not None:
+        ids, rows = ids[kept := ids != call.module.padding_idx], rows[kept]
+    weight[0].index_add_(0, ids, rows.to(weight[0].dtype), alpha=weight[1])
 
 
 _ADDERS: dict[tuple[type[nn.Module], ...], Adder] = {
     (nn.Linear,): _dense,
-    _CONVOLUTIONS: _convolution,
-    (*_BATCH_NORMS, nn.LayerNorm, nn.GroupNorm): _normalisation,
+    (nn.Conv1d, nn.Conv2d, nn.Conv3d): _convolution,
+    _BATCH_NORMS: _batch_norm,
+    (nn.GroupNorm,): _group_norm,
+    (nn.LayerNorm,): _layer_norm,
     (nn.Embedding,): _embedding,
 }
