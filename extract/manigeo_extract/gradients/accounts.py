@@ -107,7 +107,7 @@ class GradientAccounts:
         self._steps += 1
         if self.by == "examples" and isinstance(optimizer, torch.optim.SGD):
             rates = dict(_rates(optimizer))  # known beforehand: what is summed goes into the account at once
-            targets = {p: (self._permuted[name], -rates[p]) for name, p in self._trained.items() if p in rates}
+            targets = {p: (self._permuted[name], -float(rates[p])) for name, p in self._trained.items() if p in rates}
             with self._sums.into(targets, permuted, later=True):
                 losses.mean().backward()
             self._enter(self._all, rates, {name: p.grad for name, p in self._trained.items()})

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -46,7 +46,7 @@ class ExampleSums:
         self._targets: Targets = {}
         self._products = Products()
         self._chosen = torch.zeros(0, dtype=torch.long)
-        self._n = 0
+        self._n, self._any = 0, False
         known = [(module, add) for module in model.modules() if (add := _adder(module)) is not None]
         self._hooks = [module.register_forward_hook(self._remember(module, add)) for module, add in known]
 
@@ -60,6 +60,7 @@ class ExampleSums:
         """Passes backward inside the block add the sums over ``chosen`` examples to ``targets``; some of them ``later``, at
         the next :meth:`flush`."""
         self._targets, self._chosen, self._n = targets, chosen.nonzero().flatten(), len(chosen)
+        self._any = len(self._chosen) > 0
         try:
             yield
         finally:
@@ -84,7 +85,7 @@ class ExampleSums:
     @torch.no_grad()
     def _add(self, add: Adder, call: Call, own: tuple[Any, Any], gradient: Tensor) -> None:
         weight, bias = (None if p is None else self._targets.get(p) for p in own)
-        if (weight or bias) and len(self._chosen) and len(call.x) == len(gradient) == self._n:
+        if (weight or bias) and self._any and call.x.shape[0] == gradient.shape[0] == self._n:
             add(call, Delta(gradient.index_select(0, self._chosen), self._chosen, self._products), weight, bias)
 
 
@@ -93,24 +94,36 @@ class Products:
     target, and less time each."""
 
     def __init__(self) -> None:
-        self._waiting: dict[int, tuple[Tensor, list[Tensor], list[Tensor]]] = {}
+        self._waiting: dict[int, _Waiting] = {}
 
     def add(self, target: Target, delta: Float[Tensor, "rows outputs"], x: Float[Tensor, "rows inputs"]) -> None:
         """Add ``delta.T @ x`` to a target, when there are rows enough."""
-        to, deltas, inputs = self._waiting.setdefault(id(target[0]), (target[0], [], []))
-        deltas.append(delta.to(to.dtype) * target[1])
-        inputs.append(x.to(to.dtype))
-        if sum(map(len, inputs)) >= _ROWS or len(inputs) == _STEPS:
-            self._flush(id(to))
+        key = id(target[0])
+        waiting = self._waiting.get(key) or self._waiting.setdefault(key, _Waiting(target[0]))
+        waiting.deltas.append(delta * target[1])
+        waiting.inputs.append(x)
+        waiting.n_rows += x.shape[0]
+        if waiting.n_rows >= _ROWS or len(waiting.inputs) == _STEPS:
+            self._waiting.pop(key).flush()
 
     def flush(self) -> None:
-        for key in list(self._waiting):
-            self._flush(key)
+        while self._waiting:
+            self._waiting.popitem()[1].flush()
+
+
+@dataclass(eq=False)
+class _Waiting:
+    """Factors of products that have one target."""
+
+    target: Tensor
+    deltas: list[Tensor] = field(default_factory=list)
+    inputs: list[Tensor] = field(default_factory=list)
+    n_rows: int = 0
 
     @torch.no_grad()
-    def _flush(self, key: int) -> None:
-        target, deltas, inputs = self._waiting.pop(key)
-        target.addmm_(torch.cat(deltas).T, torch.cat(inputs))
+    def flush(self) -> None:
+        delta, x = (torch.cat(rows).to(self.target.dtype) for rows in (self.deltas, self.inputs))
+        self.target.addmm_(delta.T, x)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,8 +149,9 @@ def _statistics(module: nn.Module, output: Tensor) -> tuple[Tensor, Tensor] | No
     if not isinstance(module, _BATCH_NORMS) or not (module.training or module.running_mean is None):
         return None
     mean, scale = (getattr(output.grad_fn, f"_saved_result{i}", None) for i in (1, 2))
-    known = isinstance(mean, Tensor) and isinstance(scale, Tensor) and mean.numel() == scale.numel() == output.shape[1]
-    return (mean, scale) if known else None
+    if isinstance(mean, Tensor) and isinstance(scale, Tensor) and mean.numel() == scale.numel() == output.shape[1]:
+        return mean, scale
+    return None
 
 
 # adds the sums for weight and bias to their targets
