@@ -103,6 +103,8 @@ _FAMILIES: dict[str, dict[str, Metric]] = {
         "softmax_distance": Metric("distance of the softmax outputs"),
         "js": Metric("Jensen-Shannon divergence"),
         "regained": Metric("lost test accuracy regained"),
+        "accuracy_drop_beyond_control": Metric("accuracy drop beyond that of the control", 3),
+        "interaction": Metric("accuracy drop of a pair beyond the sum of both layers' drops", 3),
         "selected": Metric("chosen on validation data"),
     },
     "reinit": {
@@ -117,6 +119,10 @@ _FAMILIES: dict[str, dict[str, Metric]] = {
     },
     "gradients": {
         "gradient_norm": Metric("gradient", symbol="|g|"),
+        "accumulated_gradient": Metric("change that is due to the examples of a kind", symbol="|a_k|"),
+        "accumulated_gradient_along": Metric("change due to a kind, along the movement of the layer"),
+        "accumulated_gradient_residual": Metric("share of the movement that no kind accounts for"),
+        "movement": Metric("movement of the layer since the start"),
         "label_dependent_norm": Metric("label-dependent part", symbol="|g_{dep}|"),
         "label_independent_norm": Metric("label-independent part", symbol="|g_{ind}|"),
         "label_dependent_centred_norm": Metric("label-dependent part, centred", symbol="|g^c_{dep}|"),
@@ -166,6 +172,7 @@ ENDINGS = {
     "_alpha": "how far towards the initial values",
     "_sigma": "noise",
     "_level": "loss or error there",
+    "_control": "of the control",
 }
 _NEIGHBOURS = re.compile(r"knn_purity_(\d+)")
 
@@ -221,7 +228,10 @@ FLAGS = {
     "no_variance_within_classes": "the examples of each class are equal, so the ratio has no denominator",
     "no_ranks": "no rank correlation: too few layers, or all of them equal",
     "at_chance": "the trained network is no better than chance on these examples, so there is nothing to lose",
-    "nothing_lost": "the trained network is no worse than the earlier one, so there is nothing to regain",
+    "nothing_lost": "the trained network is not worse than the earlier one by four standard errors, so there is nothing to "
+    "regain",
+    "not_retrained": "the layer is bit for bit what it was, so it was not set back and trained again",
+    "diverged": "the loss was no longer finite while the layer was trained again; a smaller --retrain-lr may help",
     "not_drawn": "the layer has no initialiser of its own to draw from again",
     "infeasible": "no point searched was within the limit on the loss",
     "at_edge": "the best was at the edge of what was searched: a bound",
@@ -274,6 +284,7 @@ ANALYSES = {
     "weights": "Movement of the weights",
     "rewind": "Rewound layers",
     "reinit": "Re-initialised layers",
+    "accumulated_gradients": "Accumulated gradients",
     "": "Other tables",
 }
 

@@ -13,7 +13,8 @@ from manigeo_extract.interventions.criticality import Learned
 from manigeo_extract.interventions.editing import taken_from
 from manigeo_extract.interventions.exchanges import Intervention, sweep_layers
 from manigeo_extract.interventions.groups import Group
-from manigeo_extract.interventions.resetting import ResetPlan, reset_copy
+from manigeo_extract.interventions.resetting import ResetPlan
+from manigeo_extract.interventions.retraining import reset_copy
 from manigeo_extract.weights.comparing import correlation_table, generalization_gap
 
 
@@ -29,8 +30,14 @@ POINTS = [np.eye(4), 2 * np.eye(4)]
 
 REFUSED = {
     "to": (lambda: Intervention("each", (LAYER,), "initt"), r"fresh draw, zero; got 'initt'"),
-    "sweep": (lambda: Intervention("eech", (LAYER,), "zero"), r"each, last, prefix, set, whole; got 'eech'"),
-    "sweep of layers": (lambda: sweep_layers([LAYER], "whole"), r"each, last, prefix; got 'whole'"),
+    "sweep": (
+        lambda: Intervention("eech", (LAYER,), "zero"),
+        r"last, prefix, set, pair, whole; got 'eech'",
+    ),
+    "sweep of layers": (
+        lambda: sweep_layers([LAYER], "whole"),
+        r"each, last, prefix, noise, retrain, pair; got 'whole'",
+    ),
     "policy": (lambda: taken_from({}, LAYER, "param"), r"with-stats, params, recalibrate; got 'param'"),
     "policy of a reset": (lambda: reset_copy(NET, [LAYER], NET.state_dict(), "stats"), r"batch_norm .* got 'stats'"),
     "policy of a plan": (lambda: ResetPlan(batch_norm="recalibrate"), r"with-stats or params, got 'recalibrate'"),

@@ -50,7 +50,7 @@ def test_rewind_prints_the_sweeps_and_writes_what_it_prints(planted, tmp_path):
     assert set(table["run"]) == {"planted"}
     assert set(table["checkpoint"]) == {"last"}
     settings = with_settings(table, "sweep", "group_by", "to_epoch")
-    assert set(settings["sweep"]) == {"none", "whole", "last", "each", "prefix"}
+    assert set(settings["sweep"]) == {"none", "whole", "last", "each", "prefix", "noise"}
     figure = plot_rewind(table)
     assert [ax.get_title() for ax in figure.axes] == [
         f"{what} to epoch-0001 (epoch 1)"
@@ -69,6 +69,31 @@ def test_a_set_of_layers_and_one_sweep_can_be_chosen(planted, tmp_path):
     done("rewind", planted, "--set", "h3.linear,logits", "--each", "--layers", "h1.linear", "--out", out)
     layers = set(read_results(out)["layer"])
     assert layers == {"(none)", "(all)", "h1.linear", "h3.linear+logits"}
+    code, _, err = run("rewind", planted, "--retrain", 5, "--retrain-lr", 0, "--out", out)
+    assert (code, "--retrain-lr" in err) == (2, True)
+
+
+def test_evidence_of_layers_is_made_both_ways_with_its_controls_and_goes_on(planted, tmp_path):
+    out, whole = tmp_path / "r.csv", tmp_path / "whole.csv"
+    sweeps = {"none", "whole", "each", "noise", "pair", "retrain"}
+    words = ("rewind", planted, "--each", "--checkpoints", "1")
+    asked = ("--noise", 2, "--pairs", "--retrain", 5)
+    plan = done(*words, *asked, "--dry-run", "--out", out)
+    for sweep in ("each layer: 4", "noise: 8", "pairs of layers: 6", "retrained: 8", "in the earlier network: 4"):
+        assert sweep in plan
+    assert not out.exists()
+    text = done(*words, *asked, "--out", whole)
+    assert "permuted accuracy, each layer alone, and epoch-0001 (epoch 1)" in text
+    assert "permuted accuracy lost with pairs of layers to epoch-0001 (epoch 1)" in text
+    table = read_results(whole)
+    done(*words, "--noise", 0, "--one-way", "--out", out)
+    assert set(with_settings(read_results(out), "sweep")["sweep"]) == {"none", "whole", "each"}
+    done(*words, *asked, "--out", out, "--resume", "--jobs", 2)
+    assert set(with_settings(read_results(out), "sweep")["sweep"]) == sweeps
+    by = ["layer", "settings", "kind", "metric"]
+    pd.testing.assert_frame_equal(
+        read_results(out).sort_values(by, ignore_index=True), table.sort_values(by, ignore_index=True)
+    )
 
 
 def test_reinit_labels_layers_and_draws_a_heat_map_a_kind(planted, tmp_path):

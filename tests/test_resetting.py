@@ -18,15 +18,8 @@ from manigeo_extract.data.datasets import Permutation, load_data, permute_labels
 from manigeo_extract.files.checkpoints import save_checkpoint
 from manigeo_extract.interventions.editing import Redraw
 from manigeo_extract.interventions.groups import Group, group_layers
-from manigeo_extract.interventions.resetting import (
-    FRESH,
-    Candidate,
-    ResetPlan,
-    Retraining,
-    chosen,
-    final_layer_reset,
-    reset_copy,
-)
+from manigeo_extract.interventions.resetting import FRESH, Candidate, ResetPlan, chosen, final_layer_reset
+from manigeo_extract.interventions.retraining import Retraining, reset_copy
 from manigeo_extract.interventions.scoring import Examiner
 from manigeo_extract.models import build_model
 from manigeo_extract.training.runs import Run, run_snapshots

@@ -1,6 +1,7 @@
 """A run with an opinion: a small network trained in two phases, the second on permuted labels in its last layers alone."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,8 @@ def digest(model: nn.Module) -> str:
 ARGS = {"input_shape": [1, 8, 8], "n_classes": 10, "depth": 3, "width": 128}
 
 
-def planted_run(folder: Path) -> tuple[DataSet, pd.DataFrame]:
-    """Epoch 0: initial; epoch 1: trained on clean labels; epoch 2: the last two layers alone on permuted ones."""
+def planted_run(folder: Path, layers: Sequence[str] = ("h3", "logits")) -> tuple[DataSet, pd.DataFrame]:
+    """Epoch 0: initial; epoch 1: trained on clean labels; epoch 2: ``layers``, the last two, alone on permuted ones."""
     data = load_data("digits", {"per_class": 60})
     permutation = Permutation(0.3)
     examples = permute_labels(data, permutation)
@@ -40,8 +41,8 @@ def planted_run(folder: Path) -> tuple[DataSet, pd.DataFrame]:
     clean = rows[~examples["permuted"].to_numpy()[rows]]
     _fit(model, data, clean, examples["train_label"].to_numpy(), list(model.parameters()), 60)
     recorder.step(model, 1, {"validation": {"accuracy": 0.9, "loss": 1.0, "n": 9}})
-    last = [*model.h3.parameters(), *model.logits.parameters()]
-    _fit(model, data, rows, examples["train_label"].to_numpy(), last, 500)
+    weights = [parameter for layer in layers for parameter in model.get_submodule(layer).parameters()]
+    _fit(model, data, rows, examples["train_label"].to_numpy(), weights, 500)
     recorder.step(model, 2, {"validation": {"accuracy": 0.5, "loss": 1.0, "n": 9}})
     return data, examples
 

@@ -27,10 +27,12 @@ from manigeo_extract.data.datasets import DataSet, Permutation, load_data, permu
 from manigeo_extract.devices import check_device
 from manigeo_extract.files.checkpoints import Checkpoint, load_checkpoint
 from manigeo_extract.files.networks import Network, trained_network, untrained_network
+from manigeo_extract.gradients.accounts import GradientAccounts
 from manigeo_extract.gradients.tables import Survey, Sweep, Task, plan_survey
 from manigeo_extract.interventions.editing import Redraw
 from manigeo_extract.interventions.exchanges import Intervention, Laboratory
 from manigeo_extract.interventions.groups import Group, group_layers, select_groups
+from manigeo_extract.interventions.retraining import RetrainPlan
 from manigeo_extract.interventions.scoring import Examiner
 from manigeo_extract.models import MODELS, build_model, complete_args
 from manigeo_extract.recording.extraction import ExtractionPlan, plan_extraction, read_labels
@@ -158,6 +160,8 @@ class LaboratoryRequest:
     batch_norm: str = field(compare=False, default="with-stats")
     threshold: float | None = field(compare=False, default=None)
     draws: int = field(compare=False, default=0)
+    retrain_steps: int = field(compare=False, default=0)
+    retrain_lr: float = field(compare=False, default=0.02)
 
 
 @dataclass(frozen=True)
@@ -434,6 +438,7 @@ def _laboratory(request: LaboratoryRequest, tell: Tell) -> Laboratory:
     return Laboratory(
         run, examiner, request.analysis, request.batch_norm, request.threshold, redraw, request.draws, seed,
         {"group_by": asked.group_by, "examples": asked.most},
+        RetrainPlan(steps=request.retrain_steps, lr=request.retrain_lr, seed=seed),
     )  # fmt: skip
 
 
@@ -473,6 +478,11 @@ class Training:
         kept = self.plan.checkpoint_epochs
         n_checkpoints = 3 + (self.plan.epochs if kept == "all" else len(kept))
         return 4 * self.parameters * (n_checkpoints + 2)  # resume.pt has the optimiser's, too
+
+    def accounts(self, device: str = "cpu") -> GradientAccounts:
+        """Accounts of gradients of the training to come."""
+        groups = group_layers(self.network, self.dataset.inputs([0, 1]))
+        return GradientAccounts(self.network.to(check_device(device)), groups)
 
     def seconds(self, device: str) -> float:
         return seconds_of_training(self.network, self.dataset, self.examples, self.plan, device)

@@ -1,6 +1,7 @@
 """Shared parts of ``manigeo rewind`` and ``manigeo reinit``: options, the plan in words, and the carrying out of it."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,12 +15,23 @@ from manigeo.cli.tables import collected, one_after_another
 if TYPE_CHECKING:
     import pandas as pd
 
-    from manigeo_extract.interventions.exchanges import Intervention
+    from manigeo_extract.interventions.exchanges import Intervention, Laboratory
     from manigeo_extract.interventions.groups import Group
     from manigeo_extract.interventions.studies import Study
     from manigeo_extract.opening import LaboratoryRequest
 
 _WORTH_PROCESSES = 15.0  # seconds of work
+_SWEEPS = {
+    ("whole", "into_last"): "the whole network",
+    ("last", "into_last"): "the last layers",
+    ("each", "into_last"): "each layer",
+    ("each", "into_before"): "each trained layer in the earlier network",
+    ("prefix", "into_last"): "the first layers",
+    ("set", "into_last"): "sets of layers",
+    ("pair", "into_last"): "pairs of layers",
+    ("noise", "into_last"): "each layer under noise",
+    ("retrain", "into_last"): "each layer retrained",
+}
 
 _policy_option = click.option(
     "--batch-norm",
@@ -61,7 +73,7 @@ class Plan:
 
 def plan_interventions(
     request: "LaboratoryRequest", todo: "Sequence[Intervention]", groups: "Sequence[Group]", to: Sequence[Any],
-    n_networks: int, studies: "Mapping[str, Study] | None" = None,
+    studies: "Mapping[str, Study] | None" = None,
 ) -> Plan:  # fmt: skip
     """Plan what is exchanged for what; describe it, the number of networks, and about how long they take."""
     from manigeo_extract.opening import open_laboratory
@@ -70,16 +82,26 @@ def plan_interventions(
     run, examiner = laboratory.run, laboratory.examiner
     before = time.monotonic()
     examiner.answers(run.model)
-    seconds = (time.monotonic() - before) * n_networks
+    n_networks = sum(laboratory.n_networks(at) for at in todo)
+    seconds = (time.monotonic() - before) * sum(laboratory.cost(at) for at in todo)
     targets = ", ".join(t if isinstance(t, str) else f"{t.name} (epoch {t.epoch})" for t in to)
     kinds = ", ".join(f"{kind} {examiner.n(kind)}" for kind in examiner.kinds)
     network = f"{run.place['run']}/{run.place['checkpoint']} (epoch {run.place['epoch']})"
     text = (
         f"{network}: {len(groups)} layers, set to {targets}\n"
+        f"{_counted(todo, laboratory)}\n"
         f"{n_networks} networks on {kinds} examples: about {max(seconds, 1):.0f} s on one core"
         + (f"; then {', '.join(name.replace('_', ' ') for name in studies)}" if studies else "")
     )
     return Plan(request, todo, text, seconds, studies or {})
+
+
+def _counted(todo: "Sequence[Intervention]", laboratory: "Laboratory") -> str:
+    """Number of networks of every sweep."""
+    counts = Counter[str]()
+    for at in todo:
+        counts[_SWEEPS[at.sweep, at.direction]] += laboratory.n_networks(at)
+    return ", ".join(f"{words}: {n}" for words, n in counts.items())
 
 
 def carried_out(

@@ -76,9 +76,8 @@ def reinit_command(
         for sweep in ("prefix", "last"):
             todo += [Intervention(sweep, layers, initial) for layers in sweep_layers(groups, sweep)]
     todo += [Intervention("set", tuple(select_groups(groups, names)), initial) for names in sets]
-    n_networks = len(todo) + max(draws - 1, 0) * len(chosen)
     more = plan_studies(laboratory, groups, requested(StudiesRequest, asked))
-    plan = plan_interventions(request, todo, groups, to, n_networks, more)
+    plan = plan_interventions(request, todo, groups, to, more)
     click.echo(plan.text, err=as_json)
     if dry_run:
         return

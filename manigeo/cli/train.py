@@ -52,13 +52,17 @@ def _classes(ctx: click.Context, param: click.Parameter, text: str | None) -> in
 @click.option("--augment", is_flag=True, help="Random crops and flips. They prevent memorization: off by default.")
 @click.option("--checkpoint-epochs", default="", callback=_epochs,
               help="Epochs to keep beside init, best and last: 1,5 or all.")
+@click.option("--account-gradients", is_flag=True,
+              help="Also sum what permuted and unpermuted examples change in each layer, for localize.")
 @options.device_option
 @options.seed_option
 @click.option("--resume", is_flag=True, help="Continue the run in --out after its last whole epoch.")
 @options.dry_run_option
 @options.force_option
 @options.config_option
-def train_command(out: Path, device: str, resume: bool, dry_run: bool, force: bool, **asked: Any) -> None:
+def train_command(
+    out: Path, device: str, account_gradients: bool, resume: bool, dry_run: bool, force: bool, **asked: Any
+) -> None:
     """Train a network on partly permuted labels, and keep its checkpoints and metrics.
 
     Defaults to an mlp on glyphs with half of the labels permuted. With --from-checkpoint, to the network of the checkpoint.
@@ -83,7 +87,8 @@ def train_command(out: Path, device: str, resume: bool, dry_run: bool, force: bo
     try:
         scores = train(
             t.network, t.dataset, t.examples, t.plan, out, arch=t.arch, arch_args=t.arch_args, permutation=t.permutation,
-            start=t.start, device=device, resume=resume, overwrite=force,
+            start=t.start, accounts=t.accounts(device) if account_gradients else None, device=device,
+            resume=resume, overwrite=force,
         )  # fmt: skip
     except KeyboardInterrupt:
         click.echo("the same command with --resume continues after the last whole epoch", err=True)

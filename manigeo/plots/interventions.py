@@ -16,8 +16,9 @@ _WHOLE = "test, whole network rewound"
 
 @draws("rewind", "regained")
 def plot_rewind(table: pd.DataFrame) -> Figure:
-    full = with_settings(table, "analysis", "sweep", "to", "to_epoch", "k")
+    full = with_settings(table, "analysis", "sweep", "to", "to_epoch", "k", "direction")
     full = full[(full["analysis"] == "rewind") & full["metric"].isin(["accuracy", "selected"])]
+    full = full[full["direction"] != "into_before"]
     sweeps = [sweep for sweep in _SWEEPS if sweep in set(full["sweep"])]
     if not sweeps:
         raise InputError("nothing to plot: the table holds no sweeps of manigeo rewind (--last-k, --each, --prefix)")

@@ -14,7 +14,11 @@ from manigeo.vocabulary import metric_words
 _BOUNDS = ("criticality", "criticality_error", "criticality_absolute")
 
 
-@draws("final-reset", "accuracy_gain")
+@draws(
+    "final-reset",
+    "accuracy_gain",
+    when=lambda table: "final_reset" in set(with_settings(table, "analysis")["analysis"]),
+)
 def plot_final_reset(table: pd.DataFrame) -> Figure:
     full = with_settings(table, "analysis", "k", "to", "steps", "chosen")
     full = full[(full["analysis"] == "final_reset") & (full["metric"] == "accuracy")]

@@ -18,16 +18,58 @@ _CRITICALITIES = ("criticality", "criticality_error", "criticality_absolute", "d
 
 
 def rewind_report(table: pd.DataFrame) -> str:
-    """Accuracies after each rewind: one block per sweep and checkpoint, one line per set of layers, one column per kind."""
-    full = with_settings(table, "sweep", "to", "to_epoch", "k")
+    """Accuracies after each rewind: one block per sweep and checkpoint, one line per set of layers, one column per kind;
+    and what single layers and pairs of them hold of the permuted labels."""
+    full = with_settings(table, "sweep", "to", "to_epoch", "k", "direction")
     trained = full[full["sweep"] == "none"]
+    into_last = full[full["direction"] != "into_before"]
     blocks = []
-    for (sweep, to, epoch), rows in full.groupby(["sweep", "to", "to_epoch"], sort=False):
+    for (sweep, to, epoch), rows in into_last.groupby(["sweep", "to", "to_epoch"], sort=False):
         if sweep in _TITLES:
             accuracies = _accuracies(pd.concat([trained, rows]))
             accuracies[metric_words("regained").name] = _percent(rows, accuracies.index)
             blocks.append(f"{_TITLES[sweep]} to {to} (epoch {epoch:.0f})\n{as_text(accuracies, 'accuracy')}")
+    for (to, epoch), rows in full.groupby(["to", "to_epoch"], sort=False):
+        blocks += _held(rows, f"{to} (epoch {epoch:.0f})") + _pairs(rows, f"{to} (epoch {epoch:.0f})")
     return "\n\n".join([*blocks, describe_selection(table)])
+
+
+# column -> the sweep, direction and metric that it shows of permuted examples
+_HELD = {
+    "lost when set back": ("each", "into_last", "accuracy_drop"),
+    "lost under noise": ("noise", "into_last", "accuracy_drop"),
+    "gained in the earlier network": ("each", "into_before", "accuracy_gain"),
+    "lost after retraining, beyond the control": ("retrain", "into_last", "accuracy_drop_beyond_control"),
+}
+_MOST_PAIRS = 10
+
+
+def _held(rows: pd.DataFrame, to: str) -> list[str]:
+    """Permuted accuracy that each layer holds, by every exchange that was made."""
+    of_permuted = rows[rows["kind"] == "permuted"]
+    place = list(zip(of_permuted["sweep"], of_permuted["direction"], of_permuted["metric"], strict=True))
+    found = {name: of_permuted[[at == key for at in place]].assign(shown=name) for name, key in _HELD.items()}
+    shown = [part for part in found.values() if len(part)]
+    if len(shown) < 2:
+        return []
+    cells = wide(pd.concat(shown), column="shown", digits=metric_words("accuracy_drop").digits)
+    return [
+        f"permuted accuracy, each layer alone, and {to}\n" + as_text(cells[[name for name in found if name in cells]])
+    ]
+
+
+def _pairs(rows: pd.DataFrame, to: str) -> list[str]:
+    """The pairs of the largest interactions on permuted examples."""
+    pairs = rows[(rows["sweep"] == "pair") & (rows["kind"] == "permuted")]
+    shown = pairs[pairs["metric"].isin(["accuracy_drop", "interaction"])]
+    if shown.empty:
+        return []
+    size = shown[shown["metric"] == "interaction"].set_index("layer")["value"].abs()
+    order = size.sort_values(ascending=False, kind="stable").index[:_MOST_PAIRS]
+    cells = wide(shown, column="metric", digits=metric_words("interaction").digits).loc[order]
+    title = f"permuted accuracy lost with pairs of layers to {to}"
+    title += f" ({_MOST_PAIRS} of {len(size)})" if len(size) > _MOST_PAIRS else ""
+    return [title + "\n" + as_text(renamed(cells))]
 
 
 def _accuracies(rows: pd.DataFrame) -> pd.DataFrame:

@@ -66,6 +66,33 @@ def zeroed(state: Tensors, group: Group) -> dict[str, Tensor]:
     return {name: torch.zeros_like(state[name]) for name in group.parameters}
 
 
+def perturbed(state: Tensors, other: Tensors, group: Group, seed: int) -> dict[str, Tensor]:
+    r"""The parameters of a group after a random step as long as that from ``other``, each tensor by itself.
+
+    .. math:: \theta' = \theta + |\theta - \theta_{other}|\; u / |u|, \qquad u \sim N(0, I)
+
+    with the Frobenius norm. Tensors that are the same in both have no noise, and buffers stay.
+
+    >>> layer = Group("h", 0, ("h",), ("h.weight",))
+    >>> moved = perturbed({"h.weight": torch.zeros(9)}, {"h.weight": torch.full((9,), 2.0)}, layer, seed=0)
+    >>> round(float(moved["h.weight"].norm()), 5)
+    6.0
+    """
+    generator = torch.Generator().manual_seed(seed)
+    found = {}
+    for name in group.parameters:
+        here = state[name]
+        length = (here.double() - other[name].to(here.device).double()).norm()
+        u = torch.randn(here.shape, generator=generator, dtype=torch.float64).to(here.device)
+        found[name] = (here.double() + length * u / u.norm()).to(here.dtype) if length > 0 else here.clone()
+    return found
+
+
+def is_same(state: Tensors, tensors: Tensors) -> bool:
+    """Return whether ``tensors`` are, bit for bit, what ``state`` has under their names."""
+    return all(torch.equal(state[name], tensor.to(state[name].device)) for name, tensor in tensors.items())
+
+
 # ------------------------------------------------------------------------------------------------------- running means
 @contextmanager
 def recalibrated(model: nn.Module, batches: Callable[[], Iterable[Batch]]) -> Iterator[None]:

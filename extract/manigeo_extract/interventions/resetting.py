@@ -6,83 +6,62 @@ trained again for some steps, on the labels of training. Which k, source and num
 validation data, and what was chosen is scored on the test data: the choice costs nothing of their honesty. The paper
 leaves the protocol open; this one is our own.
 
-Layers that are not set back stay bit for bit what they were while the others are trained: their parameters are frozen, and
-their batch norm keeps its statistics. Dropout is on, as in training. All of it happens on a copy of the network.
+Layers that are not set back stay bit for bit what they were (:mod:`manigeo_extract.interventions.retraining`). All of it
+happens on a copy of the network.
 """
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
-from torch.nn import functional as F
+from jaxtyping import Float
 from tqdm import tqdm
 
-from manigeo.errors import ManigeoError, UsageError, check_ranges
+from manigeo.errors import UsageError, check_ranges
 from manigeo.kinds import VALIDATION
 from manigeo.manifolds import standard_error
-from manigeo_extract.batches import called
 from manigeo_extract.interventions.editing import Redraw, Tensors, draw_seed, merged, taken_from
 from manigeo_extract.interventions.exchanges import FRESH
 from manigeo_extract.interventions.groups import Group
+from manigeo_extract.interventions.retraining import Retraining, RetrainPlan, reset_copy
 from manigeo_extract.interventions.scoring import Answers, Examiner, Row
-from manigeo_extract.recording.layers import eagerly, first_tensor, unwrap
-from manigeo_extract.training.evaluation import HasInputs, held
 from manigeo_extract.training.runs import Name, Run
 
 POLICIES = ("with-stats", "params")
-_MARKS = 4  # times that retrained layers are scored on the way
 
 
 @dataclass(frozen=True)
-class ResetPlan:
+class ResetPlan(RetrainPlan):
     """Settings of the last 1 .. ``last`` layers: what they are set to, and how these are trained again.
 
     ``sources``: "init", names or epochs of checkpoints, :data:`FRESH` (``n_draws`` of them, averaged). ``steps`` of SGD
     are looked at after each quarter; with 0 nothing is trained. ``batch_norm`` "with-stats" sets running statistics back
     with their layer, "params" leaves them.
+
+    >>> ResetPlan(steps=200).marks, ResetPlan(steps=2).marks, ResetPlan(steps=0).marks
+    ((0, 50, 100, 150, 200), (0, 1, 2), (0,))
     """
 
     last: int = 3
     sources: tuple[Name, ...] = ("init",)
-    steps: int = 200
     n_draws: int = 5
-    lr: float = 0.02
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    batch_size: int = 64
     batch_norm: str = "with-stats"
-    seed: int = 0
+
+    pauses: ClassVar[int] = 4
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_ranges(
             self,
             ("last", self.last >= 1, "1 or more"),
             ("sources", len(self.sources) >= 1, "one or more"),
-            ("steps", self.steps >= 0, "0 or more"),
             ("n_draws", self.n_draws >= 1, "1 or more"),
-            ("lr", 0 < self.lr < math.inf, "above 0"),
-            ("momentum", 0 <= self.momentum < 1, "from 0 to below 1"),
-            ("weight_decay", 0 <= self.weight_decay < math.inf, "0 or more"),
-            ("batch_size", self.batch_size >= 1, "1 or more"),
             ("batch_norm", self.batch_norm in POLICIES, " or ".join(POLICIES)),
         )
-
-    @property
-    def marks(self) -> tuple[int, ...]:
-        """Numbers of steps after which the network is scored.
-
-        >>> ResetPlan(steps=200).marks, ResetPlan(steps=2).marks, ResetPlan(steps=0).marks
-        ((0, 50, 100, 150, 200), (0, 1, 2), (0,))
-        """
-        return tuple(dict.fromkeys(-(-self.steps * i // _MARKS) for i in range(_MARKS + 1)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,82 +195,6 @@ def _candidate(examiner: Examiner, what: dict[str, Any], draws: Sequence[Answers
         losses=losses,
         accuracies={kind: of_draws.mean(axis=1) for kind, of_draws in hits.items()},
     )
-
-
-# ------------------------------------------------------------------------------------------------------------ retraining
-def reset_copy(model: nn.Module, last: Sequence[Group], tensors: Tensors, batch_norm: str = "with-stats") -> nn.Module:
-    """A copy of the network whose layers ``last`` have these tensors; only their parameters can be trained."""
-    copied = copy.deepcopy(unwrap(model))
-    copied.requires_grad_(False)
-    copied.zero_grad(set_to_none=True)
-    state = copied.state_dict()
-    for group in last:
-        for name, tensor in taken_from(tensors, group, batch_norm).items():
-            state[name].copy_(tensor)
-    for parameter in _parameters(copied, last):
-        parameter.requires_grad_()
-    return copied
-
-
-def _parameters(model: nn.Module, groups: Sequence[Group]) -> list[nn.Parameter]:
-    return [model.get_parameter(name) for group in groups for name in group.parameters]
-
-
-def frozen_training(model: nn.Module, trained: Sequence[Group]) -> None:
-    """Training mode, but for the batch norm of layers that are not ``trained``: its statistics are theirs."""
-    own = {path for group in trained for path in group.modules}
-    model.train()
-    for path, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._NormBase) and path not in own:
-            module.eval()
-
-
-class Retraining:
-    """The training examples, and steps of SGD on them: batches and dropout are the same for all candidates."""
-
-    def __init__(self, run: Run, examiner: Examiner, plan: ResetPlan) -> None:
-        rows = np.flatnonzero(run.examples["split"].to_numpy() == "train")
-        labels = run.examples["train_label"].to_numpy(dtype=np.int64)[rows]
-        self._plan, self._device = plan, examiner.device
-        self._source: HasInputs = held(run.data, rows, examiner.device)
-        self._y: Int[Tensor, " n"] = torch.as_tensor(labels, device=examiner.device)
-
-    def through(self, model: nn.Module, trained: Sequence[Group]) -> Iterator[int]:
-        """Trains the layers ``trained`` of ``model``; stops at each mark, but for the first, to be looked at."""
-        plan, batches = self._plan, self._batches()
-        optimizer = torch.optim.SGD(
-            _parameters(model, trained), lr=plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay
-        )
-        for start, mark in zip(plan.marks, plan.marks[1:], strict=False):
-            with torch.random.fork_rng([self._device] if self._device.type == "cuda" else []):
-                torch.manual_seed(draw_seed(plan.seed, 1 << 20, start))  # dropout
-                frozen_training(model, trained)
-                for step in range(start + 1, mark + 1):
-                    self._step(model, optimizer, next(batches), step)
-            optimizer.zero_grad()
-            yield mark
-
-    def _step(self, model: nn.Module, optimizer: torch.optim.Optimizer, batch: np.ndarray, step: int) -> None:
-        with eagerly(model):
-            logits = first_tensor(called(model, self._source.inputs(batch).to(self._device)))
-        assert logits is not None
-        loss = F.cross_entropy(logits.float(), self._y[torch.as_tensor(batch, device=self._device)])
-        if not math.isfinite(float(loss.detach())):
-            raise ManigeoError(
-                f"the loss of the retrained layers is not finite at step {step}; try a learning rate below {self._plan.lr:g}"
-            )
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-    def _batches(self) -> Iterator[np.ndarray]:
-        """Equal batches of the examples in random order, epoch after epoch."""
-        n_batches = math.ceil(len(self._y) / self._plan.batch_size)
-        epoch = 0
-        while True:
-            epoch += 1
-            order = np.random.default_rng(draw_seed(self._plan.seed, 1 << 21, epoch)).permutation(len(self._y))
-            yield from np.array_split(order, n_batches)
 
 
 # ------------------------------------------------------------------------------------------------------------- the rows

@@ -6,7 +6,8 @@ With the probabilities p of the trained network and q of the changed one, over t
     1 - \langle \cos(p, q) \rangle, \qquad
     \mathrm{JS} = \langle \tfrac12 \mathrm{KL}(p \| m) + \tfrac12 \mathrm{KL}(q \| m) \rangle / \log 2, \quad m = (p + q)/2,
 
-both from 0 to 1 and without labels (Gavrikov et al. 2024); and with chance 1/C, the chance-normalised drop
+both from 0 to 1 and without labels (Gavrikov et al. 2024), and exactly 0 where no answer has changed by a bit; and with
+chance 1/C, the chance-normalised drop
 
 .. math:: (\mathrm{acc} - \mathrm{acc}') / (\mathrm{acc} - 1/C),
 
@@ -23,7 +24,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from manigeo.errors import UsageError
@@ -166,8 +167,15 @@ def _normalised(
 
 
 def _cosines(log_p: Float[Tensor, "n classes"], log_q: Float[Tensor, "n classes"]) -> Float[np.ndarray, " n"]:
-    found: np.ndarray = torch.cosine_similarity(log_p.exp(), log_q.exp(), dim=1).clamp(0, 1).cpu().numpy()
+    cosines = torch.cosine_similarity(log_p.exp(), log_q.exp(), dim=1).clamp(0, 1)
+    cosines[_unchanged(log_p, log_q)] = 1.0
+    found: np.ndarray = cosines.cpu().numpy()
     return found.astype(np.float64)
+
+
+def _unchanged(log_p: Float[Tensor, "n classes"], log_q: Float[Tensor, "n classes"]) -> Bool[Tensor, " n"]:
+    """Examples with the same answer, bit for bit: rounding would leave a distance of 1e-7 between equals."""
+    return (log_p == log_q).all(dim=1)
 
 
 def _divergences(log_p: Float[Tensor, "n classes"], log_q: Float[Tensor, "n classes"]) -> Float[np.ndarray, " n"]:
@@ -175,6 +183,7 @@ def _divergences(log_p: Float[Tensor, "n classes"], log_q: Float[Tensor, "n clas
     p, q = log_p.exp(), log_q.exp()
     log_m = (0.5 * (p + q)).clamp_min(torch.finfo(p.dtype).tiny).log()
     both = 0.5 * (torch.xlogy(p, p) - p * log_m + torch.xlogy(q, q) - q * log_m).sum(dim=1)
+    both[_unchanged(log_p, log_q)] = 0.0
     found: np.ndarray = (both / math.log(2)).clamp(0, 1).cpu().numpy()
     return found.astype(np.float64)
 

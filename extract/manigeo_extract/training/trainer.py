@@ -15,17 +15,18 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
 from manigeo.errors import InputError, ManigeoError, UsageError, check_ranges
+from manigeo.runs import RunFolder
 from manigeo_extract.data.datasets import DataSet
 from manigeo_extract.devices import check_device
 from manigeo_extract.files.checkpoints import (
@@ -49,6 +50,19 @@ __all__ = ["MEMORIZATION_GATE", "Recorder", "TrainingPlan", "augmented", "evalua
 RESUME_FORMAT = "manigeo-resume"
 
 Progress = Callable[[int, float, Scores], None]
+# of logits, labels of all examples, rows of the batch and an optimizer: computes the gradient, and returns the loss
+Backward = Callable[[Tensor, Tensor, Tensor, torch.optim.Optimizer], Tensor]
+
+
+@runtime_checkable
+class Accounts(Protocol):
+    """Keeps accounts of gradients, as :class:`manigeo_extract.gradients.accounts.GradientAccounts` does."""
+
+    def check(self, optimizer: torch.optim.Optimizer) -> None: ...
+    def backward(self, losses: Tensor, permuted: Tensor, optimizer: torch.optim.Optimizer) -> None: ...
+    def record(self, folder: RunFolder, epoch: int) -> None: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
 # ---------------------------------------------------------------------------------------------------------- the plan
@@ -157,6 +171,7 @@ def train(
     arch_args: Mapping[str, Any] | None = None,
     permutation: Any = None,
     start: Start | None = None,
+    accounts: Accounts | None = None,
     device: str | torch.device = "cpu",
     progress: Progress | None = None,
     resume: bool = False,
@@ -167,9 +182,10 @@ def train(
     The scores are those of :func:`~manigeo_extract.training.evaluation.evaluate`. Writes the folder that
     :mod:`manigeo_extract.training.recorder` describes. ``arch``, ``arch_args`` and ``permutation`` describe the model
     and the labels; they go into the checkpoints. ``start`` tells where weights that are to be fine-tuned are from
-    (:mod:`manigeo_extract.training.finetuning`); it goes into ``run.json``. ``progress`` is called with epoch, training
-    loss and scores when an epoch is on disk; without it a bar is shown, on a terminal only. With ``resume`` a run
-    continues after its last whole epoch, and one that has none starts.
+    (:mod:`manigeo_extract.training.finetuning`); it goes into ``run.json``. ``accounts`` of ``model`` sum the change that
+    permuted and unpermuted examples make (:mod:`manigeo_extract.gradients.accounts`); training is the same with and without.
+    ``progress`` is called with epoch, training loss and scores when an epoch is on disk; without it a bar is shown, on a
+    terminal only. With ``resume`` a run continues after its last whole epoch, and one that has none starts.
 
     Raises, before anything is written, :class:`~manigeo.errors.UsageError` when the folder holds another run, or one
     with other settings, when the device is not there, and when the network does not give an output for each class;
@@ -190,6 +206,8 @@ def train(
     model.to(device)
     _check_network(model, data, rows, plan, device)
     optimizer = plan.build_optimizer(model)
+    if accounts is not None:
+        accounts.check(optimizer)
     described = {
         "arch": arch, "arch_args": dict(arch_args or {}), "data": data.spec, "data_args": data.args,
         "data_fingerprint": data.fingerprint, "permutation": permutation, "seed": plan.seed,
@@ -206,18 +224,22 @@ def train(
         resume=resume,
         overwrite=overwrite,
     )
-    done, scores = _resumed(recorder, settings, model, optimizer) if resume else (-1, {})
+    done, scores = _resumed(recorder, settings, model, optimizer, accounts) if resume else (-1, {})
     if done < 0:
         write_whole(recorder.folder.labels_path, _as_csv(examples))
     source = held(data, np.arange(len(examples)), device)
     labels = torch.as_tensor(examples["train_label"].to_numpy()[rows], device=device)
+    permuted = torch.as_tensor(examples["permuted"].to_numpy()[rows], device=device)
+    backward = _plain_backward if accounts is None else _accounted_backward(accounts, permuted)
     with _reported(progress, plan, done) as report:
         for epoch in range(done + 1, plan.epochs + 1):  # epoch 0 scores and records the initial network
-            loss = _train_epoch(model, optimizer, source, rows, labels, plan, epoch) if epoch else 0.0
+            loss = _train_epoch(model, optimizer, source, rows, labels, plan, epoch, backward) if epoch else 0.0
             scores = evaluate(model, source, examples, device)
             _check_finite(epoch, loss, scores, plan)
             recorder.step(model, epoch, scores)
-            write_whole(recorder.folder.resume_path, _state(settings, model, optimizer, epoch, scores))
+            if accounts is not None and epoch:
+                accounts.record(recorder.folder, epoch)
+            write_whole(recorder.folder.resume_path, _state(settings, model, optimizer, epoch, scores, accounts))
             report(epoch, loss, scores)
     return scores
 
@@ -321,10 +343,12 @@ def _train_epoch(
     labels: Int[Tensor, " n"],
     plan: TrainingPlan,
     epoch: int,
+    backward: Backward | None = None,
 ) -> float:
     """One pass over the training examples in random order; the mean loss on the way."""
     model.train()
     plan.set_rates(optimizer, epoch)
+    backward = backward or _plain_backward
     n_batches = math.ceil(len(rows) / plan.batch_size)
     total = torch.zeros((), device=labels.device)
     with _seeded(plan.seed, epoch, labels.device) as generator:
@@ -333,12 +357,29 @@ def _train_epoch(
         for batch in order.tensor_split(n_batches):
             images = source.inputs(rows[batch.numpy()]).to(labels.device)
             images = augmented(images, generator) if plan.augment else images
-            loss = F.cross_entropy(model(images), labels[batch.to(labels.device)])
             optimizer.zero_grad()
-            loss.backward()
+            loss = backward(model(images), labels, batch.to(labels.device), optimizer)
             optimizer.step()
             total += loss.detach() * len(batch)
     return float(total) / len(rows)
+
+
+def _plain_backward(logits: Tensor, labels: Tensor, batch: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
+    """The gradient of the mean loss of a ``batch`` of examples, which is returned."""
+    loss = F.cross_entropy(logits, labels[batch])
+    loss.backward()
+    return loss
+
+
+def _accounted_backward(accounts: Accounts, permuted: Bool[Tensor, " n"]) -> Backward:
+    """The same, with what of it is of permuted examples entered into the accounts."""
+
+    def backward(logits: Tensor, labels: Tensor, batch: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
+        losses = F.cross_entropy(logits, labels[batch], reduction="none")
+        accounts.backward(losses, permuted[batch], optimizer)
+        return losses.mean()
+
+    return backward
 
 
 @contextmanager
@@ -365,10 +406,12 @@ def _state(
     optimizer: torch.optim.Optimizer,
     epoch: int,
     scores: Scores,
+    accounts: Accounts | None = None,
 ) -> bytes:
     """Serialise all that the next epoch depends on. The learning rate and the random numbers follow from the epoch."""
     return to_bytes(
-        {
+        ({} if accounts is None else {"accounts": accounts.state_dict()})
+        | {
             "format": RESUME_FORMAT,
             "format_version": 1,
             "settings": dict(settings),
@@ -385,8 +428,9 @@ def _resumed(
     settings: Mapping[str, Any],
     model: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
+    accounts: Accounts | None = None,
 ) -> tuple[int, Scores]:
-    """The last whole epoch (-1: none) and its scores, with model and optimizer as they were then."""
+    """The last whole epoch (-1: none) and its scores, with model, optimizer and accounts as they were then."""
     path = recorder.folder.resume_path
     if not path.exists():
         return -1, {}
@@ -396,6 +440,11 @@ def _resumed(
     _check_same(path, state["settings"], settings)
     restore_model(Checkpoint(state["model_state"], sha256, str(path)), model)
     optimizer.load_state_dict(state["optimizer_state"])
+    if ("accounts" in state) != (accounts is not None):
+        was = "with" if "accounts" in state else "without"
+        raise UsageError(f"{path}: the run was begun {was} accounts of gradients: go on {was} them, or train anew")
+    if accounts is not None:
+        accounts.load_state_dict(state["accounts"])
     if state["epoch"] not in set(recorder.table["epoch"]):
         raise InputError(
             f"{recorder.metrics_path}: lacks epoch {state['epoch']}; restore it, or train into another folder"
