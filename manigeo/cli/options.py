@@ -210,8 +210,8 @@ data_options = several(
 
 # What network.
 arch_options = several(
-    click.option("--arch", help="mlp, cnn, vgg11, vgg16, resnet18, alexnet, densenet, package.module:factory or "
-                 "file.py:factory."),
+    click.option("--arch", help="mlp, resmlp, cnn, vgg11, vgg16, resnet18, alexnet, densenet, vit, "
+                 "package.module:factory or file.py:factory."),
     click.option("--arch-arg", "arch_args", multiple=True, callback=pair, metavar="KEY=VALUE",
                  help="An option of the network, e.g. depth=6; may be repeated."),
 )  # fmt: skip

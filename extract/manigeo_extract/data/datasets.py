@@ -214,10 +214,15 @@ def _derangement(labels: np.ndarray, n_classes: int, rng: np.random.Generator) -
     return (labels + rng.integers(1, n_classes, size=len(labels))) % n_classes  # C - 1 steps, none of them whole turns
 
 
+def _pairs(labels: np.ndarray, n_classes: int, rng: np.random.Generator) -> np.ndarray:
+    return (labels + 1) % n_classes
+
+
 CONVENTIONS: Mapping[str, Callable[[np.ndarray, int, np.random.Generator], np.ndarray]] = {
     "permutation": _permutation,
     "uniform": _uniform,
     "derangement": _derangement,
+    "pairs": _pairs,
 }
 
 
@@ -227,6 +232,7 @@ class Permutation:
 
     ``permutation``: labels change places within the drawn set S, so class counts are kept. ``uniform``: drawn over all
     C classes, so about 1/C of S keep their label. ``derangement``: drawn over the other classes, never the true one.
+    ``pairs``: the label of the next class, and of the last class the first (class-dependent noise, one way).
 
     Limiting cases: fraction 0 leaves all labels, fraction 1 draws S = the training set. Raises
     :class:`~manigeo.errors.UsageError` for a value out of its range.
