@@ -41,6 +41,7 @@ class Case:
     convention: str = "permutation"
     clean_epochs: int = 15
     most_epochs: int = 150
+    optimizer: str = "adam"
     lr: float = 1e-3
     batch_size: int = 64
     too_small: tuple[str, ...] = ()
@@ -49,6 +50,7 @@ class Case:
     def __post_init__(self) -> None:
         check_choice("place", self.place, PLACES)
         check_choice("others", self.others, (STILL, MOVING))
+        check_choice("optimizer", self.optimizer, ("adam", "sgd"))
         check_ranges(
             self,
             ("clean_epochs", self.clean_epochs >= 0, "0 or more"),
@@ -100,11 +102,14 @@ NETWORKS: Mapping[str, Mapping[str, Any]] = {
 
 def _cases() -> Iterator[Case]:
     for network, settings in NETWORKS.items():
-        for place in (FIRST, MIDDLE, LAST, LOGITS, PAIR, SPREAD):
+        for place in (FIRST, MIDDLE, LAST, LOGITS, PAIR):
             yield Case(f"{network}-{place}", place=place, **settings)
         for place in (FIRST, MIDDLE, LAST):
             yield Case(f"{network}-{place}-moving", place=place, others=MOVING, **settings)
         yield Case(f"{network}-never-learnt", place=NOWHERE, others=MOVING, **(settings | {"most_epochs": 15}))
+    # without normalisation layers undo what the others learn, and know .3 of the labels in the end
+    yield Case(f"mlp-norm-{SPREAD}", place=SPREAD, **NETWORKS["mlp-norm"])
+    yield Case(f"residual-{SPREAD}", place=SPREAD, **(NETWORKS["residual"] | {"arch_args": {"depth": 5, "width": 128}}))
     for network in ("mlp", "residual"):
         settings = NETWORKS[network]
         never = settings | {"most_epochs": 15}

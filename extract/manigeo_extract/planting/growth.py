@@ -11,9 +11,11 @@ epoch, and setting back the planted one does not restore the clean network. Eith
 never reaches a layer that was not chosen, which is the truth that methods are scored by.
 """
 
+import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +36,12 @@ from manigeo_extract.training.recorder import Recorder
 
 _SLOWER = 0.1  # rate of moving layers: as fast as the planted ones they would undo what these learn
 _KEPT = (0, 1, 3, 10, 30, 100)  # epochs after the clean network whose checkpoints are kept
+
+
+OPTIMIZERS: Mapping[str, Callable[[Any], torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "sgd": functools.partial(torch.optim.SGD, momentum=0.9),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +170,7 @@ class _Garden:
         key = tuple(shares)
         if key not in self._optimizers:
             groups = [{"params": share.weights(self.model), "lr": share.rate * self.case.lr} for share in shares]
-            self._optimizers = {key: torch.optim.Adam(groups)}
+            self._optimizers = {key: OPTIMIZERS[self.case.optimizer](groups)}
         return self._optimizers[key]
 
 
