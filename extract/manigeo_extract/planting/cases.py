@@ -110,8 +110,11 @@ def _cases() -> Iterator[Case]:
     # without normalisation layers undo what the others learn, and know less than .4 of the labels in the end
     yield Case(f"mlp-norm-{LOGITS}-moving", place=LOGITS, others=MOVING, **NETWORKS["mlp-norm"])
     yield Case(f"residual-{LOGITS}-moving", place=LOGITS, others=MOVING, **NETWORKS["residual"])
-    yield Case(f"mlp-norm-{SPREAD}", place=SPREAD, **NETWORKS["mlp-norm"])
-    yield Case(f"residual-{SPREAD}", place=SPREAD, **(NETWORKS["residual"] | {"arch_args": {"depth": 5, "width": 128}}))
+    slow = {"lr": 3e-4, "most_epochs": 200}
+    yield Case(f"mlp-norm-{SPREAD}", place=SPREAD, **(NETWORKS["mlp-norm"] | slow))
+    yield Case(
+        f"residual-{SPREAD}", place=SPREAD, **(NETWORKS["residual"] | slow | {"arch_args": {"depth": 5, "width": 128}})
+    )
     for network in ("mlp", "residual"):
         settings = NETWORKS[network]
         never = settings | {"most_epochs": 15}
