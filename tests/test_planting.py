@@ -193,6 +193,18 @@ def test_a_benchmark_scores_every_method_and_does_not_do_again_what_is_done(tmp_
     assert "0 to do" in done(*words)
 
 
+def test_few_permuted_examples_are_localized_without_manifolds(tmp_path, monkeypatch):
+    few = Case(
+        "few", place="last", fraction=0.05, convention="derangement", **TINY
+    )  # 2 of 40: no class has two of them
+    monkeypatch.setattr(cases, "CASES", {"few": few})
+    done("benchmark", "--seeds", "1", "--jobs", "1", "--discard", "--out", tmp_path)
+    table = pd.read_csv(tmp_path / "localization_benchmark.csv").set_index("method")
+    assert {"rewinding", "re-initialisation"} <= set(table.index)
+    assert not {"geometry", "separability"} & set(table.index)
+    assert (table.loc["re-initialisation", "found"], table["reached"].all()) == (1.0, True)
+
+
 def test_a_benchmark_begins_no_cell_after_its_limit(tmp_path, two_cases):
     code, _, said = run("benchmark", "--seeds", "1", "--jobs", "1", "--limit", "1e-6", "--out", tmp_path / "b")
     assert code == 1

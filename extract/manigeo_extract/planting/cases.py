@@ -85,7 +85,7 @@ _FEW = _DATA | {"train": 20}  # for networks of slow steps
 _MLP = {"depth": 6, "width": 256}
 
 # name -> arch and its arguments, and how it is trained where not as others are
-NETWORKS: Mapping[str, Mapping[str, Any]] = {
+NETWORKS: dict[str, dict[str, Any]] = {
     "mlp": {"arch": "mlp", "arch_args": _MLP},
     "mlp-norm": {"arch": "mlp", "arch_args": _MLP | {"batch_norm": True}},
     "residual": {"arch": "resmlp", "arch_args": {"depth": 5, "width": 256}},
