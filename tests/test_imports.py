@@ -74,7 +74,7 @@ LEVELS = {
         files
         training
         interventions
-        gradients weights
+        gradients weights planting
         opening
     """,
 }

@@ -21,7 +21,9 @@ from manigeo.errors import InputError, UsageError
 from manigeo.kinds import KINDS
 from manigeo.layerwise.geometry import Joint, Simulated, Sweep
 from manigeo.layerwise.plan import Plan, Task, plan_parts, remaining_tasks
+from manigeo.layerwise.sample import shared_classes
 from manigeo.results import in_order, join_results
+from manigeo.text.geometry import describe_plan
 from tests.test_activations import CLASSES, LAYERS, grouped_examples, values, write
 
 
@@ -77,16 +79,53 @@ def test_a_result_depends_on_its_layer_alone_and_not_on_workers_or_other_layers(
 
 def test_a_kind_with_too_few_examples_stands_in_the_table_as_flagged_nan(tmp_path):
     examples = grouped_examples()
-    last = examples[examples["split"] == "test"].index
-    kept = examples.drop(last[-4:]).reset_index(drop=True)  # class 2 keeps one test example
+    last = examples[(examples["split"] == "test") & (examples["true_label"] > 0)].index
+    kept = examples.drop(last).reset_index(drop=True)  # one class of three has test examples
     with create_activations(tmp_path / "a.h5", kept, CLASSES, LAYERS, {}) as writer:
         writer.append({layer.name: values(layer.name, len(kept), layer.n_features) for layer in LAYERS})
     plan = plan_capacity(tmp_path / "a.h5", n_draws=10)
-    assert plan.excluded == {"test": "fewer_than_2:two"}
+    assert plan.excluded == {"test": "fewer_than_2:one,two"}
     row = aggregates(capacity_table(plan)).loc["input", "test"]
     assert np.isnan(row["value"])
-    assert row["flag"] == "fewer_than_2:two"
+    assert row["flag"] == "fewer_than_2:one,two"
     assert np.isfinite(aggregates(capacity_table(plan)).loc["input", "permuted"]["value"])
+
+
+def test_kinds_are_compared_on_the_classes_of_which_all_have_two_examples(tmp_path):
+    examples = grouped_examples()
+    few = examples[(examples["split"] == "test") & (examples["true_label"] == 1)].index[1:]
+    kept = examples.drop(few).reset_index(drop=True)  # class 1 has one test example
+    with create_activations(tmp_path / "a.h5", kept, CLASSES, LAYERS, {}) as writer:
+        writer.append({layer.name: values(layer.name, len(kept), layer.n_features) for layer in LAYERS})
+    plan = plan_capacity(tmp_path / "a.h5", layers=["input"], n_draws=10)
+    assert set(plan.classes.values()) == {(0, 2)}
+    assert (plan.excluded, plan.lacking) == ({}, {1: "test"})
+    assert "with fewer than 2 test examples: 1 classes ('one')" in describe_plan(plan)
+    rows = capacity_table(plan)
+    assert set(rows["manifold"]) - {""} == {"zero", "two"}
+    assert {json.loads(text)["n_classes"] for text in rows["settings"]} == {2}
+
+
+def noisy(flips, n=4, n_classes=6):
+    """A table of n unpermuted and n test examples per class, and n permuted ones for each true class and its label."""
+    clean = [("train", c, c, False) for c in range(n_classes)] + [("test", c, c, False) for c in range(n_classes)]
+    rows = [row for row in [*clean, *(("train", a, b, True) for a, b in flips)] for _ in range(n)]
+    return pd.DataFrame(rows, columns=["split", "true_label", "train_label", "permuted"])
+
+
+def test_noise_of_some_classes_keeps_the_kind_for_these_while_half_of_them_remain():
+    kinds = ("unpermuted", "permuted", "restored", "test")
+    ring = shared_classes(noisy([(0, 1), (1, 2), (2, 0)]), kinds)
+    assert set(ring.labels.values()) == {(0, 1, 2)}
+    assert ring.lacking == dict.fromkeys((3, 4, 5), "permuted")
+    one_way = shared_classes(noisy([(1, 0), (3, 2), (5, 4)]), kinds)  # true and given labels have no class in common
+    assert one_way.labels["permuted"] == one_way.labels["test"] == (0, 2, 4)
+    assert one_way.too_small == {"restored": (0, 2, 4)}
+    two = shared_classes(noisy([(0, 1), (1, 0)]), kinds)  # a third of the classes: the other kinds keep theirs
+    assert two.labels["unpermuted"] == (0, 1, 2, 3, 4, 5)
+    assert two.too_small == {"permuted": (2, 3, 4, 5), "restored": (2, 3, 4, 5)}
+    alone = shared_classes(noisy([(0, 1), (1, 0)]), ("permuted",))
+    assert (alone.labels, alone.too_small) == ({"permuted": (0, 1)}, {})
 
 
 def test_activations_of_one_class_are_no_set_of_manifolds(tmp_path):
@@ -243,7 +282,8 @@ def test_a_sweep_beyond_the_smallest_class_is_refused(path):
 
 def test_a_kind_with_too_few_examples_is_nan_in_every_analysis(tmp_path):
     examples = grouped_examples()
-    kept = examples.drop(examples[examples["split"] == "test"].index[-4:]).reset_index(drop=True)
+    few = (examples["split"] == "test") & (examples["true_label"] > 0)
+    kept = examples.drop(examples[few].index).reset_index(drop=True)
     with create_activations(tmp_path / "a.h5", kept, CLASSES, LAYERS, {}) as writer:
         writer.append({layer.name: values(layer.name, len(kept), layer.n_features) for layer in LAYERS})
     plan = small(tmp_path / "a.h5", kinds=[])
@@ -251,7 +291,7 @@ def test_a_kind_with_too_few_examples_is_nan_in_every_analysis(tmp_path):
     excluded = table[table["kind"] == "test"]
     assert excluded["value"].isna().all()
     assert set(excluded["metric"]) == {metric for analysis in plan.measures for metric in analysis.metrics}
-    assert set(excluded["flag"]) == {"fewer_than_2:two"}
+    assert set(excluded["flag"]) == {"fewer_than_2:one,two"}
 
 
 def test_an_analysis_can_be_added_to_a_finished_table_and_other_settings_cannot(path):
@@ -312,13 +352,14 @@ def test_fewer_classes_are_drawn_by_seed_and_are_the_same_for_every_kind(path):
         np.testing.assert_array_equal(cloud, every[label])
 
 
-def test_the_size_is_matched_over_the_classes_that_are_drawn(tmp_path):
+def test_no_class_is_drawn_that_a_kind_lacks(tmp_path):
     examples = grouped_examples()
     kept = examples.drop(examples[examples["split"] == "test"].index[-4:]).reset_index(drop=True)  # class 2 keeps one
     with create_activations(tmp_path / "a.h5", kept, CLASSES, LAYERS, {}) as writer:
         writer.append({layer.name: values(layer.name, len(kept), layer.n_features) for layer in LAYERS})
     plans = [plan_capacity(tmp_path / "a.h5", n_classes=2, seed=seed) for seed in range(20)]
-    assert {plan.classes["test"] for plan in plans if not plan.excluded} == {(0, 1)}
+    assert {plan.classes["test"] for plan in plans} == {(0, 1)}
+    assert not any(plan.excluded for plan in plans)
 
 
 @pytest.mark.parametrize("n", [1, 4])

@@ -24,6 +24,7 @@ from torch import nn
 from manigeo.errors import InputError, UsageError
 from manigeo.runs import run_of
 from manigeo_extract.data.datasets import DataSet, Permutation, load_data, permute_labels, runs_code
+from manigeo_extract.data.noise import MATRIX, read_matrix
 from manigeo_extract.devices import check_device
 from manigeo_extract.files.checkpoints import Checkpoint, load_checkpoint
 from manigeo_extract.files.networks import Network, trained_network, untrained_network
@@ -80,7 +81,12 @@ class DataRequest:
 
 @dataclass(frozen=True)
 class LabelsRequest:
-    """The labels of training: a permutation, each part of it as in the checkpoint unless given, or a CSV file."""
+    """The labels of training: a permutation, each part of it as in the checkpoint unless given, or a CSV file.
+
+    A ``convention`` that ends in ``.csv`` is a file with a matrix of transitions
+    (:func:`~manigeo_extract.data.noise.read_matrix`), which states the noise of all training labels unless ``permute`` says
+    of how many.
+    """
 
     permute: float | None = None
     convention: str | None = None
@@ -88,11 +94,23 @@ class LabelsRequest:
     labels: Path | None = None
 
     def permutation(self, default: Mapping[str, Any] | None) -> Permutation:
-        """The permutation asked for; what is not given is as in ``default``."""
-        asked = {"fraction": self.permute, "convention": self.convention, "seed": self.permute_seed}
+        """The permutation asked for; what is not given is as in ``default``.
+
+        Raises :class:`~manigeo.errors.InputError` for a file that holds no matrix.
+        """
+        asked: dict[str, Any] = {"fraction": self.permute, "seed": self.permute_seed, "convention": self.convention}
+        if self.convention is not None and self.convention.endswith(".csv"):
+            share = 1 if self.permute is None else self.permute
+            asked |= {"convention": MATRIX, "matrix": read_matrix(self.convention), "fraction": share}
+        elif self.convention is not None:
+            default = {name: value for name, value in (default or {}).items() if name != "matrix"}
         return Permutation(
             **(dict(default or {}) | {name: value for name, value in asked.items() if value is not None})
         )
+
+    @property
+    def asks_to_permute(self) -> bool:
+        return (self.permute, self.convention, self.permute_seed) != (None, None, None)
 
 
 @dataclass(frozen=True)
@@ -359,7 +377,7 @@ def _check_data(checkpoint: Checkpoint, data: DataSet, permutation: Permutation,
     if trained_on is None:
         return
     if trained_on == data.fingerprint:
-        if trained and asdict(permutation) != trained:
+        if trained and permutation != Permutation(**trained):
             raise UsageError(
                 f"{checkpoint.path} was trained with the permutation {trained}: leave --permute and its like out"
             )
@@ -465,7 +483,7 @@ class Training:
     plan: TrainingPlan
     arch: str
     arch_args: dict[str, Any]
-    permutation: Permutation
+    permutation: Permutation | None
     start: Start | None
 
     @property
@@ -491,12 +509,18 @@ class Training:
 def open_training(request: TrainingRequest, tell: Tell = silent) -> Training:
     """The network, the examples and the plan: an mlp on glyphs, with half of the labels permuted, unless asked otherwise.
 
+    Labels from a file leave no permutation that a checkpoint could know: they are kept in the folder of the run.
+
     Raises what :func:`open_model` does.
     """
-    permutation = request.model.labels.permutation({"fraction": 0.5})
+    labels = request.model.labels
+    if labels.labels is not None and labels.asks_to_permute:
+        raise UsageError(
+            f"{labels.labels} gives the labels to train on: leave --permute, --noise and --permute-seed out"
+        )
     source = _opened_source(request)
     dataset = load_data(request.model.data.data or "glyphs", request.model.data.data_args)
-    examples = permute_labels(dataset, permutation)
+    examples, permutation = _training_labels(labels, dataset)
     begun = source or Checkpoint(state_dict={}, sha256="", path="", arch="mlp")
     arch, args = _architecture(begun, request.model.network, dataset, new_data=True)
     if arch is None:
@@ -506,6 +530,14 @@ def open_training(request: TrainingRequest, tell: Tell = silent) -> Training:
     for note in start.notes if start else ():
         tell(f"{begun.path}: {note}")
     return Training(network, dataset, examples, request.plan, arch, args, permutation, start)
+
+
+def _training_labels(labels: LabelsRequest, dataset: DataSet) -> tuple[pd.DataFrame, Permutation | None]:
+    """The example table, and the permutation that it follows from; None for the labels of a file."""
+    if labels.labels is not None:
+        return read_labels(labels.labels, dataset), None
+    permutation = labels.permutation({"fraction": 0.5})
+    return permute_labels(dataset, permutation), permutation
 
 
 def _opened_source(request: TrainingRequest) -> Checkpoint | None:

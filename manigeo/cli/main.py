@@ -29,6 +29,7 @@ COMMANDS = {
     "sweep": "Train and analyze every cell of a grid; resumable, on one machine or many.",
     "analyze": "All analyses of a run, from its checkpoints to its report; resumable.",
     "localize": "Where is it memorized? Every method's answer, and whether they agree.",
+    "benchmark": "How often each method of localization finds layers known to have memorized.",
     "plot": "Draw figures from results: geometry, estimators, sweeps, weights.",
     "report": "One HTML page of a run: answer, gate, figures, tables, provenance.",
     "demo": "Train, extract, analyse and draw, from nothing, in a few minutes.",

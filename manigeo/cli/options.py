@@ -204,21 +204,23 @@ data_options = several(
     click.option("--data-arg", "data_args", multiple=True, callback=pair, metavar="KEY=VALUE",
                  help="An option of the data set, e.g. per_class=80; may be repeated."),
     click.option("--permute", type=float, help="Fraction of the training labels to permute."),
-    click.option("--convention", help="permutation (default), uniform or derangement."),
+    click.option("--noise", "--convention", "convention", metavar="NAME|FILE", help="How labels are replaced: permutation "
+                 "(default), uniform, derangement, pairs (each class as the next), or a .csv file with a matrix: row i "
+                 "holds the probabilities of the labels that class i gets, in all examples unless --permute gives a share."),
     click.option("--permute-seed", type=click.IntRange(min=0), help="Seed of the permutation (default 0)."),
 )  # fmt: skip
 
 # What network.
 arch_options = several(
-    click.option("--arch", help="mlp, cnn, vgg11, vgg16, resnet18, alexnet, densenet, package.module:factory or "
-                 "file.py:factory."),
+    click.option("--arch", help="mlp, resmlp, cnn, vgg11, vgg16, resnet18, alexnet, densenet, vit, "
+                 "package.module:factory or file.py:factory."),
     click.option("--arch-arg", "arch_args", multiple=True, callback=pair, metavar="KEY=VALUE",
                  help="An option of the network, e.g. depth=6; may be repeated."),
 )  # fmt: skip
 
 labels_option = click.option(
-    "--labels", type=click.Path(path_type=Path, dir_okay=False), help="CSV with the columns index and train_label: the "
-    "labels that your own loop trained on, in place of --permute."
+    "--labels", type=click.Path(path_type=Path, dir_okay=False), help="CSV with the columns index and train_label: labels "
+    "of your own, those of training, in place of --permute."
 )  # fmt: skip
 
 # How weights are read from a file.

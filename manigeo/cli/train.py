@@ -30,6 +30,7 @@ def _classes(ctx: click.Context, param: click.Parameter, text: str | None) -> in
               help="Folder of the run.")
 @options.arch_options
 @options.data_options
+@options.labels_option
 @click.option("--holdout-classes", callback=_classes, metavar="NAMES|N",
               help="Classes never to train on (cat,dog), or how many, drawn: short for --data-arg holdout_classes=... "
               "Extract writes them as the kind unseen.")

@@ -9,7 +9,7 @@ import functools
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -32,6 +32,7 @@ from manigeo.layerwise.sample import (
     row_place,
     select_kinds,
     select_layers,
+    shared_classes,
     task_bytes,
 )
 from manigeo.manifolds import ALL_KINDS, UNSEEN, matched_size, sample_rows
@@ -58,7 +59,8 @@ class Plan:
     ``classes`` are the labels of each kind's classes; ``excluded`` holds a flag for each kind that cannot be measured.
     ``limited_by`` names the kind and class that set ``per_class`` (None: the cap did). ``sampling`` stands in the settings
     of all rows: the seed, and for capacities the number of random directions. ``wide`` are layers whose total dimension
-    would take long, and is left out. ``features`` are numbers of features by layer.
+    would take long, and is left out. ``features`` are numbers of features by layer. ``lacking`` are classes that no kind is
+    measured on, each with a kind that has fewer than two examples of it.
     """
 
     title: str
@@ -73,6 +75,7 @@ class Plan:
     measures: tuple[Measure, ...]
     sampling: Mapping[str, Any]
     wide: tuple[str, ...] = ()
+    lacking: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -257,11 +260,12 @@ def _planned(
     measures: tuple[Measure, ...],
     sampling: Mapping[str, Any],
 ) -> Plan:
-    """Every kind on its own classes, all at the largest number of examples per class that each kind has, up to 50."""
+    """All kinds on the classes that they share, at the largest number of examples per class that each kind has, up to 50."""
     names = acts.class_names
-    classes = {kind: tuple(draw_classes(acts, kind, n_classes, sampling["seed"])) for kind in kinds}
+    shared = shared_classes(acts.examples, kinds)
+    classes = {kind: draw_classes(acts, labels, n_classes, sampling["seed"]) for kind, labels in shared.labels.items()}
     sizes = {kind: matched_size(acts.examples, [kind], per_class or 50, labels) for kind, labels in classes.items()}
-    excluded = {kind: obstacle(size.excluded.get(kind, ()), classes[kind], names) for kind, size in sizes.items()}
+    excluded = {kind: obstacle(shared.too_small.get(kind, ()), classes[kind], names) for kind in kinds}
     measurable = [kind for kind in kinds if not excluded[kind]]
     if not measurable:
         reasons = "; ".join(f"{kind}: {flag}" for kind, flag in excluded.items())
@@ -273,6 +277,7 @@ def _planned(
         title, os.fspath(acts.path), acts.fingerprint, names,
         {name: acts.layer(name).n_features for name in select_layers(acts, layers)}, classes,
         {kind: flag for kind, flag in excluded.items() if flag}, smallest.per_class, smallest.limited_by, measures, sampling,
+        lacking=shared.lacking,
     )  # fmt: skip
 
 

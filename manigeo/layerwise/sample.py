@@ -1,15 +1,17 @@
 """Choice of layers, kinds, classes and examples of an activation file, and the sample that a measure sees."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import numpy as np
+import pandas as pd
 
 from manigeo.activations import HELD_BYTES, Activations
 from manigeo.errors import UsageError
-from manigeo.kinds import KINDS
+from manigeo.kinds import KINDS, UNSEEN
 from manigeo.layerwise.protocol import Row
-from manigeo.manifolds import classes_of, matched_size
+from manigeo.manifolds import classes_of, kind_examples, matched_size
 
 # Spawn keys of what is neither a layer's kind nor a measure of it; kinds beyond the four have keys above these.
 PROJECTION_KEY = len(KINDS)
@@ -58,16 +60,71 @@ def select_kinds(acts: Activations, kinds: Sequence[str], default: Sequence[str]
     return tuple(dict.fromkeys(kinds)) or tuple(default)
 
 
-def draw_classes(acts: Activations, kind: str, n: int | None, seed: int) -> list[int]:
-    """Labels of ``n`` of the classes that a kind is about, or of all.
+@dataclass(frozen=True)
+class SharedClasses:
+    """Classes that kinds are compared on.
+
+    ``labels`` are those of each kind, the same for all that are about the same classes. ``lacking`` holds of each class that
+    was taken out the first kind that has fewer than two examples of it; ``too_small`` of each kind that is left out the
+    classes that it lacks.
+    """
+
+    labels: Mapping[str, tuple[int, ...]]
+    lacking: Mapping[int, str]
+    too_small: Mapping[str, tuple[int, ...]]
+
+
+def shared_classes(examples: pd.DataFrame, kinds: Sequence[str]) -> SharedClasses:
+    """The classes of which all kinds have two examples or more.
+
+    A kind that lacks some classes is kept, and all are compared without these, as long as at least half of the classes of
+    the first kind remain: noise may be of some classes alone, and few classes make a poor comparison for all kinds. Unseen
+    classes are shared with no other kind.
+
+    >>> table = pd.DataFrame({"split": "train", "true_label": [0, 0, 0, 1, 1, 1, 2, 2], "permuted": [False, False, True] * 2
+    ...                       + [False] * 2, "train_label": [0, 0, 1, 1, 1, 0, 2, 2]})
+    >>> shared_classes(pd.concat([table] * 2), ["unpermuted", "permuted"]).labels
+    {'unpermuted': (0, 1), 'permuted': (0, 1)}
+    """
+    families = ([kind for kind in kinds if kind != UNSEEN], [kind for kind in kinds if kind == UNSEEN])
+    found = [_shared_in_family(examples, family) for family in families if family]
+    labels = {kind: classes for one in found for kind, classes in one.labels.items()}
+    lacking = {label: kind for one in found for label, kind in one.lacking.items()}
+    too_small = {kind: classes for one in found for kind, classes in one.too_small.items()}
+    return SharedClasses({kind: labels[kind] for kind in kinds}, lacking, too_small)
+
+
+def _shared_in_family(examples: pd.DataFrame, kinds: Sequence[str]) -> SharedClasses:
+    """The shared classes of kinds that are about the same ones; restored examples, images of others, are the last to ask."""
+    every = tuple(int(label) for label in classes_of(examples, kinds[0]))
+    common, of_first = every, 0
+    lacking: dict[int, str] = {}
+    too_small: dict[str, tuple[int, ...]] = {}
+    for kind in sorted(kinds, key=lambda kind: kind == "restored"):
+        own = _of_two_or_more(examples, kind)
+        both = tuple(label for label in common if label in own)
+        if len(both) < max(2, of_first / 2):
+            too_small[kind] = tuple(label for label in every if label not in own)
+        else:
+            lacking |= {label: kind for label in common if label not in own}
+            common, of_first = both, of_first or len(both)
+    return SharedClasses(dict.fromkeys(kinds, common), lacking, too_small)
+
+
+def _of_two_or_more(examples: pd.DataFrame, kind: str) -> set[int]:
+    found, counts = np.unique(kind_examples(examples, kind)[1], return_counts=True)
+    return {int(label) for label in found[counts >= 2]}
+
+
+def draw_classes(acts: Activations, classes: Sequence[int], n: int | None, seed: int) -> tuple[int, ...]:
+    """Draw ``n`` of the classes, or take all.
 
     Raises :class:`~manigeo.errors.UsageError` where there are not as many.
     """
-    classes = classes_of(acts.examples, kind)
     if n is not None and not 2 <= n <= len(classes):
         raise UsageError(f"--classes {n} is not between 2 and {len(classes)}, the number of classes of {acts.path}")
     drawn = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(CLASSES_KEY,))).permutation(classes)[:n]
-    return sorted(int(label) for label in drawn)
+    return tuple(sorted(int(label) for label in drawn))
 
 
 def check_sample(acts: Activations, kinds: Sequence[str], classes: Sequence[int], option: str, n: int | None) -> None:

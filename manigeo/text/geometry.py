@@ -41,8 +41,12 @@ def describe_plan(plan: "Plan") -> str:
 
 
 def limits(plan: "Plan") -> list[str]:
-    """The class that limits the number of examples, and the kinds that are left out."""
+    """The class that limits the number of examples, and the classes and kinds that are left out."""
     lines = [f"{kind} is left out: {_why_left_out(flag)}" for kind, flag in plan.excluded.items()]
+    for kind in dict.fromkeys(plan.lacking.values()):
+        few = [plan.class_names[label] for label, of in plan.lacking.items() if of == kind]
+        named = ", ".join(map(repr, few[:5])) + ", ..." * (len(few) > 5)
+        lines.append(f"left out of all kinds, with fewer than 2 {kind} examples: {len(few)} classes ({named})")
     if plan.limited_by is None:
         return lines
     kind, label = plan.limited_by

@@ -6,7 +6,7 @@ those of the example table.
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from pathlib import Path
@@ -22,6 +22,7 @@ from manigeo.kinds import ALL_KINDS, KINDS, UNSEEN
 from manigeo.manifolds import kind_examples
 from manigeo_extract.batches import NamedTensors
 from manigeo_extract.data import lazy, loaders, texts
+from manigeo_extract.data.noise import CONVENTIONS, MATRIX, as_matrix, drawn_by_row
 from manigeo_extract.data.parts import (
     Part,
     Source,
@@ -200,53 +201,56 @@ def _class_sizes(data: DataSet, examples: pd.DataFrame) -> Iterator[str]:
 
 
 # ---------------------------------------------------------------------------------------------------- permuted labels
-def _permutation(labels: np.ndarray, n_classes: int, rng: np.random.Generator) -> np.ndarray:
-    return rng.permutation(labels)
-
-
-def _uniform(labels: np.ndarray, n_classes: int, rng: np.random.Generator) -> np.ndarray:
-    return rng.integers(n_classes, size=len(labels))
-
-
-def _derangement(labels: np.ndarray, n_classes: int, rng: np.random.Generator) -> np.ndarray:
-    if n_classes < 2:
-        raise UsageError("a derangement needs two classes or more, got 1; use the convention 'permutation'")
-    return (labels + rng.integers(1, n_classes, size=len(labels))) % n_classes  # C - 1 steps, none of them whole turns
-
-
-CONVENTIONS: Mapping[str, Callable[[np.ndarray, int, np.random.Generator], np.ndarray]] = {
-    "permutation": _permutation,
-    "uniform": _uniform,
-    "derangement": _derangement,
-}
-
-
 @dataclass(frozen=True)
 class Permutation:
     """Share of the training labels that is replaced, and the convention of replacing them.
 
     ``permutation``: labels change places within the drawn set S, so class counts are kept. ``uniform``: drawn over all
     C classes, so about 1/C of S keep their label. ``derangement``: drawn over the other classes, never the true one.
+    ``pairs``: the label of the next class, of the last class that of the first. ``matrix``: drawn by the row of the true
+    label in ``matrix``; of S those count as permuted that get another label, since the diagonal says how many do not.
 
     Limiting cases: fraction 0 leaves all labels, fraction 1 draws S = the training set. Raises
     :class:`~manigeo.errors.UsageError` for a value out of its range.
 
     >>> Permutation(0.5, "derangement", seed=1)
     Permutation(fraction=0.5, convention='derangement', seed=1)
+    >>> Permutation(1, "matrix", matrix=((0.9, 0.1), (0, 1))).matrix
+    ((0.9, 0.1), (0.0, 1.0))
     """
 
     fraction: float | int = 0.0
     convention: str = "permutation"
     seed: int = 0
+    matrix: Sequence[Sequence[float | int]] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.fraction <= 1:
             raise UsageError(f"expected the permuted fraction from 0 to 1, got {self.fraction}")
-        if self.convention not in CONVENTIONS:
-            near = near_names(self.convention, CONVENTIONS)
-            raise UsageError(f"unknown permutation convention {self.convention!r}{near}")
+        if self.convention not in (*CONVENTIONS, MATRIX):
+            near = near_names(self.convention, [*CONVENTIONS, MATRIX])
+            raise UsageError(
+                f"unknown permutation convention {self.convention!r}{near}; or give a matrix as a .csv file"
+            )
         if self.seed < 0:
             raise UsageError(f"expected the permutation seed from 0 on, got {self.seed}")
+        if (self.matrix is None) == (self.convention == MATRIX):
+            raise UsageError("expected a matrix with the convention 'matrix', and with no other")
+        if self.matrix is not None:  # a checkpoint has lists
+            object.__setattr__(self, "matrix", as_matrix(self.matrix))
+
+    def relabelled(
+        self, labels: Int64[np.ndarray, " n"], n_classes: int, rng: np.random.Generator
+    ) -> Int64[np.ndarray, " n"]:
+        """The labels that examples of S get in place of these.
+
+        Raises :class:`~manigeo.errors.UsageError` for a matrix of another number of classes.
+        """
+        if self.matrix is None:
+            return CONVENTIONS[self.convention](labels, n_classes, rng)
+        if len(self.matrix) != n_classes:
+            raise UsageError(f"expected a matrix of {n_classes} classes, got one of {len(self.matrix)}")
+        return drawn_by_row(labels, self.matrix, rng)
 
 
 def permute_labels(data: DataSet, permutation: Permutation) -> pd.DataFrame:
@@ -255,8 +259,8 @@ def permute_labels(data: DataSet, permutation: Permutation) -> pd.DataFrame:
     .. math:: |S| = \mathrm{round}(\epsilon\, n_\mathrm{train}), \quad S \subset \mathrm{train}
 
     Columns ``index``, ``split``, ``true_label``, ``train_label``, ``permuted`` (member of S, even where the label came
-    out unchanged). With one seed, S is the same for all conventions, and a smaller fraction's S lies within a larger's.
-    Stephenson et al. (2021); Zhang et al. (2017).
+    out unchanged, but for a matrix). With one seed, S is the same for all conventions, and a smaller fraction's S lies
+    within a larger's. Stephenson et al. (2021); Zhang et al. (2017).
 
     >>> data = load_data("digits", {"per_class": 10})
     >>> examples = permute_labels(data, Permutation(0.5))
@@ -267,9 +271,8 @@ def permute_labels(data: DataSet, permutation: Permutation) -> pd.DataFrame:
     size = round(permutation.fraction * len(train))
     S = generator(permutation.seed, "members").permutation(train)[:size]
     permuted, labels = np.zeros(len(data.labels), dtype=bool), data.labels.copy()
-    permuted[S] = True
-    rng = generator(permutation.seed, "labels")
-    labels[S] = CONVENTIONS[permutation.convention](data.labels[S], data.n_classes, rng)
+    labels[S] = permutation.relabelled(data.labels[S], data.n_classes, generator(permutation.seed, "labels"))
+    permuted[S] = True if permutation.matrix is None else labels[S] != data.labels[S]
     return pd.DataFrame(
         {
             "index": data.index,

@@ -17,12 +17,16 @@ from torch import nn
 from manigeo.errors import UsageError
 from manigeo_extract.models.convolutional import alexnet, cnn
 from manigeo_extract.models.dense import densenet
-from manigeo_extract.models.fully_connected import mlp
+from manigeo_extract.models.fully_connected import mlp, resmlp
 from manigeo_extract.models.resnet import resnet18
+from manigeo_extract.models.transformer import vit
 from manigeo_extract.models.vgg import vgg11, vgg16
 from manigeo_extract.resolve import near_names, resolve_object
 
-__all__ = ["MODELS", "alexnet", "build_model", "cnn", "complete_args", "densenet", "mlp", "resnet18", "vgg11", "vgg16"]
+__all__ = [
+    "MODELS", "alexnet", "build_model", "cnn", "complete_args", "densenet", "mlp", "resmlp", "resnet18", "vgg11", "vgg16",
+    "vit",
+]  # fmt: skip
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "mlp": mlp,
@@ -32,6 +36,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet18": resnet18,
     "alexnet": alexnet,
     "densenet": densenet,
+    "resmlp": resmlp,
+    "vit": vit,
 }
 
 
