@@ -146,6 +146,7 @@ _FAMILIES: dict[str, dict[str, Metric]] = {
         "p_value": Metric("p-value"),
         "localized": Metric("localized (1) or not (0)"),
         "reference_epoch": Metric("epoch before memorization"),
+        "noise_control": Metric("accuracy that noise of the same length costs"),
         "named": Metric("named by the answer (1) or not (0)"),
         "depth_of_last_layer": Metric("depth of the last layer"),
         "agreement": Metric("rank correlation of profiles"),

@@ -77,7 +77,7 @@ def test_evidence_of_layers_is_made_both_ways_with_its_controls_and_goes_on(plan
     out, whole = tmp_path / "r.csv", tmp_path / "whole.csv"
     sweeps = {"none", "whole", "each", "noise", "pair", "retrain"}
     words = ("rewind", planted, "--each", "--checkpoints", "1")
-    asked = ("--noise", 2, "--pairs", "--retrain", 5)
+    asked = ("--noise-draws", 2, "--pairs", "--retrain", 5)
     plan = done(*words, *asked, "--dry-run", "--out", out)
     for sweep in ("each layer: 4", "noise: 8", "pairs of layers: 6", "retrained: 8", "in the earlier network: 4"):
         assert sweep in plan
@@ -86,7 +86,7 @@ def test_evidence_of_layers_is_made_both_ways_with_its_controls_and_goes_on(plan
     assert "permuted accuracy, each layer alone, and epoch-0001 (epoch 1)" in text
     assert "permuted accuracy lost with pairs of layers to epoch-0001 (epoch 1)" in text
     table = read_results(whole)
-    done(*words, "--noise", 0, "--one-way", "--out", out)
+    done(*words, "--noise-draws", 0, "--one-way", "--out", out)
     assert set(with_settings(read_results(out), "sweep")["sweep"]) == {"none", "whole", "each"}
     done(*words, *asked, "--out", out, "--resume", "--jobs", 2)
     assert set(with_settings(read_results(out), "sweep")["sweep"]) == sweeps

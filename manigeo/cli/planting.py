@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 SCORES = "scores.csv"  # of a cell: the file appears when the cell is done
 ANSWER = "(any method)"  # the row of whether anything was said at all, behind the gate
-_REFERENCES = ("before", "best")  # checkpoints that memorization is compared with, the first that there is
 _EXAMPLES = ("--per-class", "20")
+_REWINDS = ("--pairs", "--noise-draws", "2", "--retrain", "100")
 
 
 def cell_folder(out: Path, case: "Case", seed: int) -> Path:
@@ -78,8 +78,8 @@ def _analysed(run: Path) -> Iterator[tuple[str, str]]:
 def analyses(run: RunFolder) -> list[list[str]]:
     """The commands of a cell, without their results: few draws and probes alone, since cells are many."""
     layers = run.description()["planted"]["all_layers"]
-    reference = next((name for name in _REFERENCES if run.checkpoint(name).is_file()), "last")
-    names = list(dict.fromkeys([reference, "last"]))
+    reference = _reference(run)
+    names = [name for name in (reference, "last") if name]
     stored = [str(run.analysis / f"{name}.h5") for name in names]
     one, blocks = ["--jobs", "1"], ["--group-by", "block"]
     globs = [word for layer in layers for word in ("--layers", layer)]
@@ -91,11 +91,21 @@ def analyses(run: RunFolder) -> list[list[str]]:
             for path in stored
         ),
         ["separability", *stored, *permuted, "--measures", "probe"],
-        ["rewind", str(run.path), "--each", "--checkpoints", reference, *blocks, *one],
+        *([["rewind", str(run.path), "--each", *_REWINDS, *blocks, *one]] if reference else []),
         ["reinit", str(run.path), "--checkpoints", "init", "--draws", "0", "--no-zero", *blocks, *one],
-        ["gradients", str(run.path), "--checkpoints", reference, *blocks, *permuted],
         ["weights", str(run.path)],
     ]
+
+
+def _reference(run: RunFolder) -> str | None:
+    """Name of the checkpoint that memorization is compared with; None where a network memorizes from the first epoch on."""
+    from manigeo.localization.reference import run_reference
+
+    try:
+        found = run_reference(run)
+    except InputError:
+        return None
+    return found[0] if found else None
 
 
 def _result(words: list[str]) -> str:
@@ -112,7 +122,8 @@ def _scored(run: Path, case: "Case", seed: int, accuracies: Mapping[str, Mapping
     """
     import pandas as pd
 
-    from manigeo.localization.statement import GATE, localization_table
+    from manigeo.localization.reference import GATE, known_curves
+    from manigeo.localization.statement import localization_table
     from manigeo.runs import run_tables
     from manigeo_extract.planting.scoring import Truth, score_methods
 
@@ -120,7 +131,9 @@ def _scored(run: Path, case: "Case", seed: int, accuracies: Mapping[str, Mapping
     truth = Truth(tuple(planted["all_layers"]), tuple(planted["layers"]))
     gate = accuracies.get("permuted", {}).get("accuracy", float("nan"))
     with contextlib.suppress(InputError):  # no method has anything to go by
-        table = localization_table({run.name: run_tables(run).table}, {run.name: 1.0})
+        known = known_curves(RunFolder(run))
+        curves = {} if known is None else {run.name: known}
+        table = localization_table({run.name: run_tables(run).table}, {run.name: 1.0}, metrics=curves)
         with whole_file(run / "analysis" / "localize.csv") as partial:
             table.to_csv(partial, index=False)
         rows = score_methods(table, truth)

@@ -14,7 +14,7 @@ SWEEPS = ("last", "each", "prefix")
 evidence_options = options.several(
     click.option("--both-ways/--one-way", default=True, show_default=True,
                  help="Also each layer of the trained network, alone, put into the earlier one (with --each)."),
-    click.option("--noise", default=5, show_default=True, type=click.IntRange(min=0), metavar="N",
+    click.option("--noise-draws", "noise", default=5, show_default=True, type=click.IntRange(min=0), metavar="N",
                  help="Draws of noise as large as the movement of each layer, as a control; 0 for none (with --each)."),
     click.option("--pairs", is_flag=True, help="Also each pair of layers, and its interaction; of up to 16 layers."),
     click.option("--retrain", default=0, show_default=True, type=click.IntRange(min=0), metavar="STEPS",

@@ -14,7 +14,13 @@ separability       apart    rise of a linear probe's accuracy on permuted labels
                             class; over chance where that epoch is not in the table
 rewinding          held     permuted accuracy lost when the layer alone is set back to the reference epoch, less
                             unpermuted accuracy lost
-re-initialisation  held     the same, set back to its initial values
+retraining         held     permuted accuracy that stays lost when the layer is set back and trained on unpermuted
+                            examples, beyond that of the same training without setting it back
+grafting           held     permuted accuracy gained when the trained layer alone is put into the network of the
+                            reference epoch
+re-initialisation  held     as rewinding, set back to its initial values
+gradients          held     length of the change that permuted examples have made over the whole training, summed step
+                            by step (not to be had from gradients at one checkpoint)
 weights            held     rotation between the reference epoch and the end
 =================  =======  ===================================================================================
 
@@ -118,10 +124,36 @@ def separability(table: pd.DataFrame, before: float | None) -> Curve | None:
 
 def rewinding(table: pd.DataFrame, before: float | None) -> Curve | None:
     """Evidence of rewinding; None where the table holds no single layers rewound to the reference epoch."""
-    full = with_settings(table, "analysis", "sweep", "to").assign(to_epoch=_set_to(table))
+    return _exchanged(rewound(table, before, "each"))
+
+
+def rewound(table: pd.DataFrame, before: float | None, sweep: str, into: str = "into_last") -> pd.DataFrame:
+    """Rows of ``manigeo rewind`` to the reference epoch: of one sweep, into the trained network or into the earlier one."""
+    full = with_settings(table, "analysis", "sweep", "to", "direction").assign(to_epoch=_set_to(table))
     named = full["to"].isin(_NAMES) & full["to_epoch"].isna()
     to_before = _at(full["to_epoch"], before) | (named & (before is None))
-    return _exchanged(full[(full["analysis"] == "rewind") & (full["sweep"] == "each") & to_before])
+    there = full["direction"].fillna("into_last") == into
+    return full[(full["analysis"] == "rewind") & (full["sweep"] == sweep) & to_before & there]
+
+
+def retraining(table: pd.DataFrame, before: float | None) -> Curve | None:
+    """Evidence of retraining; None where the table holds no layers that were set back and trained again."""
+    return _of_permuted(rewound(table, before, "retrain"), "accuracy_drop_beyond_control")
+
+
+def grafting(table: pd.DataFrame, before: float | None) -> Curve | None:
+    """Evidence of grafting; None where the table holds no trained layers put into the network of the reference epoch."""
+    return _of_permuted(rewound(table, before, "each", "into_before"), "accuracy_gain")
+
+
+def gradients(table: pd.DataFrame, before: float | None) -> Curve | None:
+    """Evidence of gradients; None where they were not summed over the training."""
+    rows = table[table["epoch"] == table.loc[table["metric"] == "accumulated_gradient", "epoch"].max()]
+    return _of_permuted(rows, "accumulated_gradient")
+
+
+def _of_permuted(rows: pd.DataFrame, metric: str) -> Curve | None:
+    return _single(rows[(rows["metric"] == metric) & (rows["kind"] == "permuted") & ~rows["layer"].str.startswith("(")])
 
 
 def reinitialisation(table: pd.DataFrame, before: float | None) -> Curve | None:
@@ -151,7 +183,10 @@ METHODS: Mapping[str, Method] = {
         Method("geometry", APART, geometry),
         Method("separability", APART, separability),
         Method("rewinding", HELD, rewinding),
+        Method("retraining", HELD, retraining),
+        Method("grafting", HELD, grafting),
         Method("re-initialisation", HELD, reinitialisation),
+        Method("gradients", HELD, gradients),
         Method("weights", HELD, weights),
     )
 }

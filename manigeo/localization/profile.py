@@ -11,8 +11,9 @@ Noise about zero would be credited with its upper half, layer after layer, which
 the last layer. So a layer is credited only with what is there for certain (one-sided, at 5 % over all layers): of local
 evidence with that of layers which are above zero; of cumulative evidence with the steps of a rising staircase, of which
 those are taken away that could be noise (a reduced isotonic regression; layers that fall below an earlier step are left out
-of it). With the shares :math:`s_l = m_l / \sum_k m_k` the *centre of mass* is :math:`\sum_l x_l s_l` for layers at the positions
-:math:`x_l`; the *onset* and the *end* are the first layers up to which there is a fifth and four fifths of the whole.
+of it). With the shares :math:`s_l = m_l / \sum_k m_k` the *centre of mass* is :math:`\sum_l x_l s_l` for layers at the
+positions :math:`x_l`; the *onset* and the *end* are the first layers up to which there is a fifth and four fifths of the
+whole.
 
 Intervals are Student's, over runs where there are several (their own errors are part of the spread between them), else over
 the units of the one run (manifolds), else from the error that is known; draws of the multivariate t-distribution carry them

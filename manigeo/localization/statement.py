@@ -16,7 +16,7 @@ import pandas as pd
 
 from manigeo.errors import InputError
 from manigeo.localization.depth import INPUT, common_scale, layer_list, read_at, same_layer
-from manigeo.localization.evidence import APART, HELD, METHODS, Curve, Method, epochs_compared, named_reference
+from manigeo.localization.evidence import APART, HELD, METHODS, Curve, Method, epochs_compared, named_reference, rewound
 from manigeo.localization.profile import Estimate, Evidence, Localization, agreement, locate
 from manigeo.localization.reference import GATE, reference_epoch
 from manigeo.results import as_table, with_settings
@@ -80,6 +80,10 @@ def localization_table(
         )
         settings = {"settings": json.dumps(common | {"method": name, "question": METHODS[name].question})}
         rows += [settings | row for row in _method_rows(scale, *found[name])]
+        if name == "rewinding":
+            rows += [
+                settings | row for run in memorized for row in _beside_rewinding(runs[run], before[run], found[name])
+            ]
     for (one, (its, a)), (other, (theirs, b)) in itertools.combinations(found.items(), 2):
         settings = {"settings": json.dumps(common | {"method": one, "other": other})}
         pairs = [(i, theirs.index(layer)) for i, layer in enumerate(its) if layer in theirs]
@@ -188,6 +192,21 @@ def _method_rows(scale: Sequence[str], layers: Sequence[str], found: Localizatio
     yield {"metric": "localized", "value": float(not reason), "n": found.n_runs, "flag": reason}
 
 
+def _beside_rewinding(
+    table: pd.DataFrame, before: float | None, found: tuple[tuple[str, ...], Localization]
+) -> Iterator[Row]:
+    """Beside the layers that are named: what noise of the length of their movement costs, and pairs of them."""
+    layers, located = found
+    named = [layer for layer, is_named in zip(layers, located.named, strict=True) if is_named]
+    names = {"+".join(pair) for pair in itertools.combinations(named, 2)}
+    for sweep, metric, wanted in (("noise", "accuracy_drop", set(named)), ("pair", "interaction", names)):
+        rows = rewound(table, before, sweep)
+        rows = rows[(rows["metric"] == metric) & (rows["kind"] == "permuted") & rows["layer"].isin(wanted)]
+        new = "noise_control" if sweep == "noise" else metric
+        for run, layer, value, error in rows[["run", "layer", "value", "stderr"]].itertuples(index=False):
+            yield {"run": run, "layer": layer, "kind": "permuted", "metric": new, "value": value, "stderr": error}
+
+
 def _with_interval(row: Row, estimate: Estimate) -> Iterator[Row]:
     for ending, value in (("", estimate.value), ("_ci_low", estimate.low), ("_ci_high", estimate.high)):
         yield row | {"metric": f"{row['metric']}{ending}", "value": value}
@@ -216,7 +235,10 @@ _SHARES = {
     "geometry": "of the fall of the inverse capacity of permuted manifolds",
     "separability": "of the rise of a linear probe's accuracy on permuted labels",
     "rewinding": "of the permuted accuracy that single layers cost when they are set back to the reference epoch",
+    "retraining": "of the permuted accuracy that stays lost when single layers are set back and trained on clean examples",
+    "grafting": "of the permuted accuracy that single trained layers bring to the network of the reference epoch",
     "re-initialisation": "of the permuted accuracy that single layers cost when they are re-initialised",
+    "gradients": "of the change that permuted examples made in single layers",
     "weights": "of the rotation of all layers since the reference epoch",
 }
 
@@ -238,6 +260,7 @@ def describe_localization(table: pd.DataFrame) -> str:
             _describe_gate(gates),
             *_describe_reference(full[full["metric"] == "reference_epoch"]),
             *answers,
+            *(line for one in found.values() for line in one.together()),
             *_compare(found),
             "Depth: 0 % is the first layer with parameters, 100 % the last.",
             *lines,
@@ -287,6 +310,7 @@ class _Found:
         self.layers, self.shares = list(profile["layer"]), profile["value"].to_numpy()
         named = rows[rows["metric"] == "named"].sort_values("depth")
         self.named = [i for i, value in enumerate(named["value"]) if value == 1]
+        self.places = profile["depth"].to_numpy()[self.named]
         self.localized = self.value("localized") == 1
         self.flag = rows.loc[rows["metric"] == "localized", "flag"].iloc[0]
 
@@ -318,7 +342,20 @@ class _Found:
         layer = self.layers[int(self.shares.argmax())]
         at = self._rows[self._rows["layer"] == layer].set_index("metric")["value"]
         value, low, high = (at[f"evidence{ending}"] for ending in ("", "_ci_low", "_ci_high"))
-        return f"; {layer} alone costs permuted examples {value:.2f} [{low:.2f}, {high:.2f}] more than unpermuted ones"
+        noise = self._rows[(self._rows["metric"] == "noise_control") & (self._rows["layer"] == layer)]["value"]
+        control = f" (noise of the same length: {noise.mean():.2f})" if len(noise) else ""
+        cost = f"{value:.2f} [{low:.2f}, {high:.2f}]"
+        return f"; {layer} alone costs permuted examples {cost} more than unpermuted ones{control}"
+
+    def together(self) -> list[str]:
+        """What pairs of the layers named cost beyond the sum of both."""
+        pairs = (
+            self._rows[self._rows["metric"] == "interaction"].groupby("layer", sort=False)[["value", "stderr"]].mean()
+        )
+        return [
+            f"Together {layer.replace('+', ' and ')} cost {value:+.2f} ± {error:.2f} beyond the sum of both (interaction)."
+            for layer, (value, error) in zip(pairs.index, pairs.to_numpy(), strict=True)
+        ]
 
     def depth(self) -> str:
         last = self.value("depth_of_last_layer")
@@ -332,9 +369,10 @@ class _Found:
         return f"{self.where()} ({self.share()}); {self.depth()}; {p}"
 
     def meets(self, other: "_Found") -> bool:
-        """True where the intervals of the centre overlap, or are a layer apart at most."""
+        """True where the layers named are the same within one layer, or the intervals of the centre overlap within one."""
         (_, low, high), (_, its_low, its_high) = self.center, other.center
-        return max(low, its_low) - 1 <= min(high, its_high)
+        apart = np.abs(np.subtract.outer(self.places, other.places)) <= 1
+        return bool(max(low, its_low) - 1 <= min(high, its_high) or (apart.any(0).all() and apart.any(1).all()))
 
 
 def _answer(question: str, found: Mapping[str, _Found]) -> str:

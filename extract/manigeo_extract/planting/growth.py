@@ -28,7 +28,7 @@ from manigeo.randomness import stream
 from manigeo_extract.data.datasets import Permutation, load_data, permute_labels
 from manigeo_extract.files.checkpoints import state_copy, write_whole
 from manigeo_extract.interventions.groups import Group, group_layers
-from manigeo_extract.interventions.resetting import frozen_training
+from manigeo_extract.interventions.retraining import frozen_training
 from manigeo_extract.models import build_model, complete_args
 from manigeo_extract.planting.cases import GROUPING, LOGITS, MOVING, Case
 from manigeo_extract.training.evaluation import Scores, evaluate, held, memorized
@@ -122,7 +122,8 @@ class _Garden:
         truth = {"case": case.name, "layers": case.planted(layers), "all_layers": layers, **asdict(case)}
         self.recorder = Recorder(
             directory, arch=case.arch, arch_args=args, data=data.spec, data_args=data.args,
-            data_fingerprint=data.fingerprint, permutation=permutation, seed=seed, notes={"planted": truth}, overwrite=True,
+            data_fingerprint=data.fingerprint, permutation=permutation, seed=seed, n_classes=data.n_classes,
+            notes={"planted": truth}, overwrite=True,
         )  # fmt: skip
         write_whole(self.recorder.folder.labels_path, self.examples.to_csv(index=False).encode())
 

@@ -115,8 +115,9 @@ def _rank(shares: Float[np.ndarray, " layers"], planted: Sequence[int]) -> float
 
 
 def _covered(rows: pd.DataFrame, places: Sequence[int | None], truth: Truth) -> float:
-    """On the method's own positions, which count its layers from 0."""
-    own = [[i for i, place in enumerate(places) if place == planted] for planted in truth.places]
+    """On the scale of depth that the table counts on."""
+    depths = rows[rows["metric"] == "profile"].sort_values("depth")["depth"]
+    own = [[at for at, place in zip(depths, places, strict=True) if place == planted] for planted in truth.places]
     low, high = (_value(rows, f"center_of_mass_ci_{end}") for end in ("low", "high"))
     if not all(own) or np.isnan([low, high]).any():
         return np.nan
