@@ -155,6 +155,22 @@ def test_each_kind_is_what_differentiating_its_own_loss_gives(name):
     assert rows["(all)", "permuted", "accumulated_gradient"] == pytest.approx(float(norm), rel=1e-9)
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", [name for name, (*_, by) in NETWORKS.items() if by == "examples"])
+def test_sums_over_two_halves_of_a_batch_are_the_gradient(name, training):
+    torch.manual_seed(0)
+    model = NETWORKS[name][0]().double().train(training)
+    sums, found = ExampleSums(model), {p: torch.zeros_like(p) for p in model.parameters()}
+    X, y, permuted = next(batches(1))
+    loss = F.cross_entropy(model(X), y)
+    for chosen in (permuted, ~permuted):
+        model.zero_grad()
+        with sums.into({p: (target, 2.0) for p, target in found.items()}, chosen):
+            loss.backward(retain_graph=True)
+    for p, target in found.items():
+        torch.testing.assert_close(target, 2 * p.grad, atol=1e-12, rtol=1e-9)  # float64 sums in another order
+
+
 def test_with_momentum_the_accounts_are_ahead_by_what_is_still_to_come():
     lr, momentum = 0.05, 0.8
     torch.manual_seed(0)
