@@ -162,7 +162,7 @@ def test_layers_of_a_method_are_those_that_hold_them_or_lie_in_them():
     assert place_of("h1", ["h10", "h1"]) == 1
 
 
-def test_shares_over_cells_have_exact_intervals_and_leave_out_what_has_not_memorized():
+def test_shares_over_cells_are_exact_and_leave_out_what_has_not_memorized():
     cells = {"method": "rewinding", "covered": 1.0, "located": 1.0, "chance": 0.4, "rank": 1.0}
     planted = [cells | {"place": "first", "reached": True, "found": 1.0} for _ in range(20)]
     short = [cells | {"place": "first", "reached": False, "found": 0.0} for _ in range(5)]
