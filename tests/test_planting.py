@@ -17,8 +17,11 @@ from manigeo_extract.planting.scoring import Truth, chance, is_found, place_of, 
 from manigeo_extract.training.evaluation import memorized
 from tests.command_line import done, run
 
-DATA = {"classes": 4, "train": 10, "validation": 5, "test": 5}
-TINY = {"arch": "mlp", "arch_args": {"depth": 3, "width": 64, "batch_norm": True}, "data": DATA, "clean_epochs": 6}
+DATA = {"classes": 4, "train": 10, "validation": 20, "test": 5}
+TINY = {
+    "arch": "mlp", "arch_args": {"depth": 3, "width": 64, "batch_norm": True}, "data": DATA, "clean_epochs": 15,
+    "batch_size": 10,
+}  # fmt: skip
 
 
 def states(folder):
@@ -57,11 +60,10 @@ def test_the_clean_network_is_the_one_of_highest_validation_accuracy(tmp_path):
 
 
 def test_no_gradient_of_a_permuted_example_reaches_a_layer_that_is_not_planted(tmp_path):
-    garden = _Garden(Case("tiny", place="middle", others="moving", **TINY), 0, tmp_path)
+    # one step of all examples: whatever label the permuted ones get, the others do the same
+    garden = _Garden(Case("tiny", place="middle", others="moving", **(TINY | {"batch_size": 1000})), 0, tmp_path)
     shares = list(planted_shares(garden.case, garden.groups, garden.permuted, 0))
     before = {name: tensor.clone() for name, tensor in garden.model.state_dict().items()}
-    garden.case = Case("tiny", place="middle", others="moving", batch_size=1000, **TINY)
-    # one step of all examples: whatever label the permuted ones get, the others do the same
     steps = []
     for labels in (garden._y, torch.where(torch.as_tensor(garden.permuted), 3 - garden._y, garden._y)):
         garden.model.load_state_dict(before)
