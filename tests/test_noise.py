@@ -87,7 +87,7 @@ def test_a_matrix_is_of_as_many_classes_as_the_data(data, tmp_path):
         Permutation(1, "matrix")
 
 
-def test_a_file_with_a_matrix_states_the_noise_of_all_examples_unless_a_share_is_given(tmp_path):
+def test_a_matrix_file_states_the_noise_of_all_examples_or_of_a_share(tmp_path):
     (tmp_path / "T.csv").write_text("0.5,0.5\n0,1\n")
     asked = LabelsRequest(convention=str(tmp_path / "T.csv"))
     assert asked.permutation({"fraction": 0.5}) == Permutation(1, "matrix", matrix=((0.5, 0.5), (0, 1)))

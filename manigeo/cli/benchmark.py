@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 RESULTS = "localization_benchmark.csv"
+SUMMARY = "localization_summary.csv"
 
 
 @click.command("benchmark")
@@ -39,7 +40,8 @@ def benchmark_command(
     """Plant memorization in chosen layers of small networks, and score every method of localization.
 
     Each cell, a case at a seed, is one run in OUT/cells, trained and analysed on one core in about half a minute. What is
-    done is not done again. OUT/localization_benchmark.csv holds one row per cell and method.
+    done is not done again. OUT/localization_benchmark.csv holds one row per cell and method, OUT/localization_summary.csv
+    one per case and method: shares over seeds with exact intervals.
     """
     from manigeo.cli.planting import SCORES, carry_out, cell_folder
     from manigeo.execution.workers import open_workers
@@ -91,12 +93,15 @@ def _written(out: Path, runs: Sequence[Path]) -> "pd.DataFrame":
 
 
 def _finish(out: Path, table: "pd.DataFrame", n_cells: int) -> None:
+    from manigeo.storage.files import whole_file
     from manigeo_extract.planting.scoring import describe_summary, summarize
 
     n_done = 0 if table.empty else len(table.drop_duplicates(["case", "seed"]))
     click.echo(f"{n_done} of {n_cells} cells are done: {out / RESULTS}")
     if n_done == 0:
         raise ManigeoError("no cell was done: give a larger --limit, or see log.txt of each in cells")
+    with whole_file(out / SUMMARY) as partial:
+        summarize(table, ("case", "method")).to_csv(partial, index=False)
     cells = table.drop_duplicates(["case", "seed"])
     short = cells[~cells["reached"].astype(bool) & cells["place"].ne("nowhere")]
     if len(short):

@@ -225,10 +225,10 @@ def plan_separability(
 ) -> Plan:
     """Look at a file and say what would be computed: layers (globs), kinds, and the number of examples per class.
 
-    Every kind is measured on its own classes, so that kinds that share none (unseen classes beside those of training)
-    stand in one table; all have the same number of examples per class. ``per_class`` defaults to the largest number that
-    every kind has for each of its classes, up to 50; ``n_classes`` to all of a kind, else so many are drawn by ``seed``.
-    ``measures`` default to all of :mod:`manigeo.layerwise.separability`.
+    Kinds of the same classes are measured on those that they share (:func:`~manigeo.layerwise.sample.shared_classes`),
+    unseen classes beside them on their own; all have the same number of examples per class. ``per_class`` defaults to the
+    largest number that every kind has for each of its classes, up to 50; ``n_classes`` to all of a kind, else so many are
+    drawn by ``seed``. ``measures`` default to all of :mod:`manigeo.layerwise.separability`.
 
     Raises :class:`~manigeo.errors.UsageError` for a pattern that matches no layer, a kind that is not in the file, or more
     classes, or examples per class, than there are; :class:`~manigeo.errors.InputError` where no kind can be measured.

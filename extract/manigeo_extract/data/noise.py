@@ -51,7 +51,7 @@ def drawn_by_row(labels: Labels, matrix: Sequence[Sequence[float | int]], rng: n
     >>> drawn_by_row(np.array([0, 1, 1]), [[0, 1], [0, 1]], np.random.default_rng(0)).tolist()
     [1, 1, 1]
     """
-    upper = np.cumsum(matrix, axis=1)[labels]
+    upper = np.cumsum(np.array(matrix, dtype=float), axis=1)[labels]
     upper /= upper[:, -1:]  # a row of decimals sums to one but for rounding
     drawn: np.ndarray = (rng.random((len(labels), 1)) >= upper).sum(axis=1)
     return drawn

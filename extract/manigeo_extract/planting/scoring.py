@@ -37,7 +37,7 @@ class Truth:
 
     @property
     def is_somewhere(self) -> bool:
-        """Whether there is a place to be found: some layers, but not all."""
+        """Return whether there is a place to be found: some layers, but not all."""
         return 0 < len(self.planted) < len(self.layers)
 
 
