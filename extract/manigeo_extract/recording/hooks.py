@@ -25,6 +25,7 @@ from manigeo_extract.recording.layers import (
     name_of_end,
     names_of_modules,
     unwrap,
+    without_gradients,
 )
 from manigeo_extract.recording.readouts import read_out
 from manigeo_extract.resolve import near_names
@@ -85,7 +86,7 @@ class _Tape:
         self.kept = {}
         self.n_examples = n_examples(batch)
         self.mask = attention_mask(batch)
-        with torch.inference_mode(), eagerly(self.root):
+        with without_gradients(), eagerly(self.root):
             self._keep(self.input, input_tensor(batch))
             self._run(like_parameters(self.root, batch))
         unreached = [name for name in self.names if name not in self.kept]
@@ -137,9 +138,8 @@ def _check_rows(name: str, output: Tensor, n_examples: int) -> None:
 
 
 def _copy(name: str, output: Tensor) -> Tensor:
-    with torch.inference_mode(False):  # the copy is an ordinary tensor, with which one may train
-        # a following in-place ReLU would overwrite what we hold
-        copy = output.detach().to("cpu", torch.float32, copy=True).contiguous()
+    # a following in-place ReLU would overwrite what we hold
+    copy = output.detach().to("cpu", torch.float32, copy=True).contiguous()
     if not torch.isfinite(copy).all():
         raise InputError(f"layer {name!r} has NaN or infinite activations; check the checkpoint and the preprocessing")
     return copy

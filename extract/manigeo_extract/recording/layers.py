@@ -86,7 +86,7 @@ def list_layers(model: nn.Module, batch: Batch) -> list[Layer]:
     """
     root = unwrap(model)
     probe = _Probe(root, n_examples(batch))
-    with evaluating(root), hooked({module: probe for module in probe.names}), _counting_versions(), eagerly(root):
+    with evaluating(root), hooked({module: probe for module in probe.names}), without_gradients(), eagerly(root):
         output = called(root, like_parameters(root, batch))
     return probe.layers(input_tensor(batch), output)
 
@@ -207,8 +207,12 @@ def hooked(hooks: Mapping[nn.Module, Callable[[nn.Module, object, object], None]
 
 
 @contextmanager
-def _counting_versions() -> Iterator[None]:
-    """No gradients, and not inference mode, whose tensors do not count how often they were changed in place."""
+def without_gradients() -> Iterator[None]:
+    """No gradients inside the block, and not inference mode either, also where the caller is in it.
+
+    A tensor made in inference mode can never take part in a training: networks that keep one for later (rotary tables)
+    could not be trained any more, and those that differentiate in their forward pass could not run.
+    """
     with torch.inference_mode(False), torch.no_grad():
         yield
 
@@ -249,6 +253,16 @@ def first_tensor(output: object) -> Tensor | None:
     if isinstance(output, Tensor):
         return output if output.is_floating_point() and output.ndim else None
     return next((tensor for tensor in map(first_tensor, _parts(output)) if tensor is not None), None)
+
+
+def logits_of(output: object) -> Tensor | None:
+    """The tensor in a network's output that scores the classes: what is called ``logits``, else the first tensor.
+
+    >>> logits_of({"hidden": torch.zeros(2, 5), "logits": torch.zeros(2, 3)}).shape
+    torch.Size([2, 3])
+    """
+    named = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    return first_tensor(output if isinstance(output, Tensor) or named is None else named)
 
 
 def input_tensor(batch: Batch) -> Tensor | None:
