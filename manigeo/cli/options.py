@@ -282,6 +282,7 @@ run_options = several(
     click.option("--batch-size", default=256, show_default=True, type=click.IntRange(min=1)),
     device_option,
     arch_options,
+    file_options,
     data_options,
     labels_option,
 )  # fmt: skip

@@ -17,6 +17,7 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from manigeo.errors import InputError, UsageError
 from manigeo_extract.batches import MASK, Batch, called, like_parameters, n_examples, shapes
@@ -64,9 +65,10 @@ class Layer:
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The network itself, out of ``DataParallel``, ``DistributedDataParallel``, ``torch.compile``, however nested."""
+    """The network itself, out of ``DataParallel``, ``DistributedDataParallel``, ``AveragedModel``, ``torch.compile``, nested
+    in any way."""
     while True:
-        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)):
             model = model.module
         elif "_orig_mod" in model._modules:  # torch.compile; asking for its class would import the compiler
             model = model.get_submodule("_orig_mod")
