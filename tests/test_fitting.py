@@ -552,7 +552,7 @@ def test_a_network_that_fails_to_load_says_why_and_stays():
         restore_model(Checkpoint(nn.Linear(4, 3).state_dict(), "", "a.pt"), net)
 
 
-def test_a_small_file_that_claims_a_large_network_is_refused_before_memory_is_asked_for(tmp_path):
+def test_a_small_file_that_claims_a_large_network_takes_no_memory(tmp_path):
     net = build_model("mlp", {"input_shape": (1, 2, 2), "n_classes": 3, "width": 4}, seed=0)
     claims = {"input_shape": [1, 2, 2], "n_classes": 3, "width": 10**7}  # 400 TB
     save_checkpoint(tmp_path / "a.pt", net, arch="mlp", arch_args=claims)
@@ -633,7 +633,7 @@ def test_an_index_that_does_not_fit_its_shards_is_refused_in_one_line(tmp_path, 
 
 
 @pytest.mark.parametrize("nested", [False, True])
-def test_a_distributed_checkpoint_is_read_with_trust_and_else_converted_by_the_command_named(tmp_path, nested):
+def test_a_distributed_checkpoint_is_read_with_trust_or_converted_as_told(tmp_path, nested):
     folder = tmp_path / "step-3"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that no process group is there

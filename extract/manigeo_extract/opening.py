@@ -141,6 +141,7 @@ class ExtractionRequest:
     types: tuple[str, ...] = ()
     readout: str = "flatten"
     backend: str = "hooks"
+    batch_axis: Mapping[str, int] = field(default_factory=dict)
     per_class: int = 50
     project: int | None = None
     dtype: str = "float32"
@@ -278,8 +279,10 @@ def open_extraction(
     plan = plan_extraction(
         module, model.data, model.examples, layers=request.layers, exclude=request.exclude, regex=request.layers_regex,
         types=request.types, readout=request.readout, per_class=request.per_class, project=request.project,
-        dtype=request.dtype, seed=request.model.seed,
+        dtype=request.dtype, seed=request.model.seed, batch_axes=request.batch_axis,
     )  # fmt: skip
+    for said in plan.notes:
+        tell(said)
     return model, module, plan
 
 

@@ -155,7 +155,7 @@ def renamed(state: Mapping[str, Any], rename: Callable[[str], str | None]) -> Or
 
 
 def without_prefix(state: Mapping[str, Any], prefix: str) -> OrderedDict[str, Any]:
-    """What of a state dict is below a prefix, without it."""
+    """The part of a state dict that is below a prefix, without it."""
     return renamed(state, lambda name: name.removeprefix(prefix) if name.startswith(prefix) else None)
 
 
@@ -188,7 +188,7 @@ def _as_in(network: nn.Module, name: str) -> str:
 
 # ------------------------------------------------------------------------------------------------- below which prefix
 def _prefixes(saved: Sequence[str], own: Sequence[str]) -> list[tuple[str, str]]:
-    """What to take off the names of the file and to put before them, and where that is not clear several of both.
+    """Prefixes to take off the names of the file and to put before them, where that is not clear several of both.
 
     Off go the containers above the network in the file, as few as let the most names match; on go those in the network
     above what the file holds, where all of the file and most of the network then match.
@@ -229,7 +229,7 @@ def _starts(name: str) -> list[int]:
 # ------------------------------------------------------------------------------------------------------- asking torch
 @dataclass(frozen=True)
 class _Answer:
-    """What a network said of a state dict, and all its tensors afterwards."""
+    """Answer of a network to a state dict, and all its tensors afterwards."""
 
     missing: Sequence[str]
     unexpected: Sequence[str]
@@ -238,7 +238,7 @@ class _Answer:
 
 
 def _asked(network: nn.Module, given: OrderedDict[str, Any]) -> _Answer:
-    """What the network says of these weights; it is left as it was.
+    """Ask the network what it says of these weights; it is left as it was.
 
     It is asked on a copy without memory, which takes the tensors as they are. Where a network cannot be copied so, or
     reads what has no memory, a whole copy is asked, and where it cannot be copied at all, the network itself.
@@ -325,7 +325,7 @@ def _taken(answer: _Answer) -> dict[str, Any]:
 
 # ------------------------------------------------------------------------------------------- what the answer comes to
 def _with_shared(answer: _Answer, own: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """What was taken, and what is missing: of names that are one tensor in the network one is enough."""
+    """The tensors that were taken, and the names that are missing: of those that are one tensor one is enough."""
     taken, missing = _taken(answer), []
     for name in answer.missing:
         same = next((n for n in taken if n in own and name in own and _is_one(own[n], own[name])), None)

@@ -50,7 +50,7 @@ def read_parts(path: Path, read: Reader, *, trust: bool = False) -> tuple[dict[s
 
 
 def other_folder(path: Path) -> str:
-    """What to say of a folder that is no state dict."""
+    """Description of a folder that is no state dict."""
     inside = sorted(p.name for p in path.iterdir() if p.suffix in _SUFFIXES)
     return "is a folder, not a model file" + (f"; give one of those in it: {', '.join(inside[:5])}" if inside else "")
 

@@ -132,7 +132,7 @@ def _kernels(state: Mapping[str, Any], source: str) -> dict[tuple[str, str], np.
 
 
 def _notes(state: Mapping[str, Any]) -> Iterator[str]:
-    """What of the weights is not looked at, by reason."""
+    """Sentences on the weights that are not looked at, one for each reason."""
     by_reason: dict[str, list[str]] = {}
     for name, why in left_out(state).items():
         by_reason.setdefault(why, []).append(name)
