@@ -497,6 +497,9 @@ def test_the_names_of_a_backbone_get_the_prefix_of_the_network_around_it():
     fit = restore_model(Checkpoint(backbone.state_dict(), "", "a.pt"), net)
     assert fit.notes == ("put the prefix 'transformer.' before the names",)
     assert same(net.transformer, backbone)
+    masked = {**backbone.state_dict(), "h.0.attn.bias": torch.ones(1)}  # as transformers once saved its masks
+    with pytest.raises(InputError, match=r"1 unexpected \(h.0.attn.bias\); all .*: --no-strict leaves the rest out"):
+        restore_model(Checkpoint(masked, "", "a.pt"), net)
     with pytest.raises(InputError, match="2 unexpected"):  # a single layer is no backbone
         restore_model(
             Checkpoint(nn.Linear(2, 2).state_dict(), "", "a.pt"), nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
@@ -556,8 +559,9 @@ def test_a_small_file_that_claims_a_large_network_takes_no_memory(tmp_path):
     net = build_model("mlp", {"input_shape": (1, 2, 2), "n_classes": 3, "width": 4}, seed=0)
     claims = {"input_shape": [1, 2, 2], "n_classes": 3, "width": 10**7}  # 400 TB
     save_checkpoint(tmp_path / "a.pt", net, arch="mlp", arch_args=claims)
-    with pytest.raises(InputError, match="of another shape"):
-        trained_network(load_checkpoint(tmp_path / "a.pt"), "mlp", claims)
+    for strict in (True, False):
+        with pytest.raises(InputError, match="of another shape"):
+            trained_network(load_checkpoint(tmp_path / "a.pt"), "mlp", claims, strict=strict)
 
 
 # -------------------------------------------------------------------------------------------------------------- folders

@@ -159,7 +159,7 @@ def checked_fit(checkpoint: Checkpoint, model: torch.nn.Module, *, strict: bool 
         fit = fit_state(checkpoint.state_dict, unwrap(model))
     except InputError as error:
         raise InputError(f"{checkpoint.path}: {error}") from error
-    if not fit.complete and (strict or not fit.state_dict):
+    if not fit.complete and (strict or not fit.is_of_this_network):
         raise InputError(f"{checkpoint.path}: does not fit the model: {fit.mismatch()}; {_advice(fit)}")
     return fit
 
@@ -168,7 +168,7 @@ def _advice(fit: Fit) -> str:
     if fit.retyped and not (fit.missing or fit.reshaped):
         return "save the weights as floating point numbers (of packed integers times their scales; of complex ones two)"
     if fit.not_loaded:
-        return "is this the architecture it was saved from?"
+        return "is this the architecture it was saved from?" + "; --no-strict takes what fits" * fit.is_of_this_network
     below = f" below {fit.prefixes[0]!r}" if fit.prefixes else ""
     return f"all that the model has is there{below}: --no-strict leaves the rest out"
 

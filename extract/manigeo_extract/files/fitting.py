@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from manigeo.errors import InputError, one_line
+from manigeo.weights import is_kernel
 
 INSERTED = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")  # torch.compile, FSDP, checkpointing
 _COUNTER = ".n_averaged"  # torch.optim.swa_utils.AveragedModel counts its updates under this name
@@ -32,8 +33,8 @@ class Fit:
 
     ``prefixes`` were taken off (``added`` was put on). Of the network's tensors ``missing`` are not in the file,
     ``reshaped`` have another shape there and ``retyped`` are no floating point numbers there; ``unexpected`` are those of
-    the file that the network does not have. ``given`` is what ``load_state_dict`` is given, and ``remarks`` are further
-    things that a user should know.
+    the file that the network does not have. ``kernels`` are those that the network has, ``remarks`` further things that a
+    user should know, and ``given`` is what ``load_state_dict`` is given.
     """
 
     state_dict: Mapping[str, Any]
@@ -44,12 +45,20 @@ class Fit:
     retyped: tuple[str, ...] = ()
     added: str = ""
     remarks: tuple[str, ...] = ()
+    kernels: frozenset[str] = frozenset()
     given: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def complete(self) -> bool:
         """True if every tensor of the network is in the file, and nothing else is."""
         return not (self.not_loaded or self.unexpected)
+
+    @property
+    def is_of_this_network(self) -> bool:
+        """True if something of the file fits, and if the network has kernels one of these: biases of one shape prove
+        nothing."""
+        unfit = [name for name in map(_name, self.not_loaded) if name in self.kernels]
+        return bool(self.state_dict) and (not self.kernels or len(unfit) < len(self.kernels))
 
     @property
     def not_loaded(self) -> tuple[str, ...]:
@@ -130,8 +139,13 @@ def _fit_below(saved: Mapping[str, Any], network: nn.Module, own: Mapping[str, A
         retyped=tuple(f"{name} {dtype}" for name, dtype in retyped.items()),
         added=added,
         remarks=(*remarks, *_shared_but_different(taken, own), *_unversioned(saved, network)),
+        kernels=frozenset(n for n, t in own.items() if isinstance(t, Tensor) and _is_kernel(n, t)),
         given=given,
     )
+
+
+def _is_kernel(name: str, tensor: Tensor) -> bool:
+    return not nn.parameter.is_lazy(tensor) and is_kernel(name, tuple(tensor.shape))
 
 
 def renamed(state: Mapping[str, Any], rename: Callable[[str], str | None]) -> OrderedDict[str, Any]:
@@ -191,11 +205,11 @@ def _prefixes(saved: Sequence[str], own: Sequence[str]) -> list[tuple[str, str]]
     """Prefixes to take off the names of the file and to put before them, where that is not clear several of both.
 
     Off go the containers above the network in the file, as few as let the most names match; on go those in the network
-    above what the file holds, where all of the file and most of the network then match.
+    above what the file holds, where most of the file and of the network then match.
     """
     prefix, n = _most_matches(saved, set(own))
     added, n_added = _most_matches(own, set(saved))
-    if n_added > n and n_added == len(saved) and 2 * n_added > len(own):
+    if n_added > n and 2 * n_added > max(len(saved), len(own)):
         return [("", added)]
     if n == 0:  # spelled otherwise by another version of a module: the modules may still have their names
         prefix, n = _most_matches(map(_module_of, saved), set(map(_module_of, own)))

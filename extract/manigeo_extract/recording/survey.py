@@ -351,8 +351,8 @@ def _told(layer: Layer, glob: str, axis: int, tensor: Tensor) -> int:
 
 
 def _order(layer: Layer, tensor: Tensor, twice: Tensor | None) -> bool | None:
-    """Return whether the rows of an example are interleaved with those of the others; None where every order fails, since rows
-    depend on what else is in the batch. What cannot be told is taken to be one example after another."""
+    """Return whether the rows of an example are interleaved with those of the others; None where every order fails, since
+    rows depend on what else is in the batch. What cannot be told is taken to be one example after another."""
     if twice is None:
         return False
     rows, more = tensor.movedim(layer.batch_axis, 0), twice.movedim(layer.batch_axis, 0)

@@ -8,7 +8,6 @@ from typing import Any
 from torch import nn
 
 from manigeo.errors import InputError
-from manigeo.weights import is_kernel
 from manigeo_extract.files.checkpoints import Checkpoint
 from manigeo_extract.files.fitting import Fit, fit_state
 from manigeo_extract.recording.layers import unwrap
@@ -78,7 +77,7 @@ def fit_to_start(checkpoint: Checkpoint, model: nn.Module, *, strict: bool = Tru
         fit = fit_state(checkpoint.state_dict, unwrap(model))
     except InputError as error:
         raise InputError(f"{checkpoint.path}: {error}") from error
-    fits = any(is_kernel(name, tuple(tensor.shape)) for name, tensor in fit.state_dict.items())
+    fits = fit.is_of_this_network
     if not fits or (strict and (fit.missing or fit.unexpected or fit.retyped)):
         advice = "is this the architecture it was saved from?" + "; --no-strict takes what fits" * fits
         raise InputError(f"{checkpoint.path}: does not fit the model: {fit.mismatch()}; {advice}")
