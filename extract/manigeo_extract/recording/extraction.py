@@ -36,7 +36,7 @@ class ExtractionPlan:
     """Plan of an extraction: the layers, and the rows of the example table, grouped by true class.
 
     Layers of more than ``project`` features are projected to so many; ``seed`` is that of the examples' choice and of the
-    projections. ``left_out`` has the modules that have weights and are no layers, with the reason, ``notes`` what of this a
+    projections. ``unlisted`` has the modules that have weights and are no layers, with the reason, ``notes`` what of this a
     user should know.
     """
 
@@ -47,7 +47,7 @@ class ExtractionPlan:
     dtype: str = "float32"
     seed: int = 0
     notes: tuple[str, ...] = ()
-    left_out: Mapping[str, str] = field(default_factory=dict)
+    unlisted: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def n_bytes(self) -> int:

@@ -41,7 +41,7 @@ __all__ = [
 def list_layers(model: nn.Module, batch: Batch, batch_axes: Mapping[str, int] | None = None) -> list[Layer]:
     """List the layers of ``model`` that return a floating point tensor, by execution, from passes of ``batch``.
 
-    The input comes first, unless it is a mapping of whole numbers (token ids). A mapping is passed as keyword arguments
+    The input comes first, unless it is of whole numbers (token ids). A mapping is passed as keyword arguments
     to a network whose ``forward`` takes these names, else as it is. Of a tuple, list, dictionary or dataclass the first
     floating point tensor with a batch dimension counts. The model is left as it was. Raises what the network raises.
     What is left out, and why, tells :func:`~manigeo_extract.recording.survey.survey`, which also says what ``batch_axes``

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from manigeo.errors import InputError
+from manigeo.errors import InputError, one_line
 from manigeo_extract.batches import Batch, shapes
 
 
@@ -88,7 +88,16 @@ def taking_inputs(batch: Batch, source: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise InputError(f"the network does not take inputs of {shapes(batch)} from {source}: {error}") from error
+        raise InputError(
+            f"the network does not take inputs of {shapes(batch)} from {source}: {one_line(error)}; {_remedy(batch)}"
+        ) from error
+
+
+def _remedy(batch: Batch) -> str:
+    tensors = [batch] if isinstance(batch, Tensor) else list(batch.values())
+    if len(tensors) == 1 and not tensors[0].is_floating_point():
+        return "whole numbers go in as they are: return floats where the network wants them"
+    return "give data of its shape (--data, --data-arg size=N for images), or build it for these (--arch-arg)"
 
 
 def names_of_modules(root: nn.Module) -> dict[nn.Module, tuple[str, ...]]:

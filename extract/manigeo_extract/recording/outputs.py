@@ -11,6 +11,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
@@ -95,9 +96,9 @@ def logits_of(output: object) -> Tensor | None:
 
 
 def input_tensor(batch: Batch) -> Tensor | None:
-    """Return the tensor of a batch that counts as the input: of named tensors the first float one but the mask."""
+    """Return the tensor of a batch that counts as the input: a float one or pixels, of several the first but the mask."""
     if isinstance(batch, Tensor):
-        return batch
+        return batch if batch.is_floating_point() or batch.dtype == torch.uint8 else None  # token ids are names
     return first_tensor([tensor for name, tensor in batch.items() if name != MASK])
 
 
