@@ -242,9 +242,8 @@ class _Reading:
         axis = self._axis(layer, key[0], tensor, twice)
         n = self.once.n_examples
         if axis is None:
-            return self._without_rows(
-                layer, f"{UNBATCHED}; --batch-axis {layer.path}=AXIS says which axis is the batch"
-            )
+            unseen = f"; --batch-axis {layer.path}=AXIS says which axis is the batch" if self.doubled is None else ""
+            return self._without_rows(layer, UNBATCHED + unseen)
         if tensor.shape[axis] % n or not tensor.shape[axis]:
             return self._without_rows(
                 layer, f"returns {tensor.shape[axis]} rows for {n} examples, which is not as many for each"
@@ -313,17 +312,20 @@ class _Reading:
         """Numbers of weights that each called module computes with: its own, and those of modules in it that are not called;
         and those of modules that lie in none that is called, by name."""
         owned: Counter[nn.Module] = Counter()
-        uncalled: dict[str, int] = {}
+        uncalled: dict[str, list[nn.Parameter]] = {}
+        held: set[nn.Parameter] = set()
         for path, module in self.root.named_modules():
-            weights = sum(p.numel() for p in module.parameters(recurse=False) if not nn.parameter.is_lazy(p))
+            weights = [w for w in module.parameters(recurse=False) if not nn.parameter.is_lazy(w)]
             holder = next((m for m in self._around_path(path) if m in self.once.calls), None)
-            if weights and holder is not None:
-                owned[holder] += weights
-            elif weights and module is not self.root:
+            if holder is None and module is not self.root:
                 uncalled[path] = weights
             elif weights:
-                owned[self.root] += weights
-        return owned, uncalled
+                owned[holder or self.root] += sum(w.numel() for w in weights)
+                held.update(weights)
+        alone = {path: sum(w.numel() for w in weights if w not in held) for path, weights in uncalled.items()}
+        return owned, {
+            path: n for path, n in alone.items() if n
+        }  # what is tied to a module that is called is seen there
 
     def _around_path(self, path: str) -> Iterator[nn.Module]:
         while path:
