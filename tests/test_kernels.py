@@ -105,6 +105,7 @@ def test_what_is_not_looked_at_is_named_with_the_reason(tmp_path, capsys):
     assert left_out(net.state_dict()) == {
         "position": "is named otherwise than a weight that multiplies inputs", "1": "has scales and shifts alone",
     }  # fmt: skip
+    assert WeightMonitor(net).left_out == left_out(net.state_dict())
     for name in ("a.pt", "b.pt"):
         torch.save(net.state_dict(), tmp_path / name)
     told: list[str] = []

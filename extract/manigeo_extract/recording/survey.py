@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -114,11 +114,11 @@ def survey(model: nn.Module, batch: Batch, batch_axes: Mapping[str, int] | None 
     with evaluating(root), without_gradients(), eagerly(root):
         once = _Pass(root, batch)
         with torch.random.fork_rng([]):
-            again = _Pass(root, batch)
+            noisy = _differing(once, _Pass(root, batch))
             doubled: _Pass | None = None
             with suppress(Exception):  # a network made for one size of batch
                 doubled = _Pass(root, _each_twice(batch))
-        return _Reading(root, batch_axes or {}, once, again, doubled).survey()
+        return _Reading(root, batch_axes or {}, once, noisy, doubled).survey()
 
 
 def _each_twice(batch: Batch) -> Batch:
@@ -188,13 +188,13 @@ def _computing(root: nn.Module) -> Iterator[nn.Module]:
 
 
 class _Reading:
-    """Conclusions from three passes: ``once`` and ``again`` of the same examples, and ``doubled``, of each of them twice."""
+    """Conclusions from the passes: ``once``, what was ``noisy`` in another, and ``doubled``, of each example twice."""
 
     def __init__(
-        self, root: nn.Module, batch_axes: Mapping[str, int], once: _Pass, again: _Pass, doubled: _Pass | None
+        self, root: nn.Module, batch_axes: Mapping[str, int], once: _Pass, noisy: Set[Key], doubled: _Pass | None
     ) -> None:
         self.root, self.batch_axes = root, batch_axes
-        self.once, self.again, self.doubled = once, again, doubled
+        self.once, self.noisy, self.doubled = once, noisy, doubled
         self.names = names_of_modules(root)
         self.paths = {path: module for module, paths in self.names.items() for path in paths}
         self.owned, self.uncalled = self._owned()
@@ -235,8 +235,7 @@ class _Reading:
 
     def _arranged(self, layer: Layer, key: Key) -> Layer:
         """The layer with where its examples are; without a row for each of them, with the reason noted."""
-        tensor, again = self.once.outputs[key], self.again.outputs.get(key)
-        noisy = again is None or not _close(tensor, again, 1e-5)  # rounding of kernels that add up in any order
+        tensor, noisy = self.once.outputs[key], key in self.noisy
         layer = replace(layer, noisy=noisy)
         twice = None if self.doubled is None else self.doubled.outputs.get(key)
         axis = self._axis(layer, key[0], tensor, twice)
@@ -341,6 +340,16 @@ class _Reading:
                 yield LeftOut(name, module._get_name(), weights, reason)
         for path, weights in self.uncalled.items():
             yield LeftOut(path, self.paths[path]._get_name(), weights, UNCALLED)
+
+
+def _differing(once: _Pass, again: _Pass) -> Set[Key]:
+    """The outputs that are not the same in another pass of the same examples."""
+    rounding = 1e-5  # of kernels that add up in any order
+    return {
+        key
+        for key, tensor in once.outputs.items()
+        if key not in again.outputs or not _close(tensor, again.outputs[key], rounding)
+    }
 
 
 def _told(layer: Layer, glob: str, axis: int, tensor: Tensor) -> int:

@@ -108,6 +108,11 @@ class WeightMonitor:
     def table(self) -> pd.DataFrame:
         return as_table(self._rows)
 
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Modules whose weights are not measured, and why: they have scales and shifts alone, or other names."""
+        return left_out(acting_state(self._model))
+
     def _now(self, epoch: float) -> "_State":
         kernels = {name: w.copy() for name, w in _kernels(acting_state(self._model), "the network").items()}
         return _State({"run": self._run, "epoch": epoch}, "start", kernels)
