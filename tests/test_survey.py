@@ -487,6 +487,9 @@ def test_noise_and_dependence_on_the_batch_are_noticed():
     assert said.startswith("activations of 1 depend on which examples are together in a batch")
     for kind in NETWORKS:
         assert not doubts(list_layers(*net_and_batch(kind)))
+    broken = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64))
+    nn.init.constant_(broken[0].bias[:1], torch.nan)
+    assert not doubts(list_layers(broken, torch.randn(2, 64)))  # which is said when it is recorded
 
 
 def test_a_survey_leaves_the_random_numbers_and_the_network_as_they_were():
