@@ -446,10 +446,10 @@ def test_weights_of_earlier_versions_are_converted_as_torch_converts_them(kind, 
     assert fit.complete
     assert same(net, torchs)
     # whatever sets single tensors gets them under the network's names, converted
-    found = Snapshot("a", 0, tmp_path / "a.pt").state(CONVERTED[kind]()[1])
-    assert all(
-        torch.equal(found[name].to(value.dtype).reshape(value.shape), value) for name, value in net.state_dict().items()
-    )
+    found, own = Snapshot("a", 0, tmp_path / "a.pt").state(CONVERTED[kind]()[1]), net.state_dict()
+    assert all(torch.equal(found[name].to(own[name].dtype).reshape(own[name].shape), own[name]) for name in own)
+    torchs.load_state_dict(found)  # and nothing converts them once more
+    assert same(torchs, net)
 
 
 def test_a_file_without_versions_is_said_to_be_one_where_a_module_would_convert_it():

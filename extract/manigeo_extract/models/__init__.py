@@ -24,8 +24,8 @@ from manigeo_extract.models.vgg import vgg11, vgg16
 from manigeo_extract.resolve import near_names, resolve_object
 
 __all__ = [
-    "MODELS", "alexnet", "bare_model", "build_model", "cnn", "complete_args", "densenet", "mlp", "resmlp", "resnet18", "vgg11",
-    "vgg16", "vit",
+    "MODELS", "alexnet", "bare_model", "build_model", "cnn", "complete_args", "densenet", "mlp", "resmlp", "resnet18",
+    "vgg11", "vgg16", "vit",
 ]  # fmt: skip
 
 MODELS: dict[str, Callable[..., nn.Module]] = {

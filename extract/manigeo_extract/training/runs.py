@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -50,7 +51,10 @@ class Snapshot:
                 f"{self.path} is not of the network that was trained: {fit.mismatch()}; give checkpoints of one training"
                 + ("" if fit.not_loaded else ", or --no-strict, which leaves the rest out")
             )
-        return {name: value for name, value in fit.state_dict.items() if isinstance(value, Tensor)}
+        state = OrderedDict((name, value) for name, value in fit.state_dict.items() if isinstance(value, Tensor))
+        # converted already, so that who loads them must not convert them again
+        state._metadata = unwrap(model).state_dict()._metadata  # type: ignore[attr-defined]
+        return state
 
 
 @dataclass(frozen=True)
@@ -115,9 +119,6 @@ class Run:
             return list({snapshot.epoch: snapshot for snapshot in reversed(self.snapshots)}.values())[::-1]
         chosen = {snapshot.path: snapshot for snapshot in map(self.snapshot, names)}
         return [chosen[snapshot.path] for snapshot in self.snapshots if snapshot.path in chosen]
-
-        chosen = {self.snapshot(name).path for name in names}
-        return [snapshot for snapshot in self.snapshots if snapshot.path in chosen]
 
 
 def place_of(checkpoint: Checkpoint) -> dict[str, Any]:
