@@ -23,12 +23,12 @@ from manigeo.storage.files import check_target
 from manigeo_extract.data.datasets import DataSet, Permutation, permute_labels
 from manigeo_extract.devices import InPieces, check_device
 from manigeo_extract.machine import this_machine
+from manigeo_extract.recording.census import doubts, take_census
 from manigeo_extract.recording.hooks import record_layers
 from manigeo_extract.recording.layers import Layer, select_layers, taking_inputs
 from manigeo_extract.recording.readouts import with_readout
 from manigeo_extract.recording.shards import shard_range
 from manigeo_extract.recording.sketching import describe_sketch, sketches
-from manigeo_extract.recording.survey import doubts, survey
 
 
 @dataclass(frozen=True)
@@ -91,14 +91,14 @@ def plan_extraction(
 ) -> ExtractionPlan:
     """Choose layers (:func:`~manigeo_extract.recording.layers.select_layers`), what is read of them, and examples: up to
     ``per_class`` of every class of every kind. ``batch_axes`` are those of
-    :func:`~manigeo_extract.recording.survey.survey`.
+    :func:`~manigeo_extract.recording.census.take_census`.
 
     Permuted and restored group the same images by different labels, so both draw, and the file holds the union.
     """
     rows = _choose_rows(examples, per_class, seed)
     batch = data.inputs(rows[:2])
     with taking_inputs(batch, data.spec):
-        found = survey(model, batch, batch_axes)
+        found = take_census(model, batch, batch_axes)
     chosen = select_layers(
         found.layers, layers, exclude, regex=regex, types=types, unrecordable=found.unrecordable
     )  # fmt: skip

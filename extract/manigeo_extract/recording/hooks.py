@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from manigeo.errors import InputError, UsageError
 from manigeo_extract.batches import Batch, attention_mask, called, like_parameters, n_examples
+from manigeo_extract.recording.census import steps_of
 from manigeo_extract.recording.layers import (
     Layer,
     eagerly,
@@ -29,7 +30,6 @@ from manigeo_extract.recording.layers import (
 )
 from manigeo_extract.recording.outputs import rows_of, tensor_of
 from manigeo_extract.recording.readouts import read_out
-from manigeo_extract.recording.survey import steps_of
 from manigeo_extract.resolve import near_names
 
 

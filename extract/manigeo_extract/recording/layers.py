@@ -1,6 +1,6 @@
 """The layers of a network: their names, in the order in which a forward pass completes them.
 
-A few probing forward passes find them (:mod:`manigeo_extract.recording.survey`), so that a layer is what was computed and
+A few probing forward passes find them (:mod:`manigeo_extract.recording.census`), so that a layer is what was computed and
 not what was declared: a module called twice is ``name`` and ``name#1``; one module under two names is one layer with an
 alias; functions such as ``torch.relu`` are not modules and cannot be seen. A container completes after its children and
 therefore follows them.
@@ -17,6 +17,7 @@ from torch import nn
 
 from manigeo.errors import UsageError
 from manigeo_extract.batches import Batch
+from manigeo_extract.recording.census import take_census
 from manigeo_extract.recording.modes import (
     eagerly,
     evaluating,
@@ -29,7 +30,6 @@ from manigeo_extract.recording.modes import (
     without_gradients,
 )
 from manigeo_extract.recording.outputs import Layer, first_tensor, input_tensor, logits_of
-from manigeo_extract.recording.survey import survey
 from manigeo_extract.resolve import near_names
 
 __all__ = [
@@ -44,13 +44,12 @@ def list_layers(model: nn.Module, batch: Batch, batch_axes: Mapping[str, int] | 
     The input comes first, unless it is of whole numbers (token ids). A mapping is passed as keyword arguments
     to a network whose ``forward`` takes these names, else as it is. Of a tuple, list, dictionary or dataclass the first
     floating point tensor with a batch dimension counts. The model is left as it was. Raises what the network raises.
-    What is left out, and why, tells :func:`~manigeo_extract.recording.survey.survey`, which also says what ``batch_axes``
-    are.
+    For ``batch_axes``, and for what is left out and why, see :func:`~manigeo_extract.recording.census.take_census`.
 
     >>> [layer.name for layer in list_layers(nn.Sequential(nn.Linear(3, 2), nn.ReLU()), torch.zeros(1, 3))]
     ['input', '0', '1']
     """
-    return list(survey(model, batch, batch_axes).layers)
+    return list(take_census(model, batch, batch_axes).layers)
 
 
 def select_layers(

@@ -15,10 +15,10 @@ from torch.nn.utils import parametrizations, parametrize
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from manigeo.errors import UsageError
+from manigeo_extract.recording.census import UNCALLED, doubts, take_census
 from manigeo_extract.recording.hooks import record_layers
 from manigeo_extract.recording.layers import list_layers, select_layers
 from manigeo_extract.recording.readouts import with_readout
-from manigeo_extract.recording.survey import UNCALLED, doubts, survey
 from tests.command_line import done, run
 from tests.networks import Calls, n_hooks
 
@@ -257,7 +257,7 @@ def owners(net: nn.Module) -> set[str]:
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_every_module_with_weights_is_a_layer_or_named_with_the_reason(kind):
     net, x = net_and_batch(kind)
-    found = survey(net, x)
+    found = take_census(net, x)
     default = {layer.path for layer in select_layers(found.layers)}
     left = {one.name: one.reason for one in found.left_out}
     called = {layer.path for layer in found.layers} | found.unrecordable.keys()
@@ -309,7 +309,7 @@ def test_a_layer_counts_the_weights_that_it_computes_with():
     assert {layer.name: layer.parameters for layer in list_layers(*net_and_batch("low rank"))}["0"] == 64 + 8 + 16
     for kind in NETWORKS:
         net, x = net_and_batch(kind)
-        found = survey(net, x)
+        found = take_census(net, x)
         firsts = {layer.path: layer.parameters for layer in found.layers if not layer.part and not layer.call_index}
         uncounted = sum(one.parameters for one in found.left_out if one.name not in firsts)
         assert sum(firsts.values()) + uncounted == sum(q.numel() for q in net.parameters())
@@ -361,7 +361,7 @@ def test_rows_that_are_not_as_many_for_each_example_are_not_folded(positive, sai
     x = -torch.rand(2, 5, 8)
     for i, n in enumerate(positive):
         x[i, :n, 0] *= -1
-    found = survey(Routed(), x)
+    found = take_census(Routed(), x)
     assert [(one.name, said in one.reason) for one in found.left_out] == [("expert", True)]
     assert [layer.name for layer in select_layers(found.layers)] == ["input", "fc"]
 
@@ -452,19 +452,19 @@ def test_what_was_packed_is_padded_again_in_the_order_of_the_examples():
 
 # ----------------------------------------------------------------------------------------------------------- left out
 def test_what_is_left_out_is_counted_and_named_with_the_reason():
-    found = survey(*net_and_batch("functional"))
+    found = take_census(*net_and_batch("functional"))
     assert {(one.name, one.parameters, one.reason) for one in found.left_out} == {
         ("used", 72, UNCALLED), ("unused", 45, UNCALLED),
     }  # fmt: skip
     assert found.remarks == [f"left out: 2 modules with 117 weights, used (Linear), unused (Linear): {UNCALLED}"]
-    (spectral,) = survey(*net_and_batch("spectral")).left_out
+    (spectral,) = take_census(*net_and_batch("spectral")).left_out
     assert (spectral.name, spectral.parameters) == ("filter", 5)
     assert spectral.reason.startswith("returns complex numbers; take a layer before or after it")
 
 
 def test_a_complex_output_is_refused_by_name_and_its_remedy_works():
     net, x = net_and_batch("spectral")
-    found = survey(net, x)
+    found = take_census(net, x)
     with pytest.raises(
         UsageError, match=r"layer 'filter' cannot be recorded: it returns complex numbers; .*view_as_real"
     ):
@@ -492,11 +492,11 @@ def test_noise_and_dependence_on_the_batch_are_noticed():
     assert not doubts(list_layers(broken, torch.randn(2, 64)))  # which is said when it is recorded
 
 
-def test_a_survey_leaves_the_random_numbers_and_the_network_as_they_were():
+def test_a_census_leaves_the_random_numbers_and_the_network_as_they_were():
     net, x = net_and_batch("swin")
     net.train()
     state, before = copy.deepcopy(net.state_dict()), torch.get_rng_state()
-    survey(net, x)
+    take_census(net, x)
     assert torch.equal(before, torch.get_rng_state())
     assert all(torch.equal(state[name], value) for name, value in net.state_dict().items())
     assert all(module.training for module in net.modules())

@@ -1,4 +1,4 @@
-"""Survey of a network by forward passes of a few examples: its layers, which axis of each is the batch, what is left out.
+"""Census of a network by forward passes of a few examples: its layers, which axis of each is the batch, what is left out.
 
 One pass finds the modules in the order in which they are done, a second of the same examples tells which outputs are
 noise, and a third, of every example twice, tells which axis grows with the batch and in which order rows of examples lie.
@@ -57,7 +57,7 @@ class LeftOut:
 
 
 @dataclass(frozen=True)
-class Survey:
+class Census:
     """The layers of a network, modules with weights that are none, and all modules that cannot be recorded, with why."""
 
     layers: tuple[Layer, ...]
@@ -99,14 +99,14 @@ def listed(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def survey(model: nn.Module, batch: Batch, batch_axes: Mapping[str, int] | None = None) -> Survey:
-    """Survey the network on a batch of a few examples. The model is left as it was.
+def take_census(model: nn.Module, batch: Batch, batch_axes: Mapping[str, int] | None = None) -> Census:
+    """Take the census of a network with a batch of a few examples. The model is left as it was.
 
     ``batch_axes`` says, by glob of layer names, which axis of an output is the batch, where that cannot be seen.
 
     Raises what the network raises, and :class:`~manigeo.errors.UsageError` for names or axes that are not there.
 
-    >>> found = survey(nn.ModuleDict({"used": nn.Linear(2, 2)})["used"], torch.zeros(2, 2))
+    >>> found = take_census(nn.ModuleDict({"used": nn.Linear(2, 2)})["used"], torch.zeros(2, 2))
     >>> [layer.name for layer in found.layers], found.left_out
     (['input', 'output'], ())
     """
@@ -118,7 +118,7 @@ def survey(model: nn.Module, batch: Batch, batch_axes: Mapping[str, int] | None 
             doubled: _Pass | None = None
             with suppress(Exception):  # a network made for one size of batch
                 doubled = _Pass(root, _each_twice(batch))
-        return _Reading(root, batch_axes or {}, once, noisy, doubled).survey()
+        return _Reading(root, batch_axes or {}, once, noisy, doubled).census()
 
 
 def _each_twice(batch: Batch) -> Batch:
@@ -200,7 +200,7 @@ class _Reading:
         self.owned, self.uncalled = self._owned()
         self.reasons: dict[str, str] = {}  # of layers that have no row for each example
 
-    def survey(self) -> Survey:
+    def census(self) -> Census:
         layers = [
             *self._input(),
             *self._with_output([self._layer(key) for key in self.once.outputs if key[0] is not self.root]),
@@ -209,7 +209,7 @@ class _Reading:
         numbered = tuple(replace(layer, order=order) for order, layer in enumerate(layers))
         named = {self.names[module][0]: why for module, why in self.once.reasons.items()}
         listed = {layer.path for layer in layers if layer.batched and not layer.part}
-        return Survey(numbered, tuple(self._left_out(listed)), self.reasons | named)
+        return Census(numbered, tuple(self._left_out(listed)), self.reasons | named)
 
     # ------------------------------------------------------------------------------------------------ layers
     def _layer(self, key: Key) -> Layer:
