@@ -528,14 +528,15 @@ def test_weights_that_are_no_floating_point_numbers_are_refused_with_the_reason(
     with pytest.raises(InputError, match=said):
         restore_model(Checkpoint(state, "", "a.pt"), net)
     assert torch.equal(net.weight, before)
-    fit = restore_model(Checkpoint(state, "", "a.pt"), net, strict=False)
+    fit = fit_state(state, net)
+    fit.load_into(net)  # loosely
     assert torch.equal(net.weight, before)
     assert torch.equal(net.bias, torch.zeros(3))
     assert "left out: 1 that are no floating point numbers (weight" in fit.notes[0]
 
 
 def test_quantised_tensors_are_taken_as_the_numbers_that_they_stand_for(tmp_path):
-    weight = torch.quantize_per_tensor(torch.randn(3, 4), 0.1, 0, torch.qint8)
+    weight = quietly(lambda: torch.quantize_per_tensor(torch.randn(3, 4), 0.1, 0, torch.qint8))
     torch.save({"weight": weight, "bias": torch.zeros(3)}, tmp_path / "a.pt")
     net = nn.Linear(4, 3)
     fit = restore_model(load_checkpoint(tmp_path / "a.pt"), net)

@@ -171,9 +171,8 @@ def steps_of(batch: Batch) -> int:
 
 def is_leaf(module: nn.Module) -> bool:
     """Return whether a module has no children but those that compute its weights."""
-    return all(
-        isinstance(child, nn.ModuleDict) and name == "parametrizations" for name, child in module.named_children()
-    )
+    weights = module._modules.get("parametrizations") if parametrize.is_parametrized(module) else None
+    return all(child is weights for child in module.children())
 
 
 def _computing(root: nn.Module) -> Iterator[nn.Module]:
