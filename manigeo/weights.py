@@ -17,6 +17,7 @@ Layers are the tensors that multiply inputs, see :func:`is_kernel`: not biases, 
 (1.0, 1.570796327)
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import no_type_check
@@ -29,6 +30,9 @@ MEASURES = (
     "rotation", "angle", "distance_l1", "distance_l2", "distance_linf", "distance_rms", "distance_relative",
     "norm_start", "norm",
 )  # fmt: skip
+_KERNEL = re.compile(
+    r"weight$|(^|\.)weight_((ih|hh|hr)(_l\d+(_reverse)?)?|v|orig)$|(^|\.)parametrizations\.[^.]*weight[^.]*\.original1?$"
+)
 _SMALL = 0.1  # a change, squared, against the start: rotations up to a twentieth
 
 
@@ -161,13 +165,16 @@ def pooled_change(changes: Iterable[WeightChange]) -> WeightChange:
 def is_kernel(name: str, shape: tuple[int, ...]) -> bool:
     """Return whether a tensor of a state dict multiplies inputs: a ``weight`` of two dimensions or more.
 
-    Convolutions, dense layers, attention projections and embeddings are; biases, scales of normalisation, running
-    statistics, class tokens and position embeddings are not.
+    Convolutions, dense, recurrent and attention layers and embeddings have such, also where a normalised or masked weight
+    is stored in parts (its direction counts, its length does not); biases, scales of normalisation, running statistics,
+    class tokens and position embeddings are not.
 
     >>> is_kernel("h1.weight", (4, 3)), is_kernel("h1.bias", (4,)), is_kernel("norm.weight", (4,))
     (True, False, False)
+    >>> is_kernel("rnn.weight_hh_l0", (4, 4)), is_kernel("h1.parametrizations.weight.original1", (4, 3))
+    (True, True)
     """
-    return len(shape) >= 2 and name.rpartition(".")[2].endswith("weight") and "position" not in name
+    return len(shape) >= 2 and _KERNEL.search(name) is not None and "position" not in name
 
 
 def kernels(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

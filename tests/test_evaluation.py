@@ -1,5 +1,6 @@
 """Scores of the four kinds: by the labels each is scored by, without touching the network."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -12,6 +13,9 @@ from torch import nn
 from manigeo.errors import UsageError
 from manigeo.kinds import KINDS
 from manigeo.manifolds import kind_examples
+from manigeo_extract.batches import NamedTensors
+from manigeo_extract.recording.hooks import record_layers
+from manigeo_extract.recording.layers import list_layers
 from manigeo_extract.training.evaluation import evaluate, memorized
 
 N, CLASSES = 60, 3
@@ -107,9 +111,9 @@ def test_fewer_outputs_than_classes_are_named_and_flags_restored() -> None:
 def test_no_gradients_are_kept_while_scoring() -> None:
     model = network()
     modes = []
-    model.register_forward_hook(lambda m, x, out: modes.append((m.training, torch.is_inference_mode_enabled())))
+    model.register_forward_hook(lambda m, x, out: modes.append((m.training, torch.is_grad_enabled())))
     evaluate(model, Inputs(), table())
-    assert set(modes) == {(False, True)}
+    assert set(modes) == {(False, False)}
 
 
 @pytest.mark.parametrize(("accuracy", "expected"), [(0.94, False), (0.95, True), (1.0, True), (math.nan, False)])
@@ -119,3 +123,94 @@ def test_the_gate_is_the_accuracy_on_permuted_labels(accuracy: float, expected: 
 
 def test_nothing_is_memorized_without_permuted_labels() -> None:
     assert not memorized({"unpermuted": {"accuracy": 1.0}})
+
+
+class Cached(nn.Module):
+    """Makes a table at its first use, as rotary embeddings do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.fc, self.table = nn.Linear(3, 8), nn.Linear(8, CLASSES), None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.table is None:
+            self.table = torch.ones(8) * x.shape[1]
+        return self.fc((self.first(x) * self.table).mean(1))
+
+
+class Force(nn.Module):
+    """Differentiates in its forward pass, as force fields and score functions do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            return torch.autograd.grad(self.fc(x).tanh().sum(), x, create_graph=True)[0].sum(1)
+
+
+@pytest.mark.parametrize("inside", [torch.no_grad, torch.enable_grad, torch.inference_mode])
+def test_a_network_that_caches_at_first_use_can_be_trained_on_after_scoring(inside: Any) -> None:
+    model = Cached()
+    with inside():
+        evaluate(model, Inputs(), table())
+    assert model.table is not None
+    nn.functional.cross_entropy(model(Inputs().X), torch.zeros(N, dtype=torch.int64)).backward()
+    assert model.first.weight.grad is not None
+
+
+def test_a_network_that_differentiates_in_its_forward_pass_is_scored_and_recorded() -> None:
+    model, x = Force(), Inputs().X
+    assert evaluate(model, Inputs(), table())["test"]["n"] == 17
+    with record_layers(model, list_layers(model, x)) as forward:
+        assert torch.allclose(forward(x)["output"], model(x).detach())
+
+
+@dataclasses.dataclass
+class Output:
+    """As transformers return: what was not asked for is None."""
+
+    loss: torch.Tensor | None
+    hidden: torch.Tensor
+    logits: torch.Tensor
+
+
+class Named(nn.Module):
+    """Takes inputs by name and returns several things."""
+
+    def __init__(self, returned: Any) -> None:
+        super().__init__()
+        self.net, self.returned = network(), returned
+
+    def forward(self, pixels: torch.Tensor, mask: torch.Tensor | None = None) -> Any:
+        return self.returned(pixels.flatten(1), self.net(pixels if mask is None else pixels * mask[:, :, None]))
+
+
+class NamedInputs(Inputs):
+    def inputs(self, rows: Any) -> Any:
+        X = super().inputs(rows)
+        return NamedTensors(pixels=X, mask=torch.ones(X.shape[:2]))
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [
+        lambda h, y: y,
+        lambda h, y: (y, h),
+        lambda h, y: {"hidden": h, "logits": y},
+        lambda h, y: Output(None, h, y),
+        lambda h, y: {"loss": y.sum(), "logits": y, "hidden": h},
+    ],
+)
+def test_inputs_go_in_by_name_and_of_several_outputs_the_logits_are_scored(returned: Any) -> None:
+    plain = evaluate(network(), Inputs(), table())
+    assert evaluate(Named(returned), NamedInputs(), table()) == plain
+
+
+def test_an_output_without_scores_of_classes_is_named() -> None:
+    with pytest.raises(UsageError, match=r"must return a tensor \(examples, outputs\), got a str for 20 examples"):
+        evaluate(Named(lambda h, y: "no tensor"), Inputs(), table())
+    with pytest.raises(UsageError, match=r"got a tensor of shape \(20, 3, 1\) for 20 examples"):
+        evaluate(Named(lambda h, y: y[:, :, None]), Inputs(), table())

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from manigeo.errors import InputError, UsageError
 from manigeo_extract.files.checkpoints import checkpoint_bytes, load_checkpoint, restore_model
-from manigeo_extract.files.foreign import find_weights, fit_state
+from manigeo_extract.files.fitting import fit_state
+from manigeo_extract.files.foreign import find_weights
 from manigeo_extract.files.formats import read_model_file
 from manigeo_extract.recording.hooks import record_layers
 from manigeo_extract.recording.layers import list_layers
@@ -273,9 +274,27 @@ def test_a_state_key_names_any_place_in_a_file(file):
         load_checkpoint(path, state_key="best", ema=True)
 
 
-def test_weights_under_another_key_are_named_and_nothing_at_all_is_an_error(file):
-    with pytest.raises(InputError, match=r"found epoch, generator; give --state-key generator$"):
-        load_checkpoint(file(saved({"epoch": 1, "generator": STATE})))
+def test_the_only_weights_of_a_file_are_taken_under_any_key_and_two_are_named(file):
+    for content, key in [
+        ({"epoch": 1, "generator": STATE}, "generator"),
+        ({"saved": {"net": {"weights": STATE}}, "optimizer": {"state": {0: STATE}}}, "saved.net.weights"),
+    ]:
+        checkpoint = load_checkpoint(file(saved(content)))
+        assert (checkpoint.state_key, checkpoint.notes) == (key, (f"took the weights under {key!r}, the only ones",))
+        assert restore_model(checkpoint, network(seed=1)).complete
+    two = file(saved({"epoch": 1, "generator": STATE, "discriminator": STATE}))
+    with pytest.raises(InputError, match=r"discriminator; give --state-key generator or discriminator$"):
+        load_checkpoint(two)
+    assert load_checkpoint(two, state_key="generator").state_key == "generator"
+
+
+def test_tensors_with_a_few_other_things_beside_them_are_taken_and_these_are_named(file):
+    checkpoint = load_checkpoint(file(saved({**STATE, "epoch": 3, "arch": "cnn"})))
+    assert checkpoint.notes == ("took the tensors of the file, and left out epoch, arch",)
+    assert restore_model(checkpoint, network(seed=1)).complete
+
+
+def test_a_file_without_weights_is_an_error(file):
     for nothing in ({}, {"state_dict": {}}, {"state_dict": {"lr": 0.1}}, {"w": 1.0}):
         with pytest.raises(InputError, match=r"no state dict, by itself or under state_dict, .*save model.state_dict"):
             load_checkpoint(file(saved(nothing)))
@@ -299,16 +318,16 @@ def test_any_common_prefix_is_taken_off_and_any_compiled_part_is_found(parts, in
     prefix = "".join(f"{part}." for part in parts)
     state = {prefix + name.replace(f"{inner}.", f"{inner}._orig_mod.", 1): tensor for name, tensor in STATE.items()}
     found = find_weights({"state_dict": state})
-    fit = fit_state(found.state_dict, STATE)
+    fit = fit_state(found.state_dict, NET)
     assert fit.complete
-    assert all(fit.state_dict[name] is STATE[name] for name in STATE)
+    assert all(torch.equal(fit.state_dict[name], STATE[name]) for name in STATE)
     told = "".join([*found.notes, *fit.notes])
     assert all(part in told for part in parts)
 
 
 def test_a_prefix_is_removed_only_where_all_names_then_agree_and_the_rest_is_named():
     state = {**below("model."), "criterion.weight": torch.ones(3)}
-    fit = fit_state(state, STATE)
+    fit = fit_state(state, NET)
     assert (fit.prefixes, fit.unexpected, fit.missing, fit.complete) == (("model.",), ("criterion.weight",), (), False)
     checkpoint = dataclasses.replace(load_like(state), path="a.pt")
     other, before = network(seed=1), network(seed=1)
@@ -329,9 +348,9 @@ def load_like(state: dict[str, Tensor]) -> Any:
 
 
 def test_of_two_networks_that_fit_the_one_of_shorter_name_is_taken_the_other_named():
-    fit = fit_state({**below("teacher_net.", {name: 0 * t for name, t in STATE.items()}), **below("net.")}, STATE)
+    fit = fit_state({**below("teacher_net.", {name: 0 * t for name, t in STATE.items()}), **below("net.")}, NET)
     assert fit.prefixes == ("net.",)
-    assert fit.state_dict == STATE
+    assert all(torch.equal(fit.state_dict[name], STATE[name]) for name in STATE)
     assert fit.unexpected == tuple(below("teacher_net."))
 
 
@@ -353,7 +372,7 @@ def test_without_strictness_what_fits_is_loaded_the_rest_is_named_and_stays():
 
 def test_weights_of_which_nothing_fits_are_refused_however_loosely():
     state = {"a.weight": torch.zeros(1), "a.mask": torch.zeros(2)}
-    with pytest.raises(InputError, match=r"does not fit the model: 9 missing \(0.weight, .*2 unexpected"):
+    with pytest.raises(InputError, match=r"does not fit the model: 8 missing \(0.weight, .*2 unexpected"):
         restore_model(load_like({"a.w": torch.zeros(1), "a.mask": torch.zeros(2)}), network(), strict=False)
     with pytest.raises(InputError, match="does not fit the model"):
         restore_model(load_like(state), network(), strict=False)

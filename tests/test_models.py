@@ -11,7 +11,7 @@ from torch import nn
 
 import manigeo_extract
 from manigeo.errors import UsageError
-from manigeo_extract.models import MODELS, build_model, cnn, densenet, mlp, resnet18, vgg11, vgg16
+from manigeo_extract.models import MODELS, bare_model, build_model, cnn, densenet, mlp, resnet18, vgg11, vgg16
 from manigeo_extract.resolve import resolve_object
 
 pytestmark = pytest.mark.installed
@@ -244,3 +244,13 @@ def test_a_seed_sets_the_weights_and_leaves_the_global_generator_alone():
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
     assert torch.equal(torch.rand(1), expected_next)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_network_without_memory_has_the_shapes_of_the_network(name):
+    args = {"input_shape": (1, 16, 16), "n_classes": 3}
+    bare, built = bare_model(name, args), build_model(name, args)
+    assert all(tensor.is_meta for tensor in bare.state_dict().values())
+    shapes = [{n: (t.shape, t.dtype) for n, t in net.state_dict().items()} for net in (bare, built)]
+    assert shapes[0] == shapes[1]
+    assert bare_model("math:sqrt", {}) is None  # the user's own code is run once

@@ -224,8 +224,8 @@ def test_activations_that_are_not_finite_are_refused_by_the_name_of_their_layer(
 
 
 def test_a_layer_without_a_batch_dimension_is_refused_by_its_name():
-    model = Calls(lambda m, x: m.rows(x)[0], rows=Calls(lambda m, x: (x.T,)))
-    with pytest.raises(InputError, match=r"layer 'rows' returned 2 rows for 3 examples.*leave this layer out"):
+    model = Calls(lambda m, x: m.rows(x)[0] + x, rows=Calls(lambda m, x: (torch.ones(2, 2).sum(0, keepdim=True),)))
+    with pytest.raises(InputError, match=r"layer 'rows' returned 1 rows for 3 examples.*leave this layer out"):
         record(model, torch.randn(3, 2), "rows")
 
 

@@ -200,15 +200,15 @@ def test_a_table_without_training_examples_is_refused(data: DataSet, examples: p
         train(network(), data, held_out, TrainingPlan(), tmp_path)
 
 
-class Pair(nn.Module):
-    """Returns a tuple, as networks with an auxiliary output do."""
+class Speaking(nn.Module):
+    """Returns no tensor at all."""
 
     def __init__(self) -> None:
         super().__init__()
         self.logits = nn.Linear(64, 10)
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.logits(x.flatten(1)), x
+    def forward(self, x: torch.Tensor) -> str:
+        return str(self.logits(x.flatten(1)))
 
 
 def flat(size_in: int = 64, size: int = 10) -> nn.Sequential:
@@ -221,7 +221,7 @@ UNTRAINABLE: list[tuple[nn.Module, dict[str, Any], type[ManigeoError], str]] = [
     (nn.Flatten(), {}, UsageError, "no parameters to train"),
     (flat().requires_grad_(False), {}, UsageError, "no parameters to train"),
     (flat(65), {}, InputError, r"does not take inputs of shape 1 x 8 x 8 from digits: mat1 and mat2"),
-    (Pair(), {}, UsageError, r"must return a tensor .* with 10 outputs or more, .* got a tuple for 2 examples"),
+    (Speaking(), {}, UsageError, r"must return a tensor .* with 10 outputs or more, .* got a str for 2 examples"),
     (flat(size=9), {}, UsageError, r"10 outputs or more, .* got a tensor of shape \(2, 9\)"),
     (nn.Conv2d(1, 10, 3), {}, UsageError, r"got a tensor of shape \(2, 10, 6, 6\)"),
     (nn.Sequential(flat(), nn.Flatten(0)), {}, UsageError, r"got a tensor of shape \(20,\)"),
@@ -266,14 +266,33 @@ def test_the_look_at_two_examples_changes_nothing_in_the_network(
     def stop_at_the_second(m: nn.Module, x: Any, out: torch.Tensor) -> None:
         if seen:
             raise KeyboardInterrupt
-        seen.append((len(out), m.training, torch.is_inference_mode_enabled()))
+        seen.append((len(out), m.training, torch.is_grad_enabled()))
 
     model.register_forward_hook(stop_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         train(model, data, examples, TrainingPlan(), tmp_path, progress=quiet)
-    assert seen == [(2, False, True)]
+    assert seen == [(2, False, False)]
     assert [module.training for module in model] == [True, True, False, True, True, True]
     assert all(torch.equal(value, network().state_dict()[name]) for name, value in model.state_dict().items())
+
+
+class InParts(torch.nn.Module):
+    """Returns a dictionary, as networks of transformers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = network()
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"hidden": images.flatten(1), "logits": self.net(images)}
+
+
+def test_a_network_that_returns_several_things_is_trained_by_its_logits(
+    data: DataSet, examples: pd.DataFrame, tmp_path: Path
+) -> None:
+    plan = TrainingPlan(epochs=1)
+    plain = train(network(), data, examples, plan, tmp_path / "plain", progress=quiet)
+    assert train(InParts(), data, examples, plan, tmp_path / "parts", progress=quiet) == plain
 
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)

@@ -35,10 +35,10 @@ from manigeo_extract.interventions.exchanges import Intervention, Laboratory
 from manigeo_extract.interventions.groups import Group, group_layers, select_groups
 from manigeo_extract.interventions.retraining import RetrainPlan
 from manigeo_extract.interventions.scoring import Examiner
-from manigeo_extract.models import MODELS, build_model, complete_args
+from manigeo_extract.models import MODELS, bare_model, build_model, complete_args
 from manigeo_extract.recording.extraction import ExtractionPlan, plan_extraction, read_labels
 from manigeo_extract.recording.tracing import with_functions
-from manigeo_extract.training.finetuning import Start, start_from
+from manigeo_extract.training.finetuning import Start, fit_to_start, start_from
 from manigeo_extract.training.runs import Run, Snapshot, find_snapshot, place_of, run_snapshots
 from manigeo_extract.training.trainer import TrainingPlan, seconds_of_training
 
@@ -69,6 +69,11 @@ class WeightsRequest:
     ema: bool = False
     trust: bool = False
     no_strict: bool = False
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """Options of :func:`~manigeo_extract.files.checkpoints.load_checkpoint`."""
+        return {"state_key": self.state_key, "ema": self.ema, "trust": self.trust}
 
 
 @dataclass(frozen=True)
@@ -136,6 +141,7 @@ class ExtractionRequest:
     types: tuple[str, ...] = ()
     readout: str = "flatten"
     backend: str = "hooks"
+    batch_axis: Mapping[str, int] = field(default_factory=dict)
     per_class: int = 50
     project: int | None = None
     dtype: str = "float32"
@@ -273,8 +279,10 @@ def open_extraction(
     plan = plan_extraction(
         module, model.data, model.examples, layers=request.layers, exclude=request.exclude, regex=request.layers_regex,
         types=request.types, readout=request.readout, per_class=request.per_class, project=request.project,
-        dtype=request.dtype, seed=request.model.seed,
+        dtype=request.dtype, seed=request.model.seed, batch_axes=request.batch_axis,
     )  # fmt: skip
+    for said in plan.notes:
+        tell(said)
     return model, module, plan
 
 
@@ -284,7 +292,7 @@ def open_checkpoint(path: Path | None, weights: WeightsRequest) -> Checkpoint:
         raise UsageError("give --model FILE, or --weights init with --arch and --data for an untrained network")
     if path is None:
         return Checkpoint(state_dict={}, sha256="", path="the untrained network", epoch=0)
-    checkpoint = load_checkpoint(path, state_key=weights.state_key, ema=weights.ema, trust=weights.trust)
+    checkpoint = load_checkpoint(path, **weights.reading)
     if weights.weights == "init":  # the scores of the file are not those of the network before training
         return dataclasses.replace(checkpoint, epoch=0, metrics={})
     return checkpoint
@@ -394,8 +402,9 @@ def _check_data(checkpoint: Checkpoint, data: DataSet, permutation: Permutation,
 def open_run(directory: Path, request: RunRequest, tell: Tell = silent) -> Run:
     """The trained network of a run on its device, its data, and its checkpoints."""
     device = check_device(request.device)
-    snapshots = run_snapshots(directory)
-    checkpoint = load_checkpoint(find_snapshot(snapshots, request.at, directory).path)
+    weights = request.model.weights
+    snapshots = run_snapshots(directory, weights.reading, loosely=weights.no_strict)
+    checkpoint = load_checkpoint(find_snapshot(snapshots, request.at, directory).path, **weights.reading)
     data, examples = open_data(checkpoint, request.model.data, request.model.labels, tell)
     opened = open_network(checkpoint, data, request.model, tell)
     arch = (opened.arch, opened.arch_args)
@@ -469,7 +478,7 @@ def _redraw(run: Run, initial: Snapshot) -> Redraw:
     """Choose how layers are drawn again: by themselves, or with the whole network where its construction is known."""
     arch, args = run.arch
     build = None if arch is None else (lambda seed: build_model(arch, args, seed=seed))
-    return Redraw(run.model, dict(load_checkpoint(initial.path).state_dict), build)
+    return Redraw(run.model, initial.state(run.model), build)
 
 
 # ------------------------------------------------------------------------------------------------------------ a training
@@ -525,8 +534,11 @@ def open_training(request: TrainingRequest, tell: Tell = silent) -> Training:
     arch, args = _architecture(begun, request.model.network, dataset, new_data=True)
     if arch is None:
         raise InputError(f"{begun.path} does not say its architecture: give --arch (and --arch-arg)")
+    strict = not request.model.weights.no_strict
+    if source is not None and (bare := bare_model(arch, args)) is not None:
+        fit_to_start(source, bare, strict=strict)  # before memory is asked for
     network = build_model(arch, args, seed=request.plan.seed)
-    start = None if source is None else start_from(source, network, strict=not request.model.weights.no_strict)
+    start = None if source is None else start_from(source, network, strict=strict)
     for note in start.notes if start else ():
         tell(f"{begun.path}: {note}")
     return Training(network, dataset, examples, request.plan, arch, args, permutation, start)

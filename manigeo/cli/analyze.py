@@ -44,6 +44,7 @@ def _names(ctx: click.Context, param: click.Parameter, names: tuple[str, ...]) -
 )
 @click.option("--skip", multiple=True, callback=_names, metavar="STEP", help=f"Leave a step out: {', '.join(STEPS)}.")
 @options.arch_options
+@options.file_options
 @options.data_options
 @options.labels_option
 @options.device_option
@@ -128,8 +129,9 @@ def _steps(run: Path, files: Mapping[str, Path], skip: Sequence[str], request: M
     folder = run / "analysis"
     every = sorted((run / "checkpoints").glob("*.pt"))
     seeded, jobs = ("--seed", str(request["seed"])), ("--jobs", str(request["jobs"]))
+    reading = _repeated(request, "state_key", "ema", "no_strict", "trust")
     network = [*_repeated(request, "device", "arch", "arch_args", "data", "data_args", "permute", "convention",
-                          "permute_seed", "labels"), *seeded]  # fmt: skip
+                          "permute_seed", "labels"), *reading, *seeded]  # fmt: skip
     sample = [*_repeated(request, "per_class", "classes"), *jobs, *seeded]
     steps: list[Step] = []
 
@@ -151,7 +153,7 @@ def _steps(run: Path, files: Mapping[str, Path], skip: Sequence[str], request: M
     measures = [word for name in _MEASURES for word in ("--measures", name)]
     add("separability", ["separability", *stored, *measures, *sample], "separability.csv",
         after=[f"extract {name}" for name in files])  # fmt: skip
-    add("weights", ["weights", run], "weights.csv", every)
+    add("weights", ["weights", run, *reading], "weights.csv", every)
     add("rewind", ["rewind", run, *jobs, *network], "rewind.csv", every)
     add("reinit", ["reinit", run, *jobs, *network], "reinit.csv", every)
     epochs = ",".join(["init", *files])

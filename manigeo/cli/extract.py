@@ -65,6 +65,7 @@ def extract_command(
     if dry_run:
         return
     settings = {"argv": sys.argv[1:], "backend": request.backend, "seed": plan.seed, "per_class": request.per_class}
+    settings |= {"left_out_layers": dict(plan.unlisted), "batch_axis": dict(request.batch_axis)}
     with _way_on(out):
         extract_activations(
             network, opened.data, plan, out, opened.provenance | settings, device=local_device(device), shard=part,

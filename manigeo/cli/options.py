@@ -247,10 +247,23 @@ def _types(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
     return tuple(name for of_text in names("classes", "Conv2d,Linear")(ctx, param, values) for name in of_text)
 
 
+def _axes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, int]:
+    axes = pair(ctx, param, values)
+    for name, axis in axes.items():
+        if type(axis) is not int:
+            raise click.BadParameter(
+                f"expected NAME=AXIS with a whole number, e.g. lstm=1, got {name}={axis}", ctx, param
+            )
+    return axes
+
+
 # Which layers, and what of each.
 layer_options = several(
     click.option("--layers", multiple=True, metavar="GLOB", help="Layers to take, e.g. 'features.*'; may be repeated. "
-                 "Default: the input, every module with parameters of its own, the output."),
+                 "Default: the input, every module with parameters of its own, the output. Final states of a "
+                 "recurrent module are lstm:h_l0, lstm:c_l1 ..."),
+    click.option("--batch-axis", multiple=True, callback=_axes, metavar="NAME=AXIS", help="Axis of a layer's output along "
+                 "which examples lie, where it cannot be seen: lstm=1, 'encoder.*=1'; may be repeated."),
     click.option("--layers-regex", multiple=True, metavar="REGEX", help="The same by regular expression, of the whole "
                  "name: 'features[.](0|3)'."),
     click.option("--types", multiple=True, metavar="CLASS,...", callback=_types,
@@ -282,6 +295,7 @@ run_options = several(
     click.option("--batch-size", default=256, show_default=True, type=click.IntRange(min=1)),
     device_option,
     arch_options,
+    file_options,
     data_options,
     labels_option,
 )  # fmt: skip

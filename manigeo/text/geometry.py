@@ -109,6 +109,8 @@ def describe_content(content: dict[str, Any]) -> str:
         f"examples {', '.join(f'{kind} {n}' for kind, n in content['examples'].items())}",
         f"layers   {', '.join(_describe_layer(name, content) for name in content['layers'])}",
     ]
+    if left_out := origin.get("left_out_layers"):
+        lines.append(f"left out {'; '.join(f'{name} {reason}' for name, reason in left_out.items())}")
     if shard:
         stop = shard["start"] + content["examples_total"]
         lines.insert(2, f"shard    {shard['number']} of {shard['of']}: examples {shard['start']} to {stop - 1} of "

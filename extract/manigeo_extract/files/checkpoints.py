@@ -20,7 +20,8 @@ import torch
 from manigeo import __version__
 from manigeo.errors import InputError, UsageError
 from manigeo.storage.files import whole_file
-from manigeo_extract.files.foreign import Fit, find_weights, fit_state
+from manigeo_extract.files.fitting import Fit, fit_state, renamed
+from manigeo_extract.files.foreign import find_weights
 from manigeo_extract.files.formats import REMEDY, read_model_file
 from manigeo_extract.recording.layers import unwrap
 
@@ -143,17 +144,31 @@ def restore_model(checkpoint: Checkpoint, model: torch.nn.Module, *, strict: boo
     Raises :class:`~manigeo.errors.InputError`, and leaves the model as it was, unless names and shapes all agree, or,
     if not ``strict``, when none does.
     """
-    bare = unwrap(model)
-    fit = fit_state(checkpoint.state_dict, bare.state_dict())
-    if not fit.complete and (strict or not fit.state_dict):
+    fit = checked_fit(checkpoint, model, strict=strict)
+    fit.load_into(unwrap(model))
+    return fit
+
+
+def checked_fit(checkpoint: Checkpoint, model: torch.nn.Module, *, strict: bool = True) -> Fit:
+    """The fit of the checkpoint's weights to ``model``, which may be without memory (on the device ``meta``), and stays as
+    it is.
+
+    Raises what :func:`restore_model` raises.
+    """
+    try:
+        fit = fit_state(checkpoint.state_dict, unwrap(model))
+    except InputError as error:
+        raise InputError(f"{checkpoint.path}: {error}") from error
+    if not fit.complete and (strict or not fit.is_of_this_network):
         raise InputError(f"{checkpoint.path}: does not fit the model: {fit.mismatch()}; {_advice(fit)}")
-    bare.load_state_dict(fit.state_dict, strict=fit.complete)
     return fit
 
 
 def _advice(fit: Fit) -> str:
-    if fit.missing or fit.reshaped:
-        return "is this the architecture it was saved from?"
+    if fit.retyped and not (fit.missing or fit.reshaped):
+        return "save the weights as floating point numbers (of packed integers times their scales; of complex ones two)"
+    if fit.not_loaded:
+        return "is this the architecture it was saved from?" + "; --no-strict takes what fits" * fit.is_of_this_network
     below = f" below {fit.prefixes[0]!r}" if fit.prefixes else ""
     return f"all that the model has is there{below}: --no-strict leaves the rest out"
 
@@ -182,8 +197,11 @@ def to_bytes(content: Mapping[str, Any]) -> bytes:
 
 
 def state_copy(model: torch.nn.Module) -> dict[str, Any]:
-    """A state dict on the CPU that further training does not change."""
-    return {name: _copied(value) for name, value in unwrap(model).state_dict().items()}
+    """A state dict on the CPU that further training does not change, with the versions of the modules (``_metadata``)."""
+    state = renamed(unwrap(model).state_dict(), lambda name: name)
+    for name, value in state.items():
+        state[name] = _copied(value)
+    return state
 
 
 def plain(value: Any) -> Any:
@@ -210,7 +228,12 @@ def plain(value: Any) -> Any:
 
 
 def _copied(value: Any) -> Any:
-    return value.detach().to("cpu", copy=True) if isinstance(value, torch.Tensor) else plain(value)
+    """A tensor, or what quantised modules have in place of one: a tuple of tensors, a type of numbers."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, tuple):
+        return tuple(map(_copied, value))
+    return value if isinstance(value, torch.dtype) else plain(value)
 
 
 def _own_fields(content: Mapping[str, Any], path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -6,22 +6,20 @@ before those of what it compiled, and Lightning the name of the attribute that h
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from manigeo.errors import InputError, UsageError
+from manigeo_extract.files.fitting import renamed, without_prefix
 from manigeo_extract.files.formats import REMEDY
 
 STATE_KEYS = ("state_dict", "model_state_dict", "model", "net", "module")
 EMA_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")  # averages of the weights over the training
-COMPILED = "_orig_mod."
-WRAPPERS = ("module.", COMPILED, "module.")  # DataParallel and torch.compile, in either order
+WRAPPERS = ("module.", "_orig_mod.", "module.")  # DataParallel and torch.compile, in either order
 COUNTER = "n_averaged"  # torch.optim.swa_utils.AveragedModel counts its updates under this name
 
 
@@ -36,10 +34,12 @@ class Weights:
 
 
 def find_weights(content: Any, *, state_key: str | None = None, ema: bool = False) -> Weights:
-    """The weights in what a file held: itself, or under ``state_key``, or under the first of the usual keys.
+    """The weights in what a file held: itself, or under ``state_key``, or under the first of the usual keys, or under any
+    key where no other has weights.
 
     ``state_key`` goes down by dots (``"checkpoint.model"``); ``ema`` takes the keys of averaged weights. Prefixes of
-    DataParallel and ``torch.compile`` that all names share are taken off, which the notes report.
+    DataParallel and ``torch.compile`` that all names share are taken off, which the notes report. The versions of modules
+    (``_metadata``) stay with the names.
 
     Raises :class:`~manigeo.errors.InputError` when no weights are there, and :class:`~manigeo.errors.UsageError` for
     a ``state_key`` together with ``ema``.
@@ -56,10 +56,34 @@ def find_weights(content: Any, *, state_key: str | None = None, ema: bool = Fals
     usual = _holding_weights(content, keys)
     if usual:
         return _weights(content[usual[0]], usual[0], _also_there(content, usual, ema))
-    if ema or not _holds_weights(content):
-        what = "averaged weights" if ema else "state dict, by itself or"
-        raise InputError(f"no {what} under {', '.join(keys)}; found {_described(content)}; {_way_out(content, ema)}")
-    return _weights(content, None)
+    if not ema and _holds_weights(content):
+        return _weights(content, None)
+    nested = [] if ema else list(_places(content))
+    if len(nested) == 1:
+        return _weights(_below(content, nested[0]), nested[0], [f"took the weights under {nested[0]!r}, the only ones"])
+    if not nested and not ema and (tensors := _mostly_tensors(content)):
+        others = ", ".join(name for name in content if name not in tensors)
+        return _weights(tensors, None, [f"took the tensors of the file, and left out {others}"])
+    what = "averaged weights" if ema else "state dict, by itself or"
+    raise InputError(f"no {what} under {', '.join(keys)}; found {_described(content)}; {_way_out(nested, ema)}")
+
+
+def _places(content: Any, path: str = "", levels: int = 3) -> Iterator[str]:
+    """All keys, with dots between those of one path, under which there are weights of a network."""
+    for key, value in content.items() if isinstance(content, Mapping) else ():
+        if isinstance(key, str) and not key.startswith("optim"):
+            if _holds_weights(value):
+                yield path + key
+            elif levels > 1:
+                yield from _places(value, f"{path}{key}.", levels - 1)
+
+
+def _mostly_tensors(content: Any) -> dict[str, Any]:
+    """The tensors of a dict that holds a few other things beside them, such as the epoch."""
+    if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
+        return {}
+    tensors = {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}
+    return tensors if 2 * len(tensors) > len(content) else {}
 
 
 def _also_there(content: Mapping[str, Any], usual: Sequence[str], ema: bool) -> list[str]:
@@ -101,6 +125,8 @@ def _holds_weights(value: Any) -> bool:
         return True
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
         return False
+    if hasattr(value, "_metadata"):  # what state_dict() gave; packed weights of quantised modules are no tensors
+        return any(isinstance(tensor, torch.Tensor) for tensor in value.values())
     tensors = [tensor for name, tensor in value.items() if not name.endswith("_extra_state")]
     return bool(tensors) and all(isinstance(tensor, torch.Tensor) for tensor in tensors)
 
@@ -111,96 +137,18 @@ def _described(content: Any) -> str:
     return ", ".join(map(str, list(content)[:5])) + (", ..." if len(content) > 5 else "") or "nothing"
 
 
-def _way_out(content: Any, ema: bool) -> str:
+def _way_out(nested: Sequence[str], ema: bool) -> str:
     if ema:
         return "leave --ema out, or name them with --state-key"
-    nested = [str(key) for key in content if _holds_weights(content[key])] if isinstance(content, Mapping) else []
     return f"give --state-key {' or '.join(nested[:5])}" if nested else REMEDY
 
 
 def _without_wrappers(state: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    state, prefixes = dict(state), []
-    if COUNTER in state and all(name.startswith("module.") for name in state if name != COUNTER):
-        del state[COUNTER]
+    prefixes: list[str] = []
+    counted = COUNTER in state and all(name.startswith("module.") for name in state if name != COUNTER)
+    found = renamed(state, lambda name: None if counted and name == COUNTER else name)
     for prefix in WRAPPERS:
-        if state and all(name.startswith(prefix) for name in state):
-            consume_prefix_in_state_dict_if_present(state, prefix)
+        if found and all(name.startswith(prefix) for name in found):
+            found = without_prefix(found, prefix)
             prefixes.append(prefix)
-    return state, prefixes
-
-
-# ----------------------------------------------------------------------------------------------- into which network
-@dataclass(frozen=True)
-class Fit:
-    """Fit of a state dict to a network: the tensors that fit, under the network's names, and the names of the others.
-
-    ``prefixes`` were taken off. Of the network's tensors ``missing`` are not in the file, ``reshaped`` have another
-    shape there; ``unexpected`` are those of the file that the network does not have.
-    """
-
-    state_dict: dict[str, Any]
-    prefixes: tuple[str, ...]
-    missing: tuple[str, ...]
-    unexpected: tuple[str, ...]
-    reshaped: tuple[str, ...]
-
-    @property
-    def complete(self) -> bool:
-        """True if every tensor of the network is in the file, and nothing else is."""
-        return not (self.missing or self.unexpected or self.reshaped)
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Notes on what was done without being asked for: prefixes taken off, tensors left out, values kept."""
-        taken_off = [f"took the prefix {prefix!r} off the names" for prefix in self.prefixes]
-        left = [f"left out: {self.mismatch(n=None)}"] if not self.complete else []
-        untrained = len(self.missing) + len(self.reshaped)
-        kept = [f"{untrained} tensors of the network keep their untrained values"] if untrained else []
-        return (*taken_off, *left, *kept)
-
-    def mismatch(self, n: int | None = 3) -> str:
-        """Describe what does not match, with up to ``n`` names of each sort."""
-        kinds = {"missing": self.missing, "unexpected": self.unexpected, "of another shape": self.reshaped}
-        return "; ".join(f"{len(names)} {kind} ({_first(names, n)})" for kind, names in kinds.items() if names)
-
-
-def fit_state(saved: Mapping[str, Any], own: Mapping[str, Any]) -> Fit:
-    """Match a state dict with a network's own, below the prefix under which most of its names are found.
-
-    >>> saved = {"net.weight": torch.zeros(2, 2), "net.bias": torch.zeros(2)}
-    >>> fit = fit_state(saved, nn.Linear(2, 2).state_dict())
-    >>> fit.prefixes, fit.complete
-    (('net.',), True)
-    """
-    plain = {name.replace(COMPILED, ""): name for name in saved}
-    prefix = _best_prefix(plain, {name.replace(COMPILED, "") for name in own})
-    wanted = {prefix + name.replace(COMPILED, ""): name for name in own}
-    found = {wanted[name]: saved[plain[name]] for name in wanted if name in plain}
-    reshaped = {name: _shape(tensor) for name, tensor in found.items() if _shape(tensor) != _shape(own[name])}
-    compiled = any(name != plain[name] for name in plain) and not any(COMPILED in name for name in own)
-    return Fit(
-        state_dict={name: tensor for name, tensor in found.items() if name not in reshaped},
-        prefixes=(*([prefix] if prefix else []), *([COMPILED] if compiled else [])),
-        missing=tuple(own_name for name, own_name in wanted.items() if name not in plain),
-        unexpected=tuple(saved_name for name, saved_name in plain.items() if name not in wanted),
-        reshaped=tuple(f"{name} {shape} instead of {_shape(own[name])}" for name, shape in reshaped.items()),
-    )
-
-
-def _best_prefix(saved: Iterable[str], own: Collection[str]) -> str:
-    """The containers above the network: as few as let the most names match."""
-    matches = Counter(name[:i] for name in saved for i in _starts(name) if name[i:] in own)
-    return max(matches, key=lambda prefix: (matches[prefix], -len(prefix)), default="")
-
-
-def _starts(name: str) -> list[int]:
-    """Positions where the parts of a dotted name begin."""
-    return [0, *(i + 1 for i, letter in enumerate(name) if letter == ".")]
-
-
-def _shape(value: Any) -> tuple[int, ...] | None:
-    return tuple(value.shape) if isinstance(value, torch.Tensor) else None
-
-
-def _first(names: Sequence[str], n: int | None) -> str:
-    return ", ".join(names[:n]) + (", ..." if n is not None and len(names) > n else "")
+    return found, prefixes

@@ -5,6 +5,7 @@
 ``torch.save``: pickled objects         executed while it is read: only with ``trust``
 safetensors                             read; nothing in it can be executed
 ``torch.export`` (``.pt2``)             reading falls back to full unpickling: only with ``trust``
+folders of shards                       read, file by file (:mod:`manigeo_extract.files.folders`)
 TorchScript                             refused: its layers take no hooks
 ======================================  ==========================================================================
 """
@@ -30,6 +31,7 @@ import torch
 
 from manigeo.errors import InputError, one_line
 from manigeo_extract.files.exported import exported_network
+from manigeo_extract.files.folders import is_in_parts, other_folder, read_parts
 
 OLD_FORMAT = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)  # before torch wrote zip archives
 ZIP_MAGIC = b"PK\x03\x04"
@@ -52,27 +54,23 @@ PLAIN_GLOBALS = (argparse.Namespace, *_numpy_globals())  # they hold values, and
 def read_model_file(path: str | os.PathLike[str], *, trust: bool = False) -> tuple[Any, str]:
     """Read the content of a model file, on the CPU, with the file's sha256.
 
-    The content is that of ``torch.save``, or a dict of tensors (safetensors), or, with ``trust``, perhaps a network.
+    The content is that of ``torch.save``, or a dict of tensors (safetensors), or, with ``trust``, perhaps a network. The
+    shards in a folder (:mod:`manigeo_extract.files.folders`) are one file.
     Without ``trust`` nothing in the file is executed; with it only a file is that cannot be read otherwise.
 
     Raises :class:`~manigeo.errors.InputError` when the file is missing or damaged, or would have to be executed.
     """
     path = Path(path)
+    if is_in_parts(path):
+        return read_parts(path, lambda part: read_model_file(part, trust=trust), trust=trust)
     if not path.is_file():
-        raise InputError(f"{path}: {_no_file(path)}")
+        raise InputError(f"{path}: {other_folder(path) if path.is_dir() else 'no such file'}")
     with open(path, "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         try:
             return _reader(file)(file, trust), sha256
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
-
-
-def _no_file(path: Path) -> str:
-    if not path.is_dir():
-        return "no such file"
-    inside = sorted(p.name for p in path.iterdir() if p.suffix in (".safetensors", ".pt", ".pth", ".ckpt", ".bin"))
-    return "is a folder, not a model file" + (f"; give one of those in it: {', '.join(inside[:5])}" if inside else "")
 
 
 def _reader(file: BinaryIO) -> Callable[[BinaryIO, bool], Any]:
@@ -218,11 +216,15 @@ def _what_was_found(file: BinaryIO) -> str:
 # -------------------------------------------------------------------------------------------------------- other formats
 def _read_safetensors(file: BinaryIO, trust: bool) -> Any:
     try:
-        return safetensors.torch.load_file(file.name)
+        tensors = safetensors.torch.load_file(file.name)
+        with safetensors.safe_open(file.name, framework="pt") as opened:
+            remarks = opened.metadata() or {}
     except safetensors.SafetensorError as error:
         raise InputError(
             f"is truncated or damaged, or no safetensors file ({error}); copy or write it again"
         ) from error
+    # of names that are one tensor save_model() keeps one, and says so: {dropped: kept}
+    return tensors | {name: tensors[kept] for name, kept in remarks.items() if kept in tensors and name not in tensors}
 
 
 def _read_exported(file: BinaryIO, trust: bool) -> Any:

@@ -10,9 +10,9 @@ from typing import Any
 from torch import nn
 
 from manigeo.errors import InputError
-from manigeo_extract.files.checkpoints import Checkpoint, plain, restore_model
-from manigeo_extract.files.foreign import Fit
-from manigeo_extract.models import build_model
+from manigeo_extract.files.checkpoints import Checkpoint, checked_fit, plain, restore_model
+from manigeo_extract.files.fitting import Fit
+from manigeo_extract.models import bare_model, build_model
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Network:
             "weights": self.weights,
             "init_seed": self.init_seed,
             "prefixes": [] if self.fit is None else list(self.fit.prefixes),
-            "not_loaded": [] if self.fit is None else [*self.fit.missing, *self.fit.reshaped],
+            "not_loaded": [] if self.fit is None else list(self.fit.not_loaded),
             "left_out": [] if self.fit is None else list(self.fit.unexpected),
         }
 
@@ -59,9 +59,11 @@ def trained_network(
         if checkpoint.module is None:
             raise InputError(f"{checkpoint.path} does not say its architecture: give --arch (and --arch-arg)")
         return Network(checkpoint.module, "checkpoint", notes=checkpoint.notes)
+    if (bare := bare_model(arch, arch_args)) is not None:
+        checked_fit(checkpoint, bare, strict=strict)  # before memory is asked for: a file may claim any size
     module = build_model(arch, arch_args, seed=seed)
     fit = restore_model(checkpoint, module, strict=strict)
-    drawn = seed if fit.missing or fit.reshaped else None
+    drawn = seed if fit.not_loaded else None
     return Network(module, "checkpoint", arch, arch_args, drawn, fit, (*checkpoint.notes, *fit.notes))
 
 

@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from manigeo.errors import InputError, UsageError
 from manigeo_extract.batches import Batch, called, like_parameters
 from manigeo_extract.interventions.groups import Group
-from manigeo_extract.recording.layers import eagerly, evaluating, first_tensor, unwrap
+from manigeo_extract.recording.layers import eagerly, evaluating, logits_of, unwrap
 
 # What backward passes are made of, one each: both centred parts, the mean logit, and the whole, which is no sum here, so
 # that it is exact also where the parts cancel. The parts as sums of these:
@@ -126,7 +126,7 @@ def splitting(model: nn.Module, groups: Sequence[Group]) -> Iterator[Split]:
 
 
 def _logits(output: object, labels: Int[Tensor, "labellings batch"]) -> Float[Tensor, "batch classes"]:
-    logits = first_tensor(output)
+    logits = logits_of(output)
     if logits is None or logits.ndim != 2 or len(logits) != labels.shape[1]:
         found = "nothing" if logits is None else f"shape {tuple(logits.shape)}"
         raise UsageError(

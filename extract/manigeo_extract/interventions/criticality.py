@@ -46,7 +46,7 @@ from manigeo_extract.batches import called
 from manigeo_extract.interventions.editing import Tensors, replaced
 from manigeo_extract.interventions.groups import Group
 from manigeo_extract.interventions.scoring import Examiner, Row
-from manigeo_extract.recording.layers import eagerly, evaluating, first_tensor, unwrap
+from manigeo_extract.recording.layers import eagerly, evaluating, logits_of, unwrap, without_gradients
 from manigeo_extract.resolve import near_names
 from manigeo_extract.training.evaluation import HasInputs, held
 from manigeo_extract.training.runs import Run
@@ -311,10 +311,10 @@ class Learned:
         check_choice("measure", measure, _SUMS)
         summed = _SUMS[measure]
         root = unwrap(self.model)
-        with evaluating(root), eagerly(root), torch.inference_mode():
+        with evaluating(root), eagerly(root), without_gradients():
             for start in range(0, self.n, self.batch_size):
                 at = np.arange(start, min(start + self.batch_size, self.n))
-                logits = first_tensor(called(root, self.source.inputs(at).to(self.y.device)))
+                logits = logits_of(called(root, self.source.inputs(at).to(self.y.device)))
                 assert logits is not None
                 y = self.y[start : start + self.batch_size]
                 yield float(summed(logits, y))

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from manigeo_extract.batches import called
 from manigeo_extract.interventions.groups import Group
 from manigeo_extract.interventions.scoring import Answers, Examiner
-from manigeo_extract.recording.layers import eagerly, evaluating, unwrap
+from manigeo_extract.recording.layers import eagerly, evaluating, unwrap, without_gradients
 from manigeo_extract.training.evaluation import IN_MEMORY
 
 
@@ -35,7 +34,7 @@ class Prefixes:
 
     def answers(self, changed: Sequence[Group] = ()) -> Answers:
         """Compute the answers of the network as it is, with the tensors of these groups not what they were."""
-        with evaluating(self._root), eagerly(self._root), torch.inference_mode():
+        with evaluating(self._root), eagerly(self._root), without_gradients():
             if not self._modules:
                 return self._examiner.collected(called(self._root, batch) for batch in self._examiner.batches())
             start = min((self._names.index(group.modules[0].partition(".")[0]) for group in changed), default=0)

@@ -31,7 +31,7 @@ from manigeo.errors import UsageError
 from manigeo.kinds import KINDS, VALIDATION
 from manigeo.manifolds import standard_error
 from manigeo_extract.batches import Batch, called
-from manigeo_extract.recording.layers import eagerly, evaluating, first_tensor, unwrap
+from manigeo_extract.recording.layers import eagerly, evaluating, logits_of, unwrap, without_gradients
 from manigeo_extract.training.evaluation import HasInputs, held, members_of
 
 Row = dict[str, Any]
@@ -98,7 +98,7 @@ class Examiner:
         Raises :class:`~manigeo.errors.UsageError` when it has fewer outputs than there are classes.
         """
         root = unwrap(model)
-        with evaluating(root), eagerly(root), torch.inference_mode():
+        with evaluating(root), eagerly(root), without_gradients():
             return self.collected(called(root, batch) for batch in self.batches())
 
     def collected(self, outputs: Iterator[object]) -> Answers:
@@ -189,7 +189,7 @@ def _divergences(log_p: Float[Tensor, "n classes"], log_q: Float[Tensor, "n clas
 
 
 def _logits(output: object) -> Tensor:
-    tensor = first_tensor(output)
+    tensor = logits_of(output)
     if tensor is None or tensor.ndim != 2:
         found = "nothing" if tensor is None else f"shape {tuple(tensor.shape)}"
         raise UsageError(f"the network must return a tensor (examples, outputs), got {found}")

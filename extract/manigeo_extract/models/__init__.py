@@ -24,8 +24,8 @@ from manigeo_extract.models.vgg import vgg11, vgg16
 from manigeo_extract.resolve import near_names, resolve_object
 
 __all__ = [
-    "MODELS", "alexnet", "build_model", "cnn", "complete_args", "densenet", "mlp", "resmlp", "resnet18", "vgg11", "vgg16",
-    "vit",
+    "MODELS", "alexnet", "bare_model", "build_model", "cnn", "complete_args", "densenet", "mlp", "resmlp", "resnet18",
+    "vgg11", "vgg16", "vit",
 ]  # fmt: skip
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -70,6 +70,20 @@ def build_model(arch: str, args: Mapping[str, Any], *, seed: int | None = None) 
     if not isinstance(model, nn.Module):
         raise UsageError(f"{arch!r} must return a torch.nn.Module, got {type(model).__name__}")
     return model
+
+
+def bare_model(arch: str, args: Mapping[str, Any]) -> nn.Module | None:
+    """The shapes of a built-in network, whose tensors have no memory (the device ``meta``); None for the user's own, which
+    may look at its weights, or keep them, while it is built.
+
+    >>> bare = bare_model("mlp", {"input_shape": (1, 8, 8), "n_classes": 3, "width": 10**6})
+    >>> bare.get_parameter("h2.linear.weight").shape
+    torch.Size([1000000, 1000000])
+    """
+    if arch not in MODELS:
+        return None
+    with torch.device("meta"):
+        return build_model(arch, args, seed=0)
 
 
 def _built_in(arch: str, args: Mapping[str, Any]) -> nn.Module:

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ from manigeo.storage.files import check_target
 from manigeo_extract.data.datasets import DataSet, Permutation, permute_labels
 from manigeo_extract.devices import InPieces, check_device
 from manigeo_extract.machine import this_machine
+from manigeo_extract.recording.census import doubts, take_census
 from manigeo_extract.recording.hooks import record_layers
-from manigeo_extract.recording.layers import Layer, list_layers, select_layers, taking_inputs
+from manigeo_extract.recording.layers import Layer, select_layers, taking_inputs
 from manigeo_extract.recording.readouts import with_readout
 from manigeo_extract.recording.shards import shard_range
 from manigeo_extract.recording.sketching import describe_sketch, sketches
@@ -35,7 +36,8 @@ class ExtractionPlan:
     """Plan of an extraction: the layers, and the rows of the example table, grouped by true class.
 
     Layers of more than ``project`` features are projected to so many; ``seed`` is that of the examples' choice and of the
-    projections.
+    projections. ``unlisted`` has the modules that have weights and are no layers, with the reason, ``notes`` what of this a
+    user should know.
     """
 
     rows: Int64[np.ndarray, " n"]
@@ -44,6 +46,8 @@ class ExtractionPlan:
     project: int | None = None
     dtype: str = "float32"
     seed: int = 0
+    notes: tuple[str, ...] = ()
+    unlisted: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def n_bytes(self) -> int:
@@ -83,19 +87,27 @@ def plan_extraction(
     project: int | None = None,
     dtype: str = "float32",
     seed: int = 0,
+    batch_axes: Mapping[str, int] | None = None,
 ) -> ExtractionPlan:
     """Choose layers (:func:`~manigeo_extract.recording.layers.select_layers`), what is read of them, and examples: up to
-    ``per_class`` of every class of every kind.
+    ``per_class`` of every class of every kind. ``batch_axes`` are those of
+    :func:`~manigeo_extract.recording.census.take_census`.
 
     Permuted and restored group the same images by different labels, so both draw, and the file holds the union.
     """
     rows = _choose_rows(examples, per_class, seed)
     batch = data.inputs(rows[:2])
     with taking_inputs(batch, data.spec):
-        found = list_layers(model, batch)
-    selected = with_readout(select_layers(found, layers, exclude, regex=regex, types=types), readout)
-    chosen = examples.iloc[rows].reset_index(drop=True)
-    return ExtractionPlan(rows, chosen, tuple(selected), project, dtype, seed)
+        found = take_census(model, batch, batch_axes)
+    chosen = select_layers(
+        found.layers, layers, exclude, regex=regex, types=types, unrecordable=found.unrecordable
+    )  # fmt: skip
+    selected = with_readout(chosen, readout)
+    remarks = found.remarks if not (layers or regex or types) else []
+    return ExtractionPlan(
+        rows, examples.iloc[rows].reset_index(drop=True), tuple(selected), project, dtype, seed,
+        (*remarks, *doubts(selected)), {one.name: one.reason for one in found.left_out},
+    )  # fmt: skip
 
 
 def _choose_rows(examples: pd.DataFrame, per_class: int, seed: int) -> np.ndarray:

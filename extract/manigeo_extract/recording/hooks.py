@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from manigeo.errors import InputError, UsageError
 from manigeo_extract.batches import Batch, attention_mask, called, like_parameters, n_examples
+from manigeo_extract.recording.census import steps_of
 from manigeo_extract.recording.layers import (
     Layer,
     eagerly,
@@ -25,7 +26,9 @@ from manigeo_extract.recording.layers import (
     name_of_end,
     names_of_modules,
     unwrap,
+    without_gradients,
 )
+from manigeo_extract.recording.outputs import rows_of, tensor_of
 from manigeo_extract.recording.readouts import read_out
 from manigeo_extract.resolve import near_names
 
@@ -37,10 +40,10 @@ def record_layers(
     """A function from a batch to the activations of ``layers``, as long as the block lasts.
 
     The activations are float32 tensors ``(n, *feature_shape)`` on the CPU, in memory of their own, under the layers' names,
-    read out by each layer's ``readout``; of tokens, those count that the batch's ``attention_mask`` keeps. A layer of
-    ``projections`` goes through that function on the device, and only what it returns is copied. The network is in eval
-    mode and runs no further than the last layer that is wanted. After the block every training flag is what it was and no
-    hook is left, also after an exception.
+    read out by each layer's ``readout``, the examples first; of tokens those count that the ``attention_mask`` keeps.
+    ``projections`` are functions of layers that are applied on the device, so that only what they return is copied. The
+    network is in eval mode and runs no further than the last layer that is wanted. After the block every training flag is
+    what it was and no hook is left, also after an exception.
 
     The function raises :class:`~manigeo.errors.InputError`, naming the layer, when activations are NaN or infinite,
     when their first dimension is not the batch, and when a layer was not reached; ``record_layers`` itself raises
@@ -70,36 +73,36 @@ class _Tape:
     ) -> None:
         self.root = root
         self.projections = projections
-        self.readouts = {layer.name: layer.readout for layer in layers}
-        self.names = [layer.name for layer in layers]
+        self.layers = {layer.name: layer for layer in layers}
         self.input, self.output = name_of_end("input", root), name_of_end("output", root)
         self.wanted = _wanted_calls(root, [layer for layer in layers if layer.name not in (self.input, self.output)])
         self.calls: Counter[nn.Module] = Counter()
         self.kept: dict[str, Tensor] = {}
         self.n_examples = 0
         self.mask: Tensor | None = None
+        self.steps = 0
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The activations of one batch, in the order of the layers."""
         self.calls.clear()
         self.kept = {}
         self.n_examples = n_examples(batch)
-        self.mask = attention_mask(batch)
-        with torch.inference_mode(), eagerly(self.root):
+        self.mask, self.steps = attention_mask(batch), steps_of(batch)
+        with without_gradients(), eagerly(self.root):
             self._keep(self.input, input_tensor(batch))
             self._run(like_parameters(self.root, batch))
-        unreached = [name for name in self.names if name not in self.kept]
+        unreached = [name for name in self.layers if name not in self.kept]
         if unreached:
             raise InputError(f"this forward pass did not reach layers {unreached}; leave them out")
-        return {name: self.kept[name] for name in self.names}
+        return {name: self.kept[name] for name in self.layers}
 
     def __call__(self, module: nn.Module, _args: object, output: object) -> None:
-        name = self.wanted[module].get(self.calls[module])
+        wanted = self.wanted[module].get(self.calls[module], [])
         self.calls[module] += 1
-        if name is not None:
-            self._keep(name, first_tensor(output))
-            if self._complete():
-                raise _Enough
+        for name in wanted:
+            self._keep(name, tensor_of(module, output, self.layers[name].part, self.steps))
+        if wanted and self._complete():
+            raise _Enough
 
     def _run(self, batch: Batch) -> None:
         if self._complete():
@@ -108,38 +111,30 @@ class _Tape:
             self._keep(self.output, first_tensor(called(self.root, batch)))
 
     def _keep(self, name: str, tensor: Tensor | None) -> None:
-        if name in self.names and tensor is not None:
-            _check_rows(name, tensor, self.n_examples)
-            read = read_out(name, self.readouts[name], tensor, self.mask)
+        if name in self.layers and tensor is not None:
+            layer = self.layers[name]
+            rows = rows_of(layer, tensor, self.n_examples)
+            read = read_out(name, layer.readout, rows, self.mask)
             self.kept[name] = _copy(name, self.projections[name](read) if name in self.projections else read)
 
     def _complete(self) -> bool:
-        return all(name in self.kept for name in self.names)
+        return all(name in self.kept for name in self.layers)
 
 
-def _wanted_calls(root: nn.Module, layers: Sequence[Layer]) -> dict[nn.Module, dict[int, str]]:
-    """Module -> call -> name of the layer."""
+def _wanted_calls(root: nn.Module, layers: Sequence[Layer]) -> dict[nn.Module, dict[int, list[str]]]:
+    """Module -> call -> names of the layers."""
     modules = {name: module for module, names in names_of_modules(root).items() for name in names}
-    wanted: dict[nn.Module, dict[int, str]] = {}
+    wanted: dict[nn.Module, dict[int, list[str]]] = {}
     for layer in layers:
         if layer.path not in modules:
             raise UsageError(f"the model has no layer {layer.name!r}{near_names(layer.name, modules)}")
-        wanted.setdefault(modules[layer.path], {})[layer.call_index] = layer.name
+        wanted.setdefault(modules[layer.path], {}).setdefault(layer.call_index, []).append(layer.name)
     return wanted
 
 
-def _check_rows(name: str, output: Tensor, n_examples: int) -> None:
-    if len(output) != n_examples:
-        raise InputError(
-            f"layer {name!r} returned {len(output)} rows for {n_examples} examples: its first dimension is not the "
-            "batch; leave this layer out"
-        )
-
-
 def _copy(name: str, output: Tensor) -> Tensor:
-    with torch.inference_mode(False):  # the copy is an ordinary tensor, with which one may train
-        # a following in-place ReLU would overwrite what we hold
-        copy = output.detach().to("cpu", torch.float32, copy=True).contiguous()
+    # a following in-place ReLU would overwrite what we hold
+    copy = output.detach().to("cpu", torch.float32, copy=True).contiguous()
     if not torch.isfinite(copy).all():
         raise InputError(f"layer {name!r} has NaN or infinite activations; check the checkpoint and the preprocessing")
     return copy

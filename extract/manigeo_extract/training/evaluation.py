@@ -14,7 +14,8 @@ from manigeo.errors import UsageError
 from manigeo.kinds import SAME_IMAGES, VALIDATION
 from manigeo.localization.reference import GATE as MEMORIZATION_GATE
 from manigeo.manifolds import kind_examples
-from manigeo_extract.recording.layers import evaluating
+from manigeo_extract.batches import Batch, called, like_parameters, n_examples
+from manigeo_extract.recording.layers import evaluating, logits_of, without_gradients
 
 GROUPS = (*SAME_IMAGES, (VALIDATION,))
 
@@ -86,13 +87,29 @@ def evaluate(
     (50, ['permuted', 'restored', 'test', 'unpermuted', 'validation'])
     """
     scores: Scores = {}
-    with evaluating(model), torch.inference_mode():
+    with evaluating(model), without_gradients():
         for kinds in GROUPS:
             members = [members_of(examples, kind) for kind in kinds]
             rows, labels = members[0][0], np.stack([labels for _, labels in members])
             if len(rows):
                 scores |= dict(zip(kinds, _scores(model, data, rows, labels, device, batch_size), strict=True))
     return scores
+
+
+def answered(model: torch.nn.Module, batch: Batch) -> Float[Tensor, "batch classes"]:
+    """Scores of the classes that the network gives to a batch, called as everywhere: named inputs by their names, and of
+    an output in several parts the logits.
+
+    Raises :class:`~manigeo.errors.UsageError` where the output holds no tensor (examples, outputs).
+    """
+    output = called(model, batch)
+    logits = logits_of(output)
+    if logits is None or logits.ndim != 2 or len(logits) != n_examples(batch):
+        found = f"a {type(output).__name__}" if logits is None else f"a tensor of shape {tuple(logits.shape)}"
+        raise UsageError(
+            f"the network must return a tensor (examples, outputs), got {found} for {n_examples(batch)} examples"
+        )
+    return logits
 
 
 def memorized(metrics: Mapping[str, Mapping[str, Any]], gate: float = MEMORIZATION_GATE) -> bool:
@@ -124,7 +141,7 @@ def _scores(
     sums = []
     for start in range(0, len(rows), batch_size):
         batch = slice(start, start + batch_size)
-        logits = model(data.inputs(rows[batch]).to(device))
+        logits = answered(model, like_parameters(model, data.inputs(rows[batch]).to(device)))
         if labels.max() >= logits.shape[1]:
             raise UsageError(f"the model has {logits.shape[1]} outputs, the labels go up to {labels.max()} (from 0 on)")
         sums.append(_loss_and_hits(logits.float(), y[:, batch]))

@@ -8,9 +8,8 @@ from typing import Any
 from torch import nn
 
 from manigeo.errors import InputError
-from manigeo.weights import is_kernel
-from manigeo_extract.files.checkpoints import Checkpoint, restore_model
-from manigeo_extract.files.foreign import fit_state
+from manigeo_extract.files.checkpoints import Checkpoint
+from manigeo_extract.files.fitting import Fit, fit_state
 from manigeo_extract.recording.layers import unwrap
 
 
@@ -56,12 +55,8 @@ def start_from(checkpoint: Checkpoint, model: nn.Module, *, strict: bool = True)
     >>> torch.equal(before[0].weight, after[0].weight)
     True
     """
-    fit = fit_state(checkpoint.state_dict, unwrap(model).state_dict())
-    fits = any(is_kernel(name, tuple(tensor.shape)) for name, tensor in fit.state_dict.items())
-    if not fits or (strict and (fit.missing or fit.unexpected)):
-        advice = "is this the architecture it was saved from?" + "; --no-strict takes what fits" * fits
-        raise InputError(f"{checkpoint.path}: does not fit the model: {fit.mismatch()}; {advice}")
-    restore_model(checkpoint, model, strict=False)
+    fit = fit_to_start(checkpoint, model, strict=strict)
+    fit.load_into(unwrap(model))
     return Start(
         path=checkpoint.path,
         sha256=checkpoint.sha256,
@@ -71,3 +66,19 @@ def start_from(checkpoint: Checkpoint, model: nn.Module, *, strict: bool = True)
         left_out=fit.unexpected,
         notes=(*checkpoint.notes, *fit.notes),
     )
+
+
+def fit_to_start(checkpoint: Checkpoint, model: nn.Module, *, strict: bool = True) -> Fit:
+    """The fit of the checkpoint's weights to a network that may start from them; ``model`` may be without memory.
+
+    Raises what :func:`start_from` raises.
+    """
+    try:
+        fit = fit_state(checkpoint.state_dict, unwrap(model))
+    except InputError as error:
+        raise InputError(f"{checkpoint.path}: {error}") from error
+    fits = fit.is_of_this_network
+    if not fits or (strict and (fit.missing or fit.unexpected or fit.retyped)):
+        advice = "is this the architecture it was saved from?" + "; --no-strict takes what fits" * fits
+        raise InputError(f"{checkpoint.path}: does not fit the model: {fit.mismatch()}; {advice}")
+    return fit

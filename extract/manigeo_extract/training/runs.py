@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from manigeo.errors import InputError, UsageError
 from manigeo.localization.reference import BEFORE, nothing_to_compare, reference_epoch
 from manigeo.runs import RunFolder, run_of
 from manigeo_extract.files.checkpoints import Checkpoint, load_checkpoint
-from manigeo_extract.files.foreign import fit_state
+from manigeo_extract.files.fitting import fit_state
 from manigeo_extract.recording.layers import unwrap
 from manigeo_extract.resolve import near_names
 from manigeo_extract.training.evaluation import HasInputs, evaluate
@@ -29,24 +30,31 @@ Name = str | int
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One checkpoint of a run: ``name`` is that of its file. Its tensors are read when they are asked for."""
+    """One checkpoint of a run: ``name`` is that of its file. Its tensors are read when they are asked for, as ``reading``
+    says (the options of :func:`~manigeo_extract.files.checkpoints.load_checkpoint`); ``loosely``, there may be others."""
 
     name: str
     epoch: int | None
     path: Path
+    reading: Mapping[str, Any] = field(default_factory=dict)
+    loosely: bool = False
 
     def state(self, model: nn.Module) -> dict[str, Tensor]:
         """All its tensors, under the names of ``model``.
 
         Raises :class:`~manigeo.errors.InputError` for a checkpoint of another network, with what does not fit.
         """
-        checkpoint = load_checkpoint(self.path)
-        fit = fit_state(checkpoint.state_dict, unwrap(model).state_dict())
-        if not fit.complete:
+        checkpoint = load_checkpoint(self.path, **self.reading)
+        fit = fit_state(checkpoint.state_dict, unwrap(model))
+        if fit.not_loaded or (fit.unexpected and not self.loosely):
             raise InputError(
                 f"{self.path} is not of the network that was trained: {fit.mismatch()}; give checkpoints of one training"
+                + ("" if fit.not_loaded else ", or --no-strict, which leaves the rest out")
             )
-        return dict(fit.state_dict)
+        state = OrderedDict((name, value) for name, value in fit.state_dict.items() if isinstance(value, Tensor))
+        # converted already, so that who loads them must not convert them again
+        state._metadata = unwrap(model).state_dict()._metadata  # type: ignore[attr-defined]
+        return state
 
 
 @dataclass(frozen=True)
@@ -112,9 +120,6 @@ class Run:
         chosen = {snapshot.path: snapshot for snapshot in map(self.snapshot, names)}
         return [chosen[snapshot.path] for snapshot in self.snapshots if snapshot.path in chosen]
 
-        chosen = {self.snapshot(name).path for name in names}
-        return [snapshot for snapshot in self.snapshots if snapshot.path in chosen]
-
 
 def place_of(checkpoint: Checkpoint) -> dict[str, Any]:
     """Columns of the results table that identify the network of a number."""
@@ -129,8 +134,12 @@ def place_of(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def run_snapshots(directory: PathLike) -> tuple[Snapshot, ...]:
+def run_snapshots(
+    directory: PathLike, reading: Mapping[str, Any] | None = None, *, loosely: bool = False
+) -> tuple[Snapshot, ...]:
     """The checkpoint files in a run's folder, by epoch: those of chosen epochs and the named ones.
+
+    ``reading`` are options of :func:`~manigeo_extract.files.checkpoints.load_checkpoint`; see :class:`Snapshot`.
 
     Raises :class:`~manigeo.errors.InputError` where there are none, or one of them is of another training.
     """
@@ -138,7 +147,7 @@ def run_snapshots(directory: PathLike) -> tuple[Snapshot, ...]:
     folder = folder if folder.is_dir() else Path(directory)
     named = [folder / f"{name}.pt" for name in (BEFORE, "best", "last") if (folder / f"{name}.pt").is_file()]
     identity = RunFolder(Path(directory)).identity
-    found = [_snapshot(path, identity) for path in [*sorted(folder.glob("epoch-*.pt")), *named]]
+    found = [_snapshot(path, identity, reading or {}, loosely) for path in [*sorted(folder.glob("epoch-*.pt")), *named]]
     if not found:
         raise InputError(
             f"{directory} holds no checkpoints: give a folder of manigeo train or of a recorder, or checkpoint files"
@@ -146,14 +155,14 @@ def run_snapshots(directory: PathLike) -> tuple[Snapshot, ...]:
     return tuple(sorted(found, key=lambda s: -1 if s.epoch is None else s.epoch))
 
 
-def _snapshot(path: Path, identity: str) -> Snapshot:
-    checkpoint = load_checkpoint(path)
+def _snapshot(path: Path, identity: str, reading: Mapping[str, Any], loosely: bool) -> Snapshot:
+    checkpoint = load_checkpoint(path, **reading)
     if identity and checkpoint.run_id and checkpoint.run_id != identity:
         raise InputError(
             f"{path} is of another training ({checkpoint.run_id[:6]}) than the folder it lies in ({identity[:6]}): "
             "move it away, or train anew"
         )
-    return Snapshot(path.stem, checkpoint.epoch, path)
+    return Snapshot(path.stem, checkpoint.epoch, path, reading, loosely)
 
 
 def find_snapshot(snapshots: Sequence[Snapshot], name: Name, directory: PathLike) -> Snapshot:

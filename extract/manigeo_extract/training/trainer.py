@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from manigeo.errors import InputError, ManigeoError, UsageError, check_ranges
 from manigeo.runs import RunFolder
+from manigeo_extract.batches import called, like_parameters, n_examples
 from manigeo_extract.data.datasets import DataSet
 from manigeo_extract.devices import check_device
 from manigeo_extract.files.checkpoints import (
@@ -38,9 +39,17 @@ from manigeo_extract.files.checkpoints import (
     to_bytes,
     write_whole,
 )
-from manigeo_extract.recording.layers import evaluating, taking_inputs
+from manigeo_extract.recording.layers import evaluating, logits_of, taking_inputs, without_gradients
 from manigeo_extract.resolve import near_names
-from manigeo_extract.training.evaluation import MEMORIZATION_GATE, HasInputs, Scores, evaluate, held, memorized
+from manigeo_extract.training.evaluation import (
+    MEMORIZATION_GATE,
+    HasInputs,
+    Scores,
+    answered,
+    evaluate,
+    held,
+    memorized,
+)
 from manigeo_extract.training.finetuning import Start
 from manigeo_extract.training.layca import Layca
 from manigeo_extract.training.recorder import Recorder, flat_settings
@@ -305,15 +314,16 @@ def _check_network(
     if not any(weights.requires_grad for weights in model.parameters()):
         raise UsageError("the network has no parameters to train; expected one or more that require gradients")
     batch = data.inputs(rows[:2]).to(device)
-    with taking_inputs(batch, data.spec), evaluating(model), torch.inference_mode():
-        logits = model(batch)
-    _check_logits(logits, len(batch), data.n_classes)
+    with taking_inputs(batch, data.spec), evaluating(model), without_gradients():
+        output = called(model, like_parameters(model, batch))
+    _check_logits(output, n_examples(batch), data.n_classes)
 
 
-def _check_logits(logits: object, n: int, n_classes: int) -> None:
-    shape = tuple(logits.shape) if isinstance(logits, Tensor) else None
+def _check_logits(output: object, n: int, n_classes: int) -> None:
+    logits = logits_of(output)
+    shape = None if logits is None else tuple(logits.shape)
     if shape is None or len(shape) != 2 or shape[0] != n or shape[1] < n_classes:
-        found = f"a {type(logits).__name__}" if shape is None else f"a tensor of shape {shape}"
+        found = f"a {type(output).__name__}" if shape is None else f"a tensor of shape {shape}"
         raise UsageError(
             f"the network must return a tensor (examples, outputs) with {n_classes} outputs or more, one for each "
             f"class, got {found} for {n} examples"
@@ -358,7 +368,7 @@ def _train_epoch(
             images = source.inputs(rows[batch.numpy()]).to(labels.device)
             images = augmented(images, generator) if plan.augment else images
             optimizer.zero_grad()
-            loss = backward(model(images), labels, batch.to(labels.device), optimizer)
+            loss = backward(answered(model, images), labels, batch.to(labels.device), optimizer)
             optimizer.step()
             total += loss.detach() * len(batch)
     return float(total) / len(rows)

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,29 +13,44 @@ from tqdm import tqdm
 
 from manigeo.errors import InputError
 from manigeo.results import as_table
-from manigeo.weights import MEASURES, WeightChange, is_kernel, pooled_change, weight_change
+from manigeo.weights import MEASURES, WeightChange, pooled_change, weight_change
 from manigeo_extract.files.checkpoints import load_checkpoint
 from manigeo_extract.recording.layers import unwrap
 from manigeo_extract.training.runs import place_of, run_snapshots
+from manigeo_extract.weights.kernels import acting_state, left_out, module_kernels
 
 PathLike = str | os.PathLike[str]
 
 
-def run_checkpoints(run: PathLike) -> list[Path]:
+def run_checkpoints(run: PathLike, reading: Mapping[str, Any] | None = None) -> list[Path]:
     """The checkpoint files in a run's folder, by epoch, each epoch once: the initial, all that were kept, best and last.
+
+    ``reading`` are options of :func:`~manigeo_extract.files.checkpoints.load_checkpoint`.
 
     Raises :class:`~manigeo.errors.InputError` where there are none.
     """
-    by_epoch = {snapshot.epoch: snapshot.path for snapshot in reversed(run_snapshots(run))}  # of equals the first
+    by_epoch = {
+        snapshot.epoch: snapshot.path for snapshot in reversed(run_snapshots(run, reading))
+    }  # of equals the first
     return list(reversed(by_epoch.values()))
 
 
-def weight_table(paths: Sequence[PathLike], *, progress: bool = False) -> pd.DataFrame:
-    """Measure how far every kernel has moved from the first of ``paths`` to each of them, as a results table.
+def weight_table(
+    paths: Sequence[PathLike],
+    *,
+    reading: Mapping[str, Any] | None = None,
+    strict: bool = True,
+    progress: bool = False,
+    tell: Callable[[str], None] = lambda said: None,
+) -> pd.DataFrame:
+    """Measure how far the kernels of every module have moved, from the first of ``paths`` to each, as a results table.
 
     Rows of a layer are the :data:`~manigeo.weights.MEASURES`, ``weights`` (how many there are), and ``step_angle``, the
     angle in radians from the checkpoint before (not of the first). The layers ``(all)`` and ``(last k)`` are those
-    layers as one vector.
+    layers as one vector, and so are the kernels of a module that has several (a recurrent or an attention layer).
+
+    ``reading`` are options of :func:`~manigeo_extract.files.checkpoints.load_checkpoint`; ``tell`` hears which modules have
+    no kernels. Unless ``strict``, kernels that are not in all files, or not of one shape, are left out.
 
     Raises :class:`~manigeo.errors.InputError` for one checkpoint alone, and for checkpoints of different networks.
     """
@@ -44,9 +59,17 @@ def weight_table(paths: Sequence[PathLike], *, progress: bool = False) -> pd.Dat
             f"one checkpoint has not moved: give {paths[0] if paths else 'a run'} and a later one, or a run"
         )
     rows: list[dict[str, Any]] = []
-    start = previous = _read(paths[0])
+    options = reading or {}
+    for said in _notes(load_checkpoint(paths[0], **options).state_dict):
+        tell(said)
+    start = _read(paths[0], options)
+    if not strict:
+        start = _common(start, [_read(path, options) for path in paths[1:]], tell)
+    previous = start
     for path in tqdm(paths, desc="weights", unit="checkpoint", disable=None if progress else True):
-        now = start if path == paths[0] else _read(path)
+        now = start if path == paths[0] else _read(path, options)
+        if not strict:
+            now = now._replace(kernels={name: now.kernels[name] for name in start.kernels})
         _check_same(start, now)
         rows += _rows(start, previous, now)
         previous = now
@@ -85,33 +108,62 @@ class WeightMonitor:
     def table(self) -> pd.DataFrame:
         return as_table(self._rows)
 
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Modules whose weights are not measured, and why: they have scales and shifts alone, or other names."""
+        return left_out(acting_state(self._model))
+
     def _now(self, epoch: float) -> "_State":
-        kernels = {name: w.copy() for name, w in _kernels(self._model.state_dict(), "the network").items()}
+        kernels = {name: w.copy() for name, w in _kernels(acting_state(self._model), "the network").items()}
         return _State({"run": self._run, "epoch": epoch}, "start", kernels)
 
 
 class _State(NamedTuple):
-    """Kernels, the columns of the table that tell when they were taken, and the name of their source."""
+    """Kernels by (module, name), the columns of the table that tell when they were taken, and the name of their source."""
 
     place: Mapping[str, Any]
     source: str
-    kernels: Mapping[str, np.ndarray]
+    kernels: Mapping[tuple[str, str], np.ndarray]
 
 
-def _read(path: PathLike) -> _State:
-    checkpoint = load_checkpoint(path)
+def _read(path: PathLike, reading: Mapping[str, Any]) -> _State:
+    checkpoint = load_checkpoint(path, **reading)
     return _State(place_of(checkpoint), str(path), _kernels(checkpoint.state_dict, str(path)))
 
 
-def _kernels(state: Mapping[str, Any], source: str) -> dict[str, np.ndarray]:
-    tensors = {
-        name: value
-        for name, value in state.items()
-        if isinstance(value, torch.Tensor) and value.is_floating_point() and is_kernel(name, tuple(value.shape))
+def _kernels(state: Mapping[str, Any], source: str) -> dict[tuple[str, str], np.ndarray]:
+    found = module_kernels(state, source)
+    return {(module, name): _as_array(tensor) for module, of in found.items() for name, tensor in of.items()}
+
+
+def _notes(state: Mapping[str, Any]) -> Iterator[str]:
+    """Sentences on the weights that are not looked at, one for each reason."""
+    by_reason: dict[str, list[str]] = {}
+    for name, why in left_out(state).items():
+        by_reason.setdefault(why, []).append(name)
+    for why, names in by_reason.items():
+        yield f"left out, since it {why}: {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
+
+
+def _common(start: _State, later: Sequence[_State], tell: Callable[[str], None]) -> _State:
+    """The kernels of one name and shape in all checkpoints."""
+    common = {
+        name: w
+        for name, w in start.kernels.items()
+        if all(name in state.kernels and state.kernels[name].shape == w.shape for state in later)
     }
-    if not tensors:
-        raise InputError(f"{source} has no weights of layers among {list(state)[:5]} ...")
-    return {name: _as_array(value) for name, value in tensors.items()}
+    dropped = [_named(name) for state in (start, *later) for name in state.kernels if name not in common]
+    if not common:
+        raise InputError(
+            f"{start.source} and {later[-1].source} have no kernel in common; give checkpoints of one network"
+        )
+    if dropped:
+        tell(f"left out, since not all checkpoints have them in one shape: {', '.join(dict.fromkeys(dropped))}")
+    return start._replace(kernels=common)
+
+
+def _named(kernel: tuple[str, str]) -> str:
+    return ".".join(kernel)
 
 
 def _as_array(tensor: torch.Tensor) -> np.ndarray:
@@ -124,10 +176,11 @@ def _check_same(start: _State, now: _State) -> None:
     shapes, others = ({name: w.shape for name, w in state.kernels.items()} for state in (start, now))
     different = [name for name in dict.fromkeys([*shapes, *others]) if shapes.get(name) != others.get(name)]
     if different:
-        listed = ", ".join(f"{name} ({shapes.get(name)}, {others.get(name)})" for name in different[:5])
+        listed = ", ".join(f"{_named(name)} ({shapes.get(name)}, {others.get(name)})" for name in different[:5])
         raise InputError(
             f"{start.source} and {now.source} are not of one network: {listed}"
             + (f" and {len(different) - 5} more" if len(different) > 5 else "")
+            + "; give checkpoints of one training, or --no-strict for what they have in common"
         )
 
 
@@ -145,7 +198,12 @@ def _rows(start: _State, previous: _State, now: _State) -> Iterator[dict[str, An
 
 def _changes(start: _State, end: _State) -> dict[str, WeightChange]:
     """Changes of every layer, and of the last layers together."""
-    layers = {name.removesuffix(".weight"): weight_change(w, end.kernels[name]) for name, w in start.kernels.items()}
+    of_modules: dict[str, list[WeightChange]] = {}
+    for name, w in start.kernels.items():
+        of_modules.setdefault(name[0], []).append(weight_change(w, end.kernels[name]))
+    layers = {
+        module: changes[0] if len(changes) == 1 else pooled_change(changes) for module, changes in of_modules.items()
+    }
     each = list(layers.values())
     last = {f"(last {k})": pooled_change(each[-k:]) for k in range(2, len(each))}
     return layers | last | {"(all)": pooled_change(each)}
