@@ -243,6 +243,7 @@ class Model:
             "data": data.spec,
             "data_args": data.args,
             "data_fingerprint": data.fingerprint,
+            "trained_on": self.checkpoint.data_fingerprint,
             "preprocessing": data.preprocessing,
             "permutation": asdict(labels.permutation(self.checkpoint.permutation)) if labels.labels is None else None,
             "labels": None if labels.labels is None else hashlib.sha256(labels.labels.read_bytes()).hexdigest(),

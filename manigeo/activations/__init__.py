@@ -6,6 +6,8 @@
                              provenance=<JSON>; of a shard also shard=<JSON>
     /examples/        index, split, true_label, train_label, permuted     one row per example, grouped by true class
     /classes          names
+    /scores           (n_examples, 3): predicted class, cross-entropy on the true and on the trained label; of a network
+                      whose output is not one score per class the attr unscored says why
     /layers/<name>    (n_examples, n_features); chunks of whole rows, 256 KiB or less; checksummed; gzip-1 + shuffle,
                       but for projected layers
                       attrs: order, module_class, call_index, feature_shape, readout, projection=<JSON or null>, aliases
@@ -20,13 +22,16 @@ refuses another format version, an incomplete file, a shard and a fingerprint th
 
 from manigeo.activations.layout import Shard, StoredLayer
 from manigeo.activations.reading import HELD_BYTES, Activations, inspect_activations, open_activations, open_shard
+from manigeo.activations.scoring import UNSCORED, Scoring
 from manigeo.activations.streaming import StoredManifolds
 from manigeo.activations.writing import ActivationWriter, create_activations, identity_of
 
 __all__ = [
     "HELD_BYTES",
+    "UNSCORED",
     "ActivationWriter",
     "Activations",
+    "Scoring",
     "Shard",
     "StoredLayer",
     "StoredManifolds",

@@ -29,6 +29,7 @@ from manigeo.activations.layout import (
     layer_datasets,
     readable,
 )
+from manigeo.activations.scoring import PLACE, UNSCORED, Scoring, create_outcomes
 from manigeo.errors import InputError, ManigeoError, UsageError
 from manigeo.storage.commits import CommittedFile, has_commit, partial_of
 from manigeo.storage.files import check_target
@@ -53,8 +54,9 @@ class ActivationWriter:
             self.n_done = int(file.attrs["n_done"])
         self._between_batches, self._committed_at = True, time.monotonic()
 
-    def append(self, batch: Mapping[str, np.ndarray]) -> None:
-        """Write one batch, ``{layer: (rows, ...)}``, behind the last one.
+    def append(self, batch: Mapping[str, np.ndarray], outcomes: np.ndarray | None = None) -> None:
+        """Write one batch, ``{layer: (rows, ...)}``, behind the last one, and what the output said of each example
+        (:mod:`manigeo.activations.scoring`) where the file is to hold that.
 
         Raises :class:`~manigeo.errors.InputError` for activations that the dtype of the file cannot hold.
         """
@@ -70,6 +72,8 @@ class ActivationWriter:
         with _edited(self._store) as file:
             for name, values in stored.items():
                 file["layers"][name][self.n_done : stop] = values
+            if outcomes is not None:
+                file[PLACE][self.n_done : stop] = outcomes
             file.attrs.modify("n_done", stop)  # in place: setting it would make another
         self.n_done, self._between_batches = stop, True
         if self._store.n_held > _COMMIT_WRITES or time.monotonic() > self._committed_at + _COMMIT_SECONDS:
@@ -164,6 +168,7 @@ def create_activations(
     dtype: str = "float32",
     batch_size: int | None = None,
     shard: Shard | None = None,
+    scoring: Scoring = UNSCORED,
     force: bool = False,
     resume: bool = False,
 ) -> Iterator[ActivationWriter]:
@@ -174,7 +179,7 @@ def create_activations(
     are positions in ``class_names``. ``layers`` describe the features; ``provenance`` (JSON) is stored as it is. After
     a kill, an interrupt, or a failure of the machine, ``<path>.partial`` keeps the batches that were written; with
     ``resume`` the writer goes on there, or begins where there is nothing. Activations that cannot be stored, and a
-    failure before the first batch, leave nothing behind.
+    failure before the first batch, leave nothing behind. ``scoring`` tells whether batches come with their outcomes.
 
     Raises :class:`~manigeo.errors.UsageError` where ``path`` exists and ``force`` is not given, and where there is an
     interrupted extraction and neither ``resume`` nor ``force`` tells what to do with it, or it is of something else.
@@ -191,7 +196,7 @@ def create_activations(
     _check_names(layers)
     if dtype not in DTYPES:
         raise UsageError(f"activations are stored as {' or '.join(DTYPES)}, got {dtype!r}")
-    header = _Header(examples, class_names, layers, provenance, dtype, batch_size, shard)
+    header = _Header(examples, class_names, layers, provenance, dtype, batch_size, shard, scoring)
     path = check_target(path, force=force)
     with _begin(partial_of(path), header, force=force, resume=resume) as store:
         writer = ActivationWriter(store)
@@ -285,6 +290,7 @@ class _Header:
     dtype: str = "float32"
     batch_size: int | None = None
     shard: Shard | None = None
+    scoring: Scoring = UNSCORED
 
     def write(self, file: h5py.File) -> None:
         file.attrs["format"] = FORMAT
@@ -304,6 +310,7 @@ class _Header:
         file.create_group("layers", track_order=True)
         for layer in self.layers:
             _create_layer(file, layer, len(self.examples), self.dtype, self.batch_size)
+        create_outcomes(file, len(self.examples), self.scoring)
         _name_dimensions(file)
         file.attrs["fingerprint"] = fingerprint_of(file)
 

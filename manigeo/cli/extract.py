@@ -52,6 +52,7 @@ def extract_command(
     A checkpoint of manigeo train carries architecture, data set and permutation; for others pass --arch,
     --data and --permute or --labels.
     """
+    from manigeo.activations import inspect_activations
     from manigeo_extract.devices import local_device
     from manigeo_extract.opening import ExtractionRequest, open_extraction, requested
     from manigeo_extract.recording.extraction import extract_activations
@@ -70,6 +71,8 @@ def extract_command(
             network, opened.data, plan, out, opened.provenance | settings, device=local_device(device), shard=part,
             batch_size=batch_size, tf32=tf32, resume=resume, force=force, progress=True, tell=options.note,
         )  # fmt: skip
+    with inspect_activations(out) as acts:
+        options.tell_scores(acts)
     click.echo(f"wrote {out} ({out.stat().st_size / 1e6:.0f} MB); next: {_next_step(out, part)}")
 
 

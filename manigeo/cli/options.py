@@ -12,6 +12,7 @@ import click
 from manigeo.errors import shorten
 
 if TYPE_CHECKING:
+    from manigeo.activations import Activations
     from manigeo.runs import Found
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -285,6 +286,16 @@ run_options = several(
     data_options,
     labels_option,
 )  # fmt: skip
+
+
+def tell_scores(acts: "Activations") -> None:
+    """Print how the network scores on the examples of a file, and on stderr what is doubtful about it."""
+    from manigeo.text.scores import describe_scores, doubts
+
+    click.echo(describe_scores(acts.scores, acts.unscored))
+    if acts.shard is None:  # a part of the classes says little; manigeo merge tells of the whole
+        for said in doubts(acts.scores, acts.provenance, acts.n_seen_classes):
+            click.echo(f"warning: {said}", err=True)
 
 
 def tell_left_out(*found: "Found") -> None:

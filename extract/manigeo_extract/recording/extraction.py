@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Int64
 from tqdm import tqdm
 
-from manigeo.activations import Shard, StoredLayer, create_activations, identity_of
+from manigeo.activations import UNSCORED, Scoring, Shard, StoredLayer, create_activations, identity_of
 from manigeo.errors import InputError, UsageError, one_line
 from manigeo.kinds import ALL_KINDS
 from manigeo.manifolds import kind_examples
@@ -23,8 +23,9 @@ from manigeo.storage.files import check_target
 from manigeo_extract.data.datasets import DataSet, Permutation, permute_labels
 from manigeo_extract.devices import InPieces, check_device
 from manigeo_extract.machine import this_machine
-from manigeo_extract.recording.hooks import record_layers
+from manigeo_extract.recording.hooks import OUTPUTS, record_layers
 from manigeo_extract.recording.layers import Layer, list_layers, select_layers, taking_inputs
+from manigeo_extract.recording.outcomes import outcomes_of, scoring_of
 from manigeo_extract.recording.readouts import with_readout
 from manigeo_extract.recording.shards import shard_range
 from manigeo_extract.recording.sketching import describe_sketch, sketches
@@ -35,7 +36,7 @@ class ExtractionPlan:
     """Plan of an extraction: the layers, and the rows of the example table, grouped by true class.
 
     Layers of more than ``project`` features are projected to so many; ``seed`` is that of the examples' choice and of the
-    projections.
+    projections. ``scoring`` is how the network's output scores the classes.
     """
 
     rows: Int64[np.ndarray, " n"]
@@ -44,6 +45,7 @@ class ExtractionPlan:
     project: int | None = None
     dtype: str = "float32"
     seed: int = 0
+    scoring: Scoring = UNSCORED
 
     @property
     def n_bytes(self) -> int:
@@ -53,6 +55,13 @@ class ExtractionPlan:
     def layer_bytes(self, layer: Layer) -> int:
         """Size of one layer before compression, in bytes."""
         return np.dtype(self.dtype).itemsize * len(self.rows) * self.stored(layer).n_features
+
+    def outcomes(self, rows: range, outputs: torch.Tensor | None) -> np.ndarray | None:
+        """Outcomes of planned examples, by their rows in the plan; None without ``outputs``."""
+        if outputs is None:
+            return None
+        labels = self.examples.iloc[rows.start : rows.stop]
+        return outcomes_of(outputs, labels["true_label"].to_numpy(), labels["train_label"].to_numpy())
 
     def stored(self, layer: Layer) -> StoredLayer:
         """The layer as the file has it."""
@@ -95,7 +104,8 @@ def plan_extraction(
         found = list_layers(model, batch)
     selected = with_readout(select_layers(found, layers, exclude, regex=regex, types=types), readout)
     chosen = examples.iloc[rows].reset_index(drop=True)
-    return ExtractionPlan(rows, chosen, tuple(selected), project, dtype, seed)
+    scoring = scoring_of(found, data.n_classes)
+    return ExtractionPlan(rows, chosen, tuple(selected), project, dtype, seed, scoring)
 
 
 def _choose_rows(examples: pd.DataFrame, per_class: int, seed: int) -> np.ndarray:
@@ -191,15 +201,19 @@ def extract_activations(
         _precision(tf32),
         create_activations(
             path, examples, data.class_names, stored, provenance, dtype=plan.dtype, batch_size=batch_size, shard=part,
-            force=force, resume=resume,
+            scoring=plan.scoring, force=force, resume=resume,
         ) as writer,
-        record_layers(model, plan.layers, sketches(plan.layers, plan.project, plan.seed)) as record,
+        record_layers(
+            model, plan.layers, sketches(plan.layers, plan.project, plan.seed), outputs=plan.scoring.n_outputs > 0
+        ) as record,
     ):  # fmt: skip
         forward = InPieces(record, tell)
-        with _one_ahead(writer.append) as append:
+        with _one_ahead(lambda item: writer.append(*item)) as append:
             for batch, kept in _batches(range(own.start + writer.n_done, own.stop), batch_size, progress):
                 recorded = forward(data.inputs(plan.rows[batch.start : batch.stop]))
-                append({name: values.numpy()[kept] for name, values in recorded.items()})
+                outcomes = plan.outcomes(batch, recorded.pop(OUTPUTS, None))
+                values = {name: values.numpy()[kept] for name, values in recorded.items()}
+                append((values, None if outcomes is None else outcomes[kept]))
         if forward.smallest is not None:
             writer.remark("smallest_batch", forward.smallest)
 

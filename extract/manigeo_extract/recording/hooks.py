@@ -29,17 +29,24 @@ from manigeo_extract.recording.layers import (
 from manigeo_extract.recording.readouts import read_out
 from manigeo_extract.resolve import near_names
 
+OUTPUTS = ""  # no layer has this name
+
 
 @contextmanager
 def record_layers(
-    model: nn.Module, layers: Sequence[Layer], projections: Mapping[str, Callable[[Tensor], Tensor]] | None = None
+    model: nn.Module,
+    layers: Sequence[Layer],
+    projections: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
+    *,
+    outputs: bool = False,
 ) -> Iterator[Callable[[Batch], dict[str, Tensor]]]:
     """A function from a batch to the activations of ``layers``, as long as the block lasts.
 
     The activations are float32 tensors ``(n, *feature_shape)`` on the CPU, in memory of their own, under the layers' names,
     read out by each layer's ``readout``; of tokens, those count that the batch's ``attention_mask`` keeps. A layer of
     ``projections`` goes through that function on the device, and only what it returns is copied. The network is in eval
-    mode and runs no further than the last layer that is wanted. After the block every training flag is what it was and no
+    mode and runs no further than the last layer that is wanted, or to its end where also its ``outputs`` are: these come as
+    they are, under the name :data:`OUTPUTS`. After the block every training flag is what it was and no
     hook is left, also after an exception.
 
     The function raises :class:`~manigeo.errors.InputError`, naming the layer, when activations are NaN or infinite,
@@ -53,7 +60,7 @@ def record_layers(
     tensor([[0., 2.]])
     """
     root = unwrap(model)
-    tape = _Tape(root, layers, projections or {})
+    tape = _Tape(root, layers, projections or {}, outputs)
     with evaluating(root), hooked(dict.fromkeys(tape.wanted, tape)):
         yield tape.forward
 
@@ -66,12 +73,16 @@ class _Tape:
     """A forward hook that copies the outputs of the wanted calls of the wanted modules."""
 
     def __init__(
-        self, root: nn.Module, layers: Sequence[Layer], projections: Mapping[str, Callable[[Tensor], Tensor]]
+        self,
+        root: nn.Module,
+        layers: Sequence[Layer],
+        projections: Mapping[str, Callable[[Tensor], Tensor]],
+        outputs: bool,
     ) -> None:
         self.root = root
         self.projections = projections
         self.readouts = {layer.name: layer.readout for layer in layers}
-        self.names = [layer.name for layer in layers]
+        self.names = [*(layer.name for layer in layers), *([OUTPUTS] if outputs else [])]
         self.input, self.output = name_of_end("input", root), name_of_end("output", root)
         self.wanted = _wanted_calls(root, [layer for layer in layers if layer.name not in (self.input, self.output)])
         self.calls: Counter[nn.Module] = Counter()
@@ -105,7 +116,11 @@ class _Tape:
         if self._complete():
             return
         with suppress(_Enough):
-            self._keep(self.output, first_tensor(called(self.root, batch)))
+            output = first_tensor(called(self.root, batch))
+            self._keep(self.output, output)
+            if OUTPUTS in self.names and output is not None:
+                _check_rows(self.output, output, self.n_examples)
+                self.kept[OUTPUTS] = output.detach().to("cpu", torch.float32, copy=True)
 
     def _keep(self, name: str, tensor: Tensor | None) -> None:
         if name in self.names and tensor is not None:
