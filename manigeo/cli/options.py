@@ -220,8 +220,8 @@ arch_options = several(
 )  # fmt: skip
 
 labels_option = click.option(
-    "--labels", type=click.Path(path_type=Path, dir_okay=False), help="CSV with the columns index and train_label: labels "
-    "of your own, those of training, in place of --permute."
+    "--labels", type=click.Path(path_type=Path, dir_okay=False), help="CSV with labels of your own, those of training, in "
+    "place of --permute: a column index or file, and one train_label, label or class (numbers or names)."
 )  # fmt: skip
 
 # How weights are read from a file.

@@ -16,11 +16,12 @@ from jaxtyping import Int64
 from tqdm import tqdm
 
 from manigeo.activations import UNSCORED, Scoring, Shard, StoredLayer, create_activations, identity_of
-from manigeo.errors import InputError, UsageError, one_line
+from manigeo.errors import UsageError
 from manigeo.kinds import ALL_KINDS
 from manigeo.manifolds import kind_examples
 from manigeo.storage.files import check_target
-from manigeo_extract.data.datasets import DataSet, Permutation, permute_labels
+from manigeo_extract.data.datasets import DataSet
+from manigeo_extract.data.label_files import read_labels  # noqa: F401  its place in earlier versions
 from manigeo_extract.devices import InPieces, check_device
 from manigeo_extract.machine import this_machine
 from manigeo_extract.recording.hooks import OUTPUTS, record_layers
@@ -36,7 +37,8 @@ class ExtractionPlan:
     """Plan of an extraction: the layers, and the rows of the example table, grouped by true class.
 
     Layers of more than ``project`` features are projected to so many; ``seed`` is that of the examples' choice and of the
-    projections. ``scoring`` is how the network's output scores the classes.
+    projections. ``scoring`` is how the network's output scores the classes; ``left_out`` says in words how
+    many examples take no part, and how to change that.
     """
 
     rows: Int64[np.ndarray, " n"]
@@ -46,6 +48,7 @@ class ExtractionPlan:
     dtype: str = "float32"
     seed: int = 0
     scoring: Scoring = UNSCORED
+    left_out: str = ""
 
     @property
     def n_bytes(self) -> int:
@@ -105,7 +108,9 @@ def plan_extraction(
     selected = with_readout(select_layers(found, layers, exclude, regex=regex, types=types), readout)
     chosen = examples.iloc[rows].reset_index(drop=True)
     scoring = scoring_of(found, data.n_classes)
-    return ExtractionPlan(rows, chosen, tuple(selected), project, dtype, seed, scoring)
+    drawn = f"of {len(examples)}, at most {per_class} per class and kind (--per-class)"
+    left_out = "; ".join(filter(None, [drawn if len(rows) < len(examples) else "", data.left_out]))
+    return ExtractionPlan(rows, chosen, tuple(selected), project, dtype, seed, scoring, left_out)
 
 
 def _choose_rows(examples: pd.DataFrame, per_class: int, seed: int) -> np.ndarray:
@@ -122,44 +127,6 @@ def _kind_rows(examples: pd.DataFrame, per_class: int, seed: int) -> Iterator[np
         for label in np.unique(labels):
             rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(ALL_KINDS.index(kind), int(label))))
             yield rng.permutation(rows[labels == label])[:per_class]
-
-
-def read_labels(path: str | os.PathLike[str], data: DataSet) -> pd.DataFrame:
-    """The example table of a network whose labels were permuted elsewhere, from a CSV file.
-
-    Its columns ``index`` (position in the source file) and ``train_label`` state what training examples were trained on;
-    examples that it leaves out have their true label. A column ``permuted`` marks members of S, else they are those whose
-    label differs; rows whose ``split`` is not ``train`` are passed over. The ``labels.csv`` of a run is such a file.
-
-    Raises :class:`~manigeo.errors.InputError` for a file that is not of these data.
-    """
-    given = _read_label_rows(Path(path))
-    table = permute_labels(data, Permutation())
-    train = table.index[table["split"] == "train"]
-    rows = pd.Series(train, index=table.loc[train, "index"]).reindex(given["index"])
-    unknown = given["index"][rows.isna().to_numpy()]
-    outside = given["train_label"][~given["train_label"].between(0, data.n_classes - 1)]
-    if len(unknown) or len(outside):
-        what = f"example {unknown.iloc[0]}" if len(unknown) else f"label {outside.iloc[0]}"
-        raise InputError(
-            f"{path}: {what} is not among the {len(train)} training examples and {data.n_classes} classes of {data.spec}"
-        )
-    table.loc[rows, "train_label"] = given["train_label"].to_numpy()
-    changed = table["train_label"] != table["true_label"]
-    table.loc[rows, "permuted"] = given["permuted"].to_numpy() if "permuted" in given else changed.loc[rows].to_numpy()
-    return table
-
-
-def _read_label_rows(path: Path) -> pd.DataFrame:
-    try:
-        given = pd.read_csv(path).astype({"index": "int64", "train_label": "int64"})
-    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
-        raise InputError(f"{path} is not a table with the columns index and train_label: {one_line(error)}") from error
-    if "split" in given:
-        given = given[given["split"] == "train"]
-    if given["index"].duplicated().any() or ("permuted" in given and given["permuted"].dtype != bool):
-        raise InputError(f"{path}: every index stands once, and permuted is True or False")
-    return given.reset_index(drop=True)
 
 
 def extract_activations(

@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
-from manigeo.errors import InputError, UsageError
+from manigeo.errors import InputError, UsageError, one_line
 from manigeo_extract.batches import MASK, Batch, called, like_parameters, n_examples, shapes
 from manigeo_extract.resolve import near_names
 
@@ -77,7 +77,7 @@ def unwrap(model: nn.Module) -> nn.Module:
 def list_layers(model: nn.Module, batch: Batch) -> list[Layer]:
     """List the layers of ``model`` that return a floating point tensor, by execution, from one pass of ``batch``.
 
-    The input comes first, unless it is a mapping of whole numbers (token ids). A mapping is passed as keyword arguments
+    The input comes first, unless it is of whole numbers (token ids). A mapping is passed as keyword arguments
     to a network whose ``forward`` takes these names, else as it is. Of a tuple, list, dictionary or dataclass the first
     floating point tensor with a batch dimension counts. The model is left as it was. Raises what the network raises.
 
@@ -222,7 +222,16 @@ def taking_inputs(batch: Batch, source: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise InputError(f"the network does not take inputs of {shapes(batch)} from {source}: {error}") from error
+        raise InputError(
+            f"the network does not take inputs of {shapes(batch)} from {source}: {one_line(error)}; {_remedy(batch)}"
+        ) from error
+
+
+def _remedy(batch: Batch) -> str:
+    tensors = [batch] if isinstance(batch, Tensor) else list(batch.values())
+    if len(tensors) == 1 and not tensors[0].is_floating_point():
+        return "whole numbers go in as they are: return floats where the network wants them"
+    return "give data of its shape (--data, --data-arg size=N for images), or build it for these (--arch-arg)"
 
 
 def names_of_modules(root: nn.Module) -> dict[nn.Module, tuple[str, ...]]:
@@ -252,9 +261,9 @@ def first_tensor(output: object) -> Tensor | None:
 
 
 def input_tensor(batch: Batch) -> Tensor | None:
-    """Return the tensor of a batch that counts as the input: of named tensors the first float one but the mask."""
+    """Return the tensor of a batch that counts as the input: a float one or pixels, of several the first but the mask."""
     if isinstance(batch, Tensor):
-        return batch
+        return batch if batch.is_floating_point() or batch.dtype == torch.uint8 else None  # token ids are names
     return first_tensor([tensor for name, tensor in batch.items() if name != MASK])
 
 

@@ -14,7 +14,8 @@ from manigeo.errors import UsageError
 from manigeo.kinds import SAME_IMAGES, VALIDATION
 from manigeo.localization.reference import GATE as MEMORIZATION_GATE
 from manigeo.manifolds import kind_examples
-from manigeo_extract.recording.layers import evaluating
+from manigeo_extract.batches import called
+from manigeo_extract.recording.layers import evaluating, first_tensor
 
 GROUPS = (*SAME_IMAGES, (VALIDATION,))
 
@@ -124,7 +125,10 @@ def _scores(
     sums = []
     for start in range(0, len(rows), batch_size):
         batch = slice(start, start + batch_size)
-        logits = model(data.inputs(rows[batch]).to(device))
+        logits = first_tensor(called(model, data.inputs(rows[batch]).to(device)))
+        if logits is None or logits.ndim != 2:
+            found = "no numbers" if logits is None else f"the shape {tuple(logits.shape)}"
+            raise UsageError(f"expected one score per class of the network, got {found}; add a classifier")
         if labels.max() >= logits.shape[1]:
             raise UsageError(f"the model has {logits.shape[1]} outputs, the labels go up to {labels.max()} (from 0 on)")
         sums.append(_loss_and_hits(logits.float(), y[:, batch]))
