@@ -11,6 +11,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from manigeo.activations import Shard, StoredLayer, create_activations, identity_of, open_shard
+from manigeo.activations.filters import Filter
 from manigeo.activations.scoring import Scoring
 from manigeo.errors import InputError, UsageError
 
@@ -25,6 +26,7 @@ class _Part:
     dtypes: dict[str, str]
     provenance: dict[str, Any]
     scoring: Scoring
+    filters: dict[str, Filter]
 
     @property
     def stop(self) -> int:
@@ -60,7 +62,7 @@ def merge_activations(
     batch_size = first.provenance["batch_size"]
     with create_activations(
         out, examples, first.class_names, first.layers, {**first.provenance, "argv": list(argv)}, dtype=dtype,
-        batch_size=batch_size, scoring=first.scoring, force=force, resume=not force,
+        batch_size=batch_size, scoring=first.scoring, filters=first.filters, force=force, resume=not force,
     ) as writer:  # fmt: skip
         for batch, outcomes in _rows(parts, writer.n_done, batch_size, progress):
             writer.append(batch, outcomes)
@@ -69,7 +71,8 @@ def merge_activations(
 def _read_part(path: Path) -> _Part:
     with open_shard(path) as (acts, shard):
         layers = tuple(acts.layer(name) for name in acts.layers)
-        return _Part(path, shard, acts.examples, acts.class_names, layers, acts.dtypes, acts.provenance, acts.scoring)
+        stored = acts.dtypes, acts.provenance, acts.scoring, acts.filters
+        return _Part(path, shard, acts.examples, acts.class_names, layers, *stored)
 
 
 def _check_together(parts: Sequence[_Part]) -> None:

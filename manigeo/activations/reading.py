@@ -17,6 +17,7 @@ import pandas as pd
 from jaxtyping import Int
 
 from manigeo.activations.checking import check_chunks, check_header, check_heaps
+from manigeo.activations.filters import filter_of
 from manigeo.activations.layout import (
     EXAMPLE_COLUMNS,
     Shard,
@@ -72,6 +73,7 @@ class Activations:
         self.n_done = int(file.attrs.get("n_done", len(self.examples)))  # files of old have no such attribute
         self.shard = Shard(**json.loads(file.attrs["shard"])) if "shard" in file.attrs else None
         self.smallest_batch = int(file.attrs["smallest_batch"]) if "smallest_batch" in file.attrs else None
+        self.filters = {name: filter_of(dataset) for name, dataset in layer_datasets(file)}
         self.dtypes = {name: dataset.dtype.name for name, dataset in layer_datasets(file)}
         self._layers = {name: _stored_layer(name, dataset) for name, dataset in layer_datasets(file)}
         self.scoring, self.outcomes = read_outcomes(file, self.n_done)

@@ -1,5 +1,6 @@
 """Extraction from a network and its examples to ``acts.h5``: choice of examples and layers, size in bytes, writing."""
 
+import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,10 +16,11 @@ import torch
 from jaxtyping import Int64
 from tqdm import tqdm
 
-from manigeo.activations import UNSCORED, Scoring, Shard, StoredLayer, create_activations, identity_of
+from manigeo.activations import UNSCORED, Scoring, Shard, StoredLayer, chosen_filters, create_activations, identity_of
 from manigeo.errors import UsageError
 from manigeo.kinds import ALL_KINDS
 from manigeo.manifolds import kind_examples
+from manigeo.storage.commits import has_commit, partial_of
 from manigeo.storage.files import check_target
 from manigeo_extract.data.datasets import DataSet
 from manigeo_extract.data.label_files import read_labels  # noqa: F401  its place in earlier versions
@@ -30,6 +32,10 @@ from manigeo_extract.recording.outcomes import outcomes_of, scoring_of
 from manigeo_extract.recording.readouts import with_readout
 from manigeo_extract.recording.shards import shard_range
 from manigeo_extract.recording.sketching import describe_sketch, sketches
+
+_COPIES = 3.3  # the batch in the network, its copies, and those of the batch that is being written: measured
+_MEMORY = 2e9  # bytes
+Computed = tuple[dict[str, np.ndarray], np.ndarray | None]  # a batch of every layer, and its outcomes
 
 
 @dataclass(frozen=True)
@@ -59,12 +65,47 @@ class ExtractionPlan:
         """Size of one layer before compression, in bytes."""
         return np.dtype(self.dtype).itemsize * len(self.rows) * self.stored(layer).n_features
 
-    def outcomes(self, rows: range, outputs: torch.Tensor | None) -> np.ndarray | None:
-        """Outcomes of planned examples, by their rows in the plan; None without ``outputs``."""
+    def computed(self, rows: range, kept: slice, recorded: dict[str, torch.Tensor]) -> Computed:
+        """Activations and outcomes of the ``kept`` ones of some rows of the plan, as they are written."""
+        outputs = recorded.pop(OUTPUTS, None)
+        values = {name: tensor.numpy()[kept] for name, tensor in recorded.items()}
         if outputs is None:
-            return None
+            return values, None
         labels = self.examples.iloc[rows.start : rows.stop]
-        return outcomes_of(outputs, labels["true_label"].to_numpy(), labels["train_label"].to_numpy())
+        outcomes = outcomes_of(outputs, labels["true_label"].to_numpy(), labels["train_label"].to_numpy())
+        return values, outcomes[kept]
+
+    @property
+    def example_memory(self) -> float:
+        """Bytes of memory that an example takes while its layers are computed, copied and written (about 3.3 copies)."""
+        return _COPIES * 4 * sum(layer.n_features for layer in self.layers)
+
+    def batch_size(self, asked: int | None = None, max_memory: float | None = None) -> int:
+        """Number of examples at a time: what is asked for, else 256, and not more than fit ``max_memory`` bytes.
+
+        Without a limit 2 GB is the limit of what is not asked for. It depends on nothing but the plan, so that shards and
+        resumed extractions have the same batches.
+
+        Raises :class:`~manigeo.errors.UsageError` where the memory is too small for one example.
+        """
+        if max_memory is None and asked is not None:
+            return asked
+        fitting = int((_MEMORY if max_memory is None else max_memory) // max(self.example_memory, 1))
+        if fitting < 1 and max_memory is not None:
+            raise UsageError(
+                f"one example of these layers needs about {self.example_memory / 1e9:.3g} GB, more than --max-memory "
+                f"{max_memory / 1e9:.3g}: take fewer layers (--layers), or allow more"
+            )
+        return max(1, min(asked or 256, fitting))
+
+    def memory_words(self, batch_size: int) -> str:
+        """Memory that the layers of a batch take, in words.
+
+        >>> ExtractionPlan(np.arange(1), pd.DataFrame(), ()).memory_words(256)
+        'about 0.0 GB of memory in batches of 256 (--max-memory)'
+        """
+        needed = min(batch_size, max(len(self.rows), 1)) * self.example_memory
+        return f"about {needed / 1e9:.1f} GB of memory in batches of {batch_size} (--max-memory)"
 
     def stored(self, layer: Layer) -> StoredLayer:
         """The layer as the file has it."""
@@ -139,6 +180,7 @@ def extract_activations(
     batch_size: int = 256,
     device: str = "cpu",
     tf32: bool = False,
+    compression: str = "fast",
     shard: tuple[int, int] | None = None,
     force: bool = False,
     resume: bool = False,
@@ -149,7 +191,8 @@ def extract_activations(
 
     Activations differ by about 1e-6 with the batch size, which the provenance therefore holds. Shard ``(number, of)`` takes
     its classes out of the batches of the whole, and ``resume`` goes on at the batch that an interrupted extraction was at:
-    either way every row is computed among the same others, and is the same. ``tell`` hears, once, when memory runs out and
+    either way every row is computed among the same others, and is the same. How layers are compressed (``compression``:
+    none, fast or small) the first batch decides. ``tell`` hears, once, when memory runs out and
     batches go through the network in pieces.
 
     Raises :class:`~manigeo.errors.UsageError` where ``path`` exists (unless ``force``), or does not fit on its disk.
@@ -164,25 +207,32 @@ def extract_activations(
     if shard is not None:
         whole = identity_of(plan.examples, data.class_names, stored, provenance)
         part = Shard(*shard, own.start, len(plan.rows), whole)
-    with (
-        _precision(tf32),
-        create_activations(
-            path, examples, data.class_names, stored, provenance, dtype=plan.dtype, batch_size=batch_size, shard=part,
-            scoring=plan.scoring, force=force, resume=resume,
-        ) as writer,
-        record_layers(
-            model, plan.layers, sketches(plan.layers, plan.project, plan.seed), outputs=plan.scoring.n_outputs > 0
-        ) as record,
-    ):  # fmt: skip
+    with _precision(tf32), _recording(model, plan) as record:
         forward = InPieces(record, tell)
-        with _one_ahead(lambda item: writer.append(*item)) as append:
-            for batch, kept in _batches(range(own.start + writer.n_done, own.stop), batch_size, progress):
-                recorded = forward(data.inputs(plan.rows[batch.start : batch.stop]))
-                outcomes = plan.outcomes(batch, recorded.pop(OUTPUTS, None))
-                values = {name: values.numpy()[kept] for name, values in recorded.items()}
-                append((values, None if outcomes is None else outcomes[kept]))
-        if forward.smallest is not None:
-            writer.remark("smallest_batch", forward.smallest)
+
+        def computed(n_done: int) -> Iterator[Computed]:
+            for batch, kept in _batches(range(own.start + n_done, own.stop), batch_size, progress):
+                yield plan.computed(batch, kept, forward(data.inputs(plan.rows[batch.start : batch.stop])))
+
+        begun = resume and has_commit(partial_of(path))
+        ahead = [] if begun else list(itertools.islice(fresh := computed(0), 1))
+        filters = chosen_filters(ahead[0][0], plan.dtype, compression) if ahead else {}
+        with create_activations(
+            path, examples, data.class_names, stored, provenance, dtype=plan.dtype, batch_size=batch_size, shard=part,
+            scoring=plan.scoring, filters=filters, force=force, resume=resume,
+        ) as writer:  # fmt: skip
+            with _one_ahead(lambda item: writer.append(*item)) as append:
+                for item in computed(writer.n_done) if begun else itertools.chain(ahead, fresh):
+                    append(item)
+            if forward.smallest is not None:
+                writer.remark("smallest_batch", forward.smallest)
+
+
+@contextmanager
+def _recording(model: torch.nn.Module, plan: ExtractionPlan) -> Iterator[Callable[[Any], dict[str, torch.Tensor]]]:
+    projections = sketches(plan.layers, plan.project, plan.seed)
+    with record_layers(model, plan.layers, projections, outputs=plan.scoring.n_outputs > 0) as record:
+        yield record
 
 
 def _batches(rows: range, batch_size: int, progress: bool) -> Iterator[tuple[range, slice]]:
