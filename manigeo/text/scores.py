@@ -59,8 +59,8 @@ def _recorded(provenance: Mapping[str, Any]) -> dict[str, float]:
     """Accuracies that the checkpoint knows of these data."""
     if provenance.get("trained_on") not in (None, provenance.get("data_fingerprint")):
         return {}
-    metrics = provenance.get("metrics")
-    named = metrics.items() if isinstance(metrics, Mapping) else ()
+    stored = provenance.get("metrics")
+    named = stored.items() if isinstance(stored, Mapping) else ()
     found = {kind: of.get("accuracy") for kind, of in named if isinstance(of, Mapping)}
     return {kind: float(value) for kind, value in found.items() if isinstance(value, int | float) and 0 <= value <= 1}
 
