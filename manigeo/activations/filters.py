@@ -6,8 +6,10 @@ and three times as fast; numbers that are dense lose less than a fifth to any of
 helps numbers whose exponents are alike, and spoils runs of zeros.
 """
 
+import os
 import zlib
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -17,6 +19,7 @@ import numpy as np
 from manigeo.errors import check_choice
 
 COMPRESSIONS = ("none", "fast", "small")
+_CORES = min(os.cpu_count() or 1, 4)
 _SAMPLE = 8192  # bytes of each of four examples
 # Share of the bytes that a filter may leave to be worth its time: more for the fastest, which is that of sparse layers.
 _WORTH = {"fast": (0.78, 0.5, 0.5, 0.5), "small": (0.98, 0.98, 0.98, 0.98)}
@@ -98,9 +101,12 @@ def write_rows(dataset: h5py.Dataset, start: int, values: np.ndarray, by: Filter
     if by.method != "rle" or first >= last or dataset.chunks[1] != dataset.shape[1]:
         dataset[start:stop] = values
         return
-    for row in range(first, last, size):
-        packed = _packed(values[row - start : row - start + size], by)
-        dataset.id.write_direct_chunk((row, 0), packed + fletcher32(packed).to_bytes(4, "little"))
+    rows = range(first, last, size)
+    with ThreadPoolExecutor(max_workers=min(len(rows), _CORES)) as pool:  # zlib works without the interpreter's lock
+        for row, packed in zip(
+            rows, pool.map(lambda row: _packed(values[row - start :][:size], by), rows), strict=True
+        ):
+            dataset.id.write_direct_chunk((row, 0), packed + fletcher32(packed).to_bytes(4, "little"))
     for begin, end in ((start, first), (last, stop)):
         if begin < end:
             dataset[begin:end] = values[begin - start : end - start]

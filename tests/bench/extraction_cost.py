@@ -22,7 +22,7 @@ from manigeo_extract.models import build_model
 from manigeo_extract.recording.extraction import ExtractionPlan, extract_activations, plan_extraction
 
 KINDS = {"dense": ("Linear", "Conv2d", "BatchNorm2d"), "sparse": ("ReLU",)}
-NETWORKS = {"mlp": (200, {}), "resnet18": (5, {"size": 32})}  # examples per class, args of the digits
+NETWORKS = {"mlp": ("glyphs", 50, {}), "resnet18": ("digits", 5, {"size": 32})}  # data, examples per class, args
 
 
 def bare(model: torch.nn.Module, data: DataSet, plan: ExtractionPlan, batch_size: int, path: Path) -> None:
@@ -45,10 +45,10 @@ def least(repetitions: int, *works: Callable[[], None]) -> list[float]:
 
 
 def measure(name: str, kind: str, folder: Path, repetitions: int) -> str:
-    per_class, args = NETWORKS[name]
-    data = load_data("digits", args)
+    source, per_class, args = NETWORKS[name]
+    data = load_data(source, args)
     torch.manual_seed(0)
-    model = build_model(name, {"input_shape": data.input_shape, "n_classes": 10}).eval()
+    model = build_model(name, {"input_shape": data.input_shape, "n_classes": data.n_classes}).eval()
     types = [found for found in KINDS[kind] if any(type(module).__name__ == found for module in model.modules())]
     plan = plan_extraction(model, data, permute_labels(data, Permutation()), types=types, per_class=per_class)
     batch = plan.batch_size()  # what the command takes
