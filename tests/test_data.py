@@ -61,7 +61,7 @@ def write_npz(path: Path, **changes: np.ndarray) -> str:
 @pytest.fixture(scope="module")
 def uneven(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
     """Five classes of 1 to 40 examples."""
-    return load_data(write_npz(tmp_path_factory.mktemp("npz") / "uneven.npz"))
+    return load_data(write_npz(tmp_path_factory.mktemp("npz") / "uneven.npz"), {"validation": 0.1})
 
 
 @pytest.fixture(scope="module")
@@ -278,7 +278,7 @@ def test_no_validation_is_set_apart_for_a_share_of_0(tmp_path):
 
 def test_per_class_limits_the_training_examples_alone(tmp_path):
     spec = write_npz(tmp_path / "a.npz")
-    data, again, other = (load_data(spec, {"per_class": 10, "seed": seed}) for seed in (0, 0, 1))
+    data, again, other = (load_data(spec, {"per_class": 10, "validation": 0.1, "seed": seed}) for seed in (0, 0, 1))
     assert np.bincount(data.labels[data.rows("train")]).tolist() == [10, 10, 10, 8, 1]
     assert len(data.rows("test")) == 20
     assert (data.index == again.index).all()
@@ -294,14 +294,14 @@ def test_the_stored_args_load_the_same_data_set_again(spec, args):
 
 
 def test_the_fingerprint_sees_a_pixel_a_label_and_a_split(tmp_path, uneven):
-    x = images(100, size=4).transpose(0, 2, 3, 1).copy()
-    assert load_data(write_npz(tmp_path / "same.npz")).fingerprint == uneven.fingerprint
+    tenth, x = {"validation": 0.1}, images(100, size=4).transpose(0, 2, 3, 1).copy()
+    assert load_data(write_npz(tmp_path / "same.npz"), tenth).fingerprint == uneven.fingerprint
     x[50, 0, 0, 0] ^= 1
-    assert load_data(write_npz(tmp_path / "x.npz", x_train=x)).fingerprint != uneven.fingerprint
+    assert load_data(write_npz(tmp_path / "x.npz", x_train=x), tenth).fingerprint != uneven.fingerprint
     y_test = np.arange(20) % 5
     y_test[3] = 0
-    assert load_data(write_npz(tmp_path / "y.npz", y_test=y_test)).fingerprint != uneven.fingerprint
-    assert load_data(write_npz(tmp_path / "s.npz"), {"seed": 1}).fingerprint != uneven.fingerprint
+    assert load_data(write_npz(tmp_path / "y.npz", y_test=y_test), tenth).fingerprint != uneven.fingerprint
+    assert load_data(write_npz(tmp_path / "s.npz"), tenth | {"seed": 1}).fingerprint != uneven.fingerprint
 
 
 def test_an_unknown_split_is_a_programming_error(uneven):
@@ -317,7 +317,7 @@ def test_an_unknown_split_is_a_programming_error(uneven):
         ("idx", {}, "where to read, 'idx:PATH'"),
         ("glyphs:here", {}, "'glyphs' alone"),
         ("glyphs", {"clases": 3}, "no arg 'clases'; did you mean 'classes'"),
-        ("digits", {"colour": 3}, "no arg 'colour'; there are: holdout_classes, per_class, seed, test, validation"),
+        ("digits", {"colour": 3}, "no arg 'colour'; there are: .*per_class, .*seed, .*validation"),
         ("glyphs", {"classes": 101}, "classes from 2 to 100, got 101"),
         ("glyphs", {"classes": "ten"}, "classes as a whole number from 0 on, got 'ten'"),
         ("glyphs", {"train": 0}, "train and test of at least 1"),
@@ -564,7 +564,7 @@ def test_channels_are_found_on_either_side(tmp_path, uneven):
         mean, std = (np.reshape(data.preprocessing[name], (3, 1, 1)) for name in ("mean", "std"))
         assert np.allclose(data.inputs([4])[0].numpy() * std + mean, wide[4] / 255, atol=1e-6)
     floats = images(100, size=4).transpose(0, 2, 3, 1) / 255
-    data = load_data(write_npz(tmp_path / "b.npz", x_train=floats, x_test=floats[:20]))
+    data = load_data(write_npz(tmp_path / "b.npz", x_train=floats, x_test=floats[:20]), {"validation": 0.1})
     assert torch.allclose(data.inputs([0, 1]), uneven.inputs([0, 1]), atol=1e-5)
 
 
@@ -657,16 +657,18 @@ def test_a_folder_without_test_has_a_share_held_out(tmp_path):
 def test_images_of_several_sizes_need_a_common_one(tmp_path):
     write_images(tmp_path)
     Image.new("RGB", (9, 7)).save(tmp_path / "ant" / "99.png")
-    with pytest.raises(InputError, match=r"one size, found \[\(6, 6\), \(9, 7\)\]; resize them with size=N"):
+    with pytest.raises(InputError, match=r"one size, found \[\(6, 6\), \(9, 7\)\]; resize them with --data-arg size=N"):
         load_data(f"folder:{tmp_path}")
     assert load_data(f"folder:{tmp_path}", {"size": 8}).input_shape == (3, 8, 8)
 
 
 def test_a_damaged_folder_is_named(tmp_path):
-    with pytest.raises(InputError, match="a folder of images for each class"):
+    with pytest.raises(InputError, match="none: expected a folder of images there, found none"):
         load_data(f"folder:{tmp_path / 'none'}")
+    with pytest.raises(InputError, match="a folder of images for each class"):
+        load_data(f"folder:{tmp_path}")
     write_images(tmp_path / "train")
-    with pytest.raises(InputError, match="the folder test beside train"):
+    with pytest.raises(InputError, match="the folder test or val beside train"):
         load_data(f"folder:{tmp_path}")
     write_images(tmp_path / "test", 2)
     (tmp_path / "test" / "cow").mkdir()
@@ -723,7 +725,7 @@ def short():
 def one():
     return Points(3)
 def three():
-    return {"train": Points(3), "testing": Points(3)}
+    return {"train": Points(3), "trial": Points(3)}
 def empty():
     return Points(20), Points(0)
 def names():
@@ -789,7 +791,7 @@ def test_a_factory_may_stand_in_a_module(factories, monkeypatch):
         ("tensors", {}, InputError, "the factory failed on .*TypeError: .*missing 1 required"),
         ("failing", {}, InputError, "the factory failed on .*RuntimeError: no disk"),
         ("one", {}, InputError, r"expected \(train, test\) or a mapping"),
-        ("three", {}, InputError, "the splits train, test and perhaps validation, got train, testing"),
+        ("three", {}, InputError, "the splits train, test and perhaps validation, got train, trial"),
         ("short", {}, InputError, r"\(train\): .*19 labels and 20 inputs"),
         ("empty", {}, InputError, r"\(test\): expected examples, found none"),
         ("names", {}, InputError, r"labels 0 to 0 \(1 classes\), found 1"),
@@ -828,4 +830,4 @@ def test_the_cifar100_npz_has_its_known_shape_and_labels():
     assert data.n_classes == 100
     assert data.class_names[0] == "apple"
     assert (data.labels == data.index % 100).all()
-    assert [len(data.rows(split)) for split in ("train", "validation", "test")] == [13500, 1500, 4000]
+    assert [len(data.rows(split)) for split in ("train", "validation", "test")] == [15000, 0, 4000]

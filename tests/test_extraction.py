@@ -15,9 +15,10 @@ from manigeo.errors import InputError, UsageError
 from manigeo.kinds import KINDS
 from manigeo.manifolds import kind_examples
 from manigeo_extract.data.datasets import DataSet, Permutation, load_data, permute_labels
+from manigeo_extract.data.label_files import read_labels
 from manigeo_extract.machine import this_machine
 from manigeo_extract.models import build_model
-from manigeo_extract.recording.extraction import _one_ahead, extract_activations, plan_extraction, read_labels
+from manigeo_extract.recording.extraction import _one_ahead, extract_activations, plan_extraction
 from manigeo_extract.recording.sketching import CountSketch
 from tests.killing import content
 
@@ -93,8 +94,8 @@ def test_labels_of_a_users_own_loop_take_the_place_of_permuted_ones(data, exampl
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("index,label\n0,1\n", "not a table with the columns index and train_label"),
-        ("index,train_label\n0,one\n", "not a table with the columns"),
+        ("a,b\n0,1\n", "not a table with the columns index and train_label, or file and label: it has a, b"),
+        ("index,train_label\nFIRST,one\n", "label one is not among .* classes of digits: write numbers from 0 to 9"),
         ("index,train_label\n99999,1\n", "example 99999 is not among the 300 training examples"),
         ("index,train_label\nFIRST,10\n", "label 10 is not among the 300 training examples and 10 classes of digits"),
         ("index,train_label\nFIRST,1\nFIRST,2\n", "every index stands once"),

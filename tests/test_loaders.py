@@ -139,9 +139,9 @@ def test_the_fingerprint_depends_on_every_tensor():
 @pytest.mark.parametrize(
     ("factory", "message"),
     [
-        ("uneven", r"item 1: expected input_ids \(1,\) as in item 0, got input_ids \(2,\)"),
+        ("uneven", r"item 1: expected input_ids \(1,\) int64 as in item 0, got input_ids \(2,\) int64"),
         ("streams", r"expected a map-style data set \(len and items\), got Stream"),
-        ("without_label", "a mapping without labels or label: input_ids"),
+        ("without_label", "a mapping without labels or label or target or targets or y: input_ids"),
         ("with_text", r"item 0 \(text\): expected a tensor or an array of numbers, got str"),
     ],
 )

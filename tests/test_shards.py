@@ -122,10 +122,10 @@ def test_four_shards_merged_equal_one_run_array_for_array(folder, shards, tmp_pa
 def test_a_merge_that_was_interrupted_goes_on(folder, shards, tmp_path, monkeypatch):
     append, done = ActivationWriter.append, []
 
-    def interrupted(self, batch):
+    def interrupted(self, *batch):
         if len(done) == 12:
             raise KeyboardInterrupt
-        append(self, batch)
+        append(self, *batch)
         done.append(self.n_done)
 
     with monkeypatch.context() as patch:

@@ -1,4 +1,4 @@
-"""Inputs of a network: one tensor, or several by name, as a tokenizer gives them."""
+"""Inputs of a network: one tensor, or several by name, as a tokenizer gives them, or by place."""
 
 from __future__ import annotations
 
@@ -17,6 +17,20 @@ class NamedTensors(dict[str, Tensor]):
 
     def to(self, device: str | torch.device) -> NamedTensors:
         return NamedTensors({name: tensor.to(device) for name, tensor in self.items()})
+
+
+def place_name(place: int) -> str:
+    """The name of an input that has none, by its place among those of ``forward``.
+
+    >>> place_name(1)
+    'input 1'
+    """
+    return f"input {place}"
+
+
+def by_place(batch: Batch) -> bool:
+    """Return whether these are several inputs that have no names."""
+    return isinstance(batch, Mapping) and [*batch] == [place_name(place) for place in range(len(batch))]
 
 
 def n_examples(batch: Batch) -> int:
@@ -55,16 +69,20 @@ def _like_parameters(root: nn.Module, tensor: Tensor) -> Tensor:
 
 
 def called(root: nn.Module, batch: Batch) -> object:
-    """Call the network: a mapping goes in by its names where ``forward`` has such parameters, else as it is."""
-    if isinstance(batch, Mapping) and takes_names(root, batch):
+    """Call the network: a mapping goes in by its names where ``forward`` has such parameters, else as it is; inputs without
+    names go in one by one where ``forward`` takes so many, else as a tuple."""
+    if isinstance(batch, Mapping) and by_place(batch):
+        tensors = tuple(batch.values())
+        return root(*tensors) if takes(root, *tensors) else root(tensors)
+    if isinstance(batch, Mapping) and takes(root, **batch):
         return root(**batch)
     return root(batch)
 
 
-def takes_names(root: nn.Module, batch: Mapping[str, Tensor]) -> bool:
-    """Return whether the names of ``batch`` are parameters of ``forward``, and all that it needs."""
+def takes(root: nn.Module, *args: object, **named: object) -> bool:
+    """Return whether ``forward`` can be called so: with these names, with so many inputs, and with no others."""
     try:
-        inspect.signature(root.forward).bind(**batch)
+        inspect.signature(root.forward).bind(*args, **named)
     except TypeError:
         return False
     return True

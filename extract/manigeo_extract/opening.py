@@ -23,7 +23,8 @@ from torch import nn
 
 from manigeo.errors import InputError, UsageError
 from manigeo.runs import run_of
-from manigeo_extract.data.datasets import DataSet, Permutation, load_data, permute_labels, runs_code
+from manigeo_extract.data.datasets import SET_APART, DataSet, Permutation, load_data, permute_labels, runs_code
+from manigeo_extract.data.label_files import read_labels
 from manigeo_extract.data.noise import MATRIX, read_matrix
 from manigeo_extract.devices import check_device
 from manigeo_extract.files.checkpoints import Checkpoint, load_checkpoint
@@ -36,7 +37,7 @@ from manigeo_extract.interventions.groups import Group, group_layers, select_gro
 from manigeo_extract.interventions.retraining import RetrainPlan
 from manigeo_extract.interventions.scoring import Examiner
 from manigeo_extract.models import MODELS, bare_model, build_model, complete_args
-from manigeo_extract.recording.extraction import ExtractionPlan, plan_extraction, read_labels
+from manigeo_extract.recording.extraction import ExtractionPlan, plan_extraction
 from manigeo_extract.recording.tracing import with_functions
 from manigeo_extract.training.finetuning import Start, fit_to_start, start_from
 from manigeo_extract.training.runs import Run, Snapshot, find_snapshot, place_of, run_snapshots
@@ -249,6 +250,7 @@ class Model:
             "data": data.spec,
             "data_args": data.args,
             "data_fingerprint": data.fingerprint,
+            "trained_on": self.checkpoint.data_fingerprint,
             "preprocessing": data.preprocessing,
             "permutation": asdict(labels.permutation(self.checkpoint.permutation)) if labels.labels is None else None,
             "labels": None if labels.labels is None else hashlib.sha256(labels.labels.read_bytes()).hexdigest(),
@@ -347,9 +349,17 @@ def open_data(
             f"{checkpoint.path} names the program {spec!r} as its data; if you trust it, repeat --data {spec}"
         )
     same_source = spec.partition(":")[0] == (checkpoint.data or "").partition(":")[0]  # the files may have moved
-    data = load_data(spec, {**(checkpoint.data_args if same_source else {}), **asked.data_args})
+    args = {**(checkpoint.data_args if same_source else {}), **asked.data_args}
+    if (program := args.get("transform")) and "transform" not in asked.data_args and not runs_code(spec):
+        raise UsageError(
+            f"{checkpoint.path} names the program {program!r} as its transform; if you trust it, repeat --data-arg "
+            f"transform={program}"
+        )
+    data = load_data(spec, args)
+    for said in data.notes:
+        tell(said)
     if path := labels.labels or _labels_beside(checkpoint, labels, tell):
-        examples = read_labels(path, data)
+        examples = read_labels(path, data, tell)
         _check_labels(path, examples, checkpoint, data)
         return data, examples
     permutation = labels.permutation(checkpoint.permutation)
@@ -528,8 +538,8 @@ def open_training(request: TrainingRequest, tell: Tell = silent) -> Training:
             f"{labels.labels} gives the labels to train on: leave --permute, --noise and --permute-seed out"
         )
     source = _opened_source(request)
-    dataset = load_data(request.model.data.data or "glyphs", request.model.data.data_args)
-    examples, permutation = _training_labels(labels, dataset)
+    dataset = load_data(request.model.data.data or "glyphs", request.model.data.data_args, validation=SET_APART)
+    examples, permutation = _training_labels(labels, dataset, tell)
     begun = source or Checkpoint(state_dict={}, sha256="", path="", arch="mlp")
     arch, args = _architecture(begun, request.model.network, dataset, new_data=True)
     if arch is None:
@@ -544,10 +554,10 @@ def open_training(request: TrainingRequest, tell: Tell = silent) -> Training:
     return Training(network, dataset, examples, request.plan, arch, args, permutation, start)
 
 
-def _training_labels(labels: LabelsRequest, dataset: DataSet) -> tuple[pd.DataFrame, Permutation | None]:
+def _training_labels(labels: LabelsRequest, dataset: DataSet, tell: Tell) -> tuple[pd.DataFrame, Permutation | None]:
     """The example table, and the permutation that it follows from; None for the labels of a file."""
     if labels.labels is not None:
-        return read_labels(labels.labels, dataset), None
+        return read_labels(labels.labels, dataset, tell), None
     permutation = labels.permutation({"fraction": 0.5})
     return permute_labels(dataset, permutation), permutation
 

@@ -6,8 +6,10 @@
                              provenance=<JSON>; of a shard also shard=<JSON>
     /examples/        index, split, true_label, train_label, permuted     one row per example, grouped by true class
     /classes          names
-    /layers/<name>    (n_examples, n_features); chunks of whole rows, 256 KiB or less; checksummed; gzip-1 + shuffle,
-                      but for projected layers
+    /scores           (n_examples, 3): predicted class, cross-entropy on the true and on the trained label; of a network
+                      whose output is not one score per class the attr unscored says why
+    /layers/<name>    (n_examples, n_features); chunks of whole rows, 256 KiB or less; checksummed; deflated, with or
+                      without shuffle, or as they are, by what a first batch holds
                       attrs: order, module_class, call_index, feature_shape, readout, projection=<JSON or null>, aliases
     /example, /class, /features_<n>                                       the dimensions' names, for h5ls and xarray
 
@@ -18,18 +20,25 @@ it, so that its bytes follow from those before and the batch alone: a resumed fi
 refuses another format version, an incomplete file, a shard and a fingerprint that does not match, and names what it found.
 """
 
+from manigeo.activations.filters import COMPRESSIONS, Filter, chosen_filters
 from manigeo.activations.layout import Shard, StoredLayer
 from manigeo.activations.reading import HELD_BYTES, Activations, inspect_activations, open_activations, open_shard
+from manigeo.activations.scoring import UNSCORED, Scoring
 from manigeo.activations.streaming import StoredManifolds
 from manigeo.activations.writing import ActivationWriter, create_activations, identity_of
 
 __all__ = [
+    "COMPRESSIONS",
     "HELD_BYTES",
+    "UNSCORED",
     "ActivationWriter",
     "Activations",
+    "Filter",
+    "Scoring",
     "Shard",
     "StoredLayer",
     "StoredManifolds",
+    "chosen_filters",
     "create_activations",
     "identity_of",
     "inspect_activations",

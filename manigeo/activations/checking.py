@@ -81,7 +81,7 @@ def check_header(path: Path, file: h5py.File) -> None:
 
 def check_claims(path: Path, file: h5py.File) -> None:
     """Check that everything the format wants is there, in this very file, and as large as claimed."""
-    for place in ("examples", "classes", "layers"):
+    for place in ("examples", "classes", "layers", *(["scores"] if "scores" in file else [])):
         _check_within(file, place, {_address(file)}, _DEEPEST)
     n_examples = _check_examples(path, file)
     n_done = int(file.attrs.get("n_done", n_examples))
@@ -89,6 +89,8 @@ def check_claims(path: Path, file: h5py.File) -> None:
         raise ValueError(f"{n_done} of {n_examples} examples cannot be done")
     for name, dataset in layer_datasets(file):
         _check_layer(name, dataset, n_examples, n_done)
+    if "scores" in file:
+        _check_outcomes(file["scores"], n_examples, n_done)
 
 
 def _check_within(group: h5py.Group, name: str, seen: set[tuple[int, int]], deepest: int) -> None:
@@ -150,6 +152,14 @@ def _check_layer(name: str, dataset: h5py.Dataset, n_examples: int, n_done: int)
         raise ValueError(
             f"layer {name!r} went through the filters {_filters(dataset)}, expected gzip, shuffle, fletcher32"
         )
+
+
+def _check_outcomes(dataset: h5py.Dataset, n_examples: int, n_done: int) -> None:
+    _check_stored(dataset, 2, n_done * row_bytes(dataset))
+    if dataset.shape != (n_examples, 3) or dataset.dtype != np.float32 or not dataset.chunks:
+        raise ValueError(f"scores are {dataset.shape} {dataset.dtype}, expected ({n_examples}, 3) float32 in chunks")
+    if math.prod(dataset.chunks) * 4 > _LARGEST_CHUNK or not _filters(dataset) <= _FILTERS:
+        raise ValueError(f"scores are in chunks of {dataset.chunks}, through the filters {_filters(dataset)}")
 
 
 def check_chunks(name: str, dataset: h5py.Dataset, n_rows: int, n_bytes: int) -> None:

@@ -11,6 +11,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from manigeo.activations import Shard, StoredLayer, create_activations, identity_of, open_shard
+from manigeo.activations.filters import Filter
+from manigeo.activations.scoring import Scoring
 from manigeo.errors import InputError, UsageError
 
 
@@ -23,6 +25,8 @@ class _Part:
     layers: tuple[StoredLayer, ...]
     dtypes: dict[str, str]
     provenance: dict[str, Any]
+    scoring: Scoring
+    filters: dict[str, Filter]
 
     @property
     def stop(self) -> int:
@@ -58,16 +62,17 @@ def merge_activations(
     batch_size = first.provenance["batch_size"]
     with create_activations(
         out, examples, first.class_names, first.layers, {**first.provenance, "argv": list(argv)}, dtype=dtype,
-        batch_size=batch_size, force=force, resume=not force,
+        batch_size=batch_size, scoring=first.scoring, filters=first.filters, force=force, resume=not force,
     ) as writer:  # fmt: skip
-        for batch in _rows(parts, writer.n_done, batch_size, progress):
-            writer.append(batch)
+        for batch, outcomes in _rows(parts, writer.n_done, batch_size, progress):
+            writer.append(batch, outcomes)
 
 
 def _read_part(path: Path) -> _Part:
     with open_shard(path) as (acts, shard):
         layers = tuple(acts.layer(name) for name in acts.layers)
-        return _Part(path, shard, acts.examples, acts.class_names, layers, acts.dtypes, acts.provenance)
+        stored = acts.dtypes, acts.provenance, acts.scoring, acts.filters
+        return _Part(path, shard, acts.examples, acts.class_names, layers, *stored)
 
 
 def _check_together(parts: Sequence[_Part]) -> None:
@@ -87,11 +92,14 @@ def _check_together(parts: Sequence[_Part]) -> None:
         raise UsageError(f"shard {twice} of {first.shard.of} is given twice; give each once")
 
 
-def _rows(parts: Sequence[_Part], start: int, batch_size: int, progress: bool) -> Iterator[dict[str, np.ndarray]]:
-    """The rows from ``start`` on, in the batches of the whole, which are cut where a shard ends."""
+def _rows(
+    parts: Sequence[_Part], start: int, batch_size: int, progress: bool
+) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray | None]]:
+    """The rows from ``start`` on and their outcomes, in the batches of the whole, which are cut where a shard ends."""
     for part in tqdm(parts, desc="merge", unit="shard", disable=None if progress else True):
         with open_shard(part.path) as (acts, _):
             first = max(start, part.shard.start)
             for batch in range(first // batch_size * batch_size, part.stop, batch_size):
                 rows = np.arange(max(batch, first), min(batch + batch_size, part.stop)) - part.shard.start
-                yield {name: acts.rows(name, rows) for name in acts.layers}
+                outcomes = acts.outcomes[rows] if acts.scoring.n_outputs else None
+                yield {name: acts.rows(name, rows) for name in acts.layers}, outcomes

@@ -17,6 +17,7 @@ import pandas as pd
 from jaxtyping import Int
 
 from manigeo.activations.checking import check_chunks, check_header, check_heaps
+from manigeo.activations.filters import filter_of
 from manigeo.activations.layout import (
     EXAMPLE_COLUMNS,
     Shard,
@@ -25,6 +26,7 @@ from manigeo.activations.layout import (
     readable,
     row_bytes,
 )
+from manigeo.activations.scoring import Scores, beyond_classes, kind_scores, n_seen_classes, read_outcomes
 from manigeo.activations.streaming import StoredManifolds
 from manigeo.errors import InputError, UsageError, one_line
 from manigeo.kinds import ALL_KINDS
@@ -50,7 +52,8 @@ class Activations:
 
     ``layers`` in the order of execution, ``kinds`` that have examples, ``examples`` (the table), ``class_names``,
     ``provenance``, ``fingerprint``; ``complete``, ``n_done`` (examples whose rows are written) and ``shard`` tell what of it
-    is there.
+    is there. ``scores`` is accuracy, loss and number of examples of each kind, ``unscored`` why there are
+    none; ``n_seen_classes`` counts the classes that the network can know.
     """
 
     def __init__(self, file: h5py.File, path: Path, verified: Verified):
@@ -70,8 +73,12 @@ class Activations:
         self.n_done = int(file.attrs.get("n_done", len(self.examples)))  # files of old have no such attribute
         self.shard = Shard(**json.loads(file.attrs["shard"])) if "shard" in file.attrs else None
         self.smallest_batch = int(file.attrs["smallest_batch"]) if "smallest_batch" in file.attrs else None
+        self.filters = {name: filter_of(dataset) for name, dataset in layer_datasets(file)}
         self.dtypes = {name: dataset.dtype.name for name, dataset in layer_datasets(file)}
         self._layers = {name: _stored_layer(name, dataset) for name, dataset in layer_datasets(file)}
+        self.scoring, self.outcomes = read_outcomes(file, self.n_done)
+        self.n_seen_classes = n_seen_classes(self.examples, len(self.class_names))
+        self.unscored = self.scoring.why_not or beyond_classes(self.outcomes, self.scoring, self.n_seen_classes)
 
     def close(self) -> None:
         """Close the file; manifolds that stay in it cannot be read any more, the tables stay."""
@@ -87,6 +94,15 @@ class Activations:
         kinds = ", ".join(self.kinds) or "no kind"
         sizes = f"{len(self.layers)} layers, {len(self.examples)} examples of {len(self.class_names)} classes ({kinds})"
         return f"<Activations {os.fspath(self.path)!r}: {sizes}{'' if self._file else ', closed'}>"
+
+    @property
+    def scores(self) -> Scores:
+        """Scores of the network on the stored examples, as their output was when they were extracted.
+
+        ``{kind: {"accuracy", "loss", "n"}}`` of every kind but unseen, the loss in nats; empty where the output is not one
+        score per class (``unscored`` says why). The accuracy on permuted examples is how far the network has memorized.
+        """
+        return {} if self.unscored else kind_scores(self.examples[: self.n_done], self.outcomes)
 
     @property
     def layers(self) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import pandas as pd
 
 from manigeo import __version__
 from manigeo.activations.checking import check_header, check_heaps
+from manigeo.activations.filters import DEFAULT, NONE, Filter, filter_of, write_rows
 from manigeo.activations.layout import (
     DTYPES,
     EXAMPLE_COLUMNS,
@@ -29,6 +30,7 @@ from manigeo.activations.layout import (
     layer_datasets,
     readable,
 )
+from manigeo.activations.scoring import PLACE, UNSCORED, Scoring, create_outcomes
 from manigeo.errors import InputError, ManigeoError, UsageError
 from manigeo.storage.commits import CommittedFile, has_commit, partial_of
 from manigeo.storage.files import check_target
@@ -49,12 +51,14 @@ class ActivationWriter:
         self._store = store
         with h5py.File(store, "r") as file:
             self._dtypes = {name: dataset.dtype for name, dataset in layer_datasets(file)}
+            self._filters = {name: filter_of(dataset) for name, dataset in layer_datasets(file)}
             self._n_examples = len(file["examples/index"])
             self.n_done = int(file.attrs["n_done"])
         self._between_batches, self._committed_at = True, time.monotonic()
 
-    def append(self, batch: Mapping[str, np.ndarray]) -> None:
-        """Write one batch, ``{layer: (rows, ...)}``, behind the last one.
+    def append(self, batch: Mapping[str, np.ndarray], outcomes: np.ndarray | None = None) -> None:
+        """Write one batch, ``{layer: (rows, ...)}``, behind the last one, and what the output said of each example
+        (:mod:`manigeo.activations.scoring`) where the file is to hold that.
 
         Raises :class:`~manigeo.errors.InputError` for activations that the dtype of the file cannot hold.
         """
@@ -69,7 +73,9 @@ class ActivationWriter:
         self._between_batches = False
         with _edited(self._store) as file:
             for name, values in stored.items():
-                file["layers"][name][self.n_done : stop] = values
+                write_rows(file["layers"][name], self.n_done, values, self._filters[name])
+            if outcomes is not None:
+                file[PLACE][self.n_done : stop] = outcomes
             file.attrs.modify("n_done", stop)  # in place: setting it would make another
         self.n_done, self._between_batches = stop, True
         if self._store.n_held > _COMMIT_WRITES or time.monotonic() > self._committed_at + _COMMIT_SECONDS:
@@ -121,7 +127,7 @@ def _as_stored(name: str, values: np.ndarray, dtype: np.dtype, *, first: bool) -
 
 
 def _create_layer(
-    file: h5py.File, layer: StoredLayer, n_examples: int, dtype: str, batch_size: int | None
+    file: h5py.File, layer: StoredLayer, n_examples: int, dtype: str, batch_size: int | None, by: Filter
 ) -> h5py.Dataset:
     row_bytes = max(1, layer.n_features * np.dtype(dtype).itemsize)
     dataset = file["layers"].create_dataset(
@@ -130,9 +136,9 @@ def _create_layer(
         dtype=dtype,
         chunks=(_chunk_rows(row_bytes, n_examples, batch_size), layer.n_features),
         fletcher32=True,  # a flipped bit becomes an error, not a number
-        # sums of random signs are noise to gzip, which would take a fifth off and longer than a network's forward pass
-        **({} if layer.projection else {"compression": "gzip", "compression_opts": 1, "shuffle": True}),
+        **by.settings,
     )
+    dataset.attrs["packed_by"] = by.method
     dataset.attrs["order"] = layer.order
     dataset.attrs["module_class"] = layer.module_class
     dataset.attrs["call_index"] = layer.call_index
@@ -164,6 +170,8 @@ def create_activations(
     dtype: str = "float32",
     batch_size: int | None = None,
     shard: Shard | None = None,
+    scoring: Scoring = UNSCORED,
+    filters: Mapping[str, Filter] | None = None,
     force: bool = False,
     resume: bool = False,
 ) -> Iterator[ActivationWriter]:
@@ -174,7 +182,8 @@ def create_activations(
     are positions in ``class_names``. ``layers`` describe the features; ``provenance`` (JSON) is stored as it is. After
     a kill, an interrupt, or a failure of the machine, ``<path>.partial`` keeps the batches that were written; with
     ``resume`` the writer goes on there, or begins where there is nothing. Activations that cannot be stored, and a
-    failure before the first batch, leave nothing behind.
+    failure before the first batch, leave nothing behind. ``scoring`` tells whether batches come with their outcomes,
+    ``filters`` how layers are compressed (:mod:`manigeo.activations.filters`).
 
     Raises :class:`~manigeo.errors.UsageError` where ``path`` exists and ``force`` is not given, and where there is an
     interrupted extraction and neither ``resume`` nor ``force`` tells what to do with it, or it is of something else.
@@ -191,7 +200,7 @@ def create_activations(
     _check_names(layers)
     if dtype not in DTYPES:
         raise UsageError(f"activations are stored as {' or '.join(DTYPES)}, got {dtype!r}")
-    header = _Header(examples, class_names, layers, provenance, dtype, batch_size, shard)
+    header = _Header(examples, class_names, layers, provenance, dtype, batch_size, shard, scoring, filters or {})
     path = check_target(path, force=force)
     with _begin(partial_of(path), header, force=force, resume=resume) as store:
         writer = ActivationWriter(store)
@@ -285,6 +294,8 @@ class _Header:
     dtype: str = "float32"
     batch_size: int | None = None
     shard: Shard | None = None
+    scoring: Scoring = UNSCORED
+    filters: Mapping[str, Filter] = field(default_factory=dict)
 
     def write(self, file: h5py.File) -> None:
         file.attrs["format"] = FORMAT
@@ -303,7 +314,10 @@ class _Header:
         file.create_dataset("classes", data=np.array(self.class_names, dtype=object), dtype=h5py.string_dtype())
         file.create_group("layers", track_order=True)
         for layer in self.layers:
-            _create_layer(file, layer, len(self.examples), self.dtype, self.batch_size)
+            # sums of random signs are noise to gzip, which would take a fifth off and longer than a network's forward pass
+            by = self.filters.get(layer.name, NONE if layer.projection else DEFAULT)
+            _create_layer(file, layer, len(self.examples), self.dtype, self.batch_size, by)
+        create_outcomes(file, len(self.examples), self.scoring)
         _name_dimensions(file)
         file.attrs["fingerprint"] = fingerprint_of(file)
 

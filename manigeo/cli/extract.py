@@ -16,8 +16,16 @@ from manigeo.storage.files import check_target
 storing_options = options.several(
     click.option("--project", type=click.IntRange(min=1), metavar="D",
                  help="Project layers of more features than D to D, at random (count sketch), while the network runs."),
+    click.option("--compression", default="fast", show_default=True, type=click.Choice(["none", "fast", "small"]),
+                 help="How layers are stored: as they are; sparse ones deflated; or all, as small as may be."),
     click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "float16"]),
                  help="Type of the stored numbers; float16 is half as large, and refused where it cannot hold a layer."),
+)  # fmt: skip
+memory_options = options.several(
+    click.option("--batch-size", type=click.IntRange(min=1), help="Examples at a time. Default: 256, or as many as fit "
+                 "--max-memory."),
+    click.option("--max-memory", type=click.FloatRange(min=0, min_open=True), metavar="GB",
+                 help="Memory that the layers of a batch may take (default 2)."),
 )  # fmt: skip
 running_options = options.several(
     click.option("--shard", metavar="I/N", help="Part I of N, to be joined by manigeo merge; auto: as RANK and WORLD_SIZE "
@@ -36,7 +44,7 @@ running_options = options.several(
 @options.data_options
 @options.labels_option
 @storing_options
-@click.option("--batch-size", default=256, show_default=True, type=click.IntRange(min=1))
+@memory_options
 @options.device_option
 @running_options
 @options.seed_option
@@ -44,14 +52,15 @@ running_options = options.several(
 @options.force_option
 @options.config_option
 def extract_command(
-    model: Path | None, out: Path, batch_size: int, device: str, shard: str | None, tf32: bool, resume: bool, dry_run: bool,
-    force: bool, **asked: Any,
+    model: Path | None, out: Path, batch_size: int | None, max_memory: float | None, compression: str, device: str,
+    shard: str | None, tf32: bool, resume: bool, dry_run: bool, force: bool, **asked: Any,
 ) -> None:  # fmt: skip
     """Write the activations of MODEL's layers on unpermuted, permuted and test examples, and those of held-out classes.
 
     A checkpoint of manigeo train carries architecture, data set and permutation; for others pass --arch,
     --data and --permute or --labels.
     """
+    from manigeo.activations import inspect_activations
     from manigeo_extract.devices import local_device
     from manigeo_extract.opening import ExtractionRequest, open_extraction, requested
     from manigeo_extract.recording.extraction import extract_activations
@@ -61,7 +70,8 @@ def extract_command(
     check_target(out, force=force or dry_run)
     request = requested(ExtractionRequest, asked)
     opened, network, plan = open_extraction(model, request, options.note)
-    click.echo(layer_table(plan))
+    batch_size = plan.batch_size(batch_size, None if max_memory is None else max_memory * 1e9)
+    click.echo(f"{layer_table(plan)}; {plan.memory_words(batch_size)}")
     if dry_run:
         return
     settings = {"argv": sys.argv[1:], "backend": request.backend, "seed": plan.seed, "per_class": request.per_class}
@@ -69,8 +79,11 @@ def extract_command(
     with _way_on(out):
         extract_activations(
             network, opened.data, plan, out, opened.provenance | settings, device=local_device(device), shard=part,
-            batch_size=batch_size, tf32=tf32, resume=resume, force=force, progress=True, tell=options.note,
+            batch_size=batch_size, compression=compression, tf32=tf32, resume=resume, force=force, progress=True,
+            tell=options.note,
         )  # fmt: skip
+    with inspect_activations(out) as acts:
+        options.tell_scores(acts)
     click.echo(f"wrote {out} ({out.stat().st_size / 1e6:.0f} MB); next: {_next_step(out, part)}")
 
 

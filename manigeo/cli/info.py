@@ -30,6 +30,7 @@ def _content(file: "Activations") -> dict[str, Any]:
     from dataclasses import asdict
 
     from manigeo.manifolds import kind_examples
+    from manigeo.text.scores import doubts
 
     return {
         "path": str(file.path),
@@ -43,6 +44,9 @@ def _content(file: "Activations") -> dict[str, Any]:
         "fingerprint": file.fingerprint,
         "classes": len(file.class_names),
         "examples": {kind: len(kind_examples(file.examples, kind)[0]) for kind in file.kinds},
+        "scores": file.scores,
+        "unscored": file.unscored,
+        "doubts": doubts(file.scores, file.provenance, file.n_seen_classes),
         "layers": {name: "x".join(map(str, file.layer(name).feature_shape)) for name in file.layers},
         "readouts": {name: file.layer(name).readout for name in file.layers},
         "projections": {name: file.layer(name).projection for name in file.layers},

@@ -42,4 +42,5 @@ def layer_table(plan: "ExtractionPlan") -> str:
         rows.append((str(layer.order), name, layer.module_class, call, shape, features, size))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([*lines, f"{len(plan.rows)} examples, {plan.n_bytes / 1e6:.0f} MB before compression"])
+    size = f"{len(plan.rows)} examples, {plan.n_bytes / 1e6:.0f} MB before compression"
+    return "\n".join([*lines, size + f"; {plan.left_out}" * bool(plan.left_out)])

@@ -12,6 +12,7 @@ import click
 from manigeo.errors import shorten
 
 if TYPE_CHECKING:
+    from manigeo.activations import Activations
     from manigeo.runs import Found
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -219,8 +220,8 @@ arch_options = several(
 )  # fmt: skip
 
 labels_option = click.option(
-    "--labels", type=click.Path(path_type=Path, dir_okay=False), help="CSV with the columns index and train_label: labels "
-    "of your own, those of training, in place of --permute."
+    "--labels", type=click.Path(path_type=Path, dir_okay=False), help="CSV with labels of your own, those of training, in "
+    "place of --permute: a column index or file, and one train_label, label or class (numbers or names)."
 )  # fmt: skip
 
 # How weights are read from a file.
@@ -299,6 +300,16 @@ run_options = several(
     data_options,
     labels_option,
 )  # fmt: skip
+
+
+def tell_scores(acts: "Activations") -> None:
+    """Print how the network scores on the examples of a file, and on stderr what is doubtful about it."""
+    from manigeo.text.scores import describe_scores, doubts
+
+    click.echo(describe_scores(acts.scores, acts.unscored))
+    if acts.shard is None:  # a part of the classes says little; manigeo merge tells of the whole
+        for said in doubts(acts.scores, acts.provenance, acts.n_seen_classes):
+            click.echo(f"warning: {said}", err=True)
 
 
 def tell_left_out(*found: "Found") -> None:

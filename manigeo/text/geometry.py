@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from manigeo.capacity.unstructured import unstructured_capacity
 from manigeo.text.cells import blocks, flag_lines
+from manigeo.text.scores import describe_scores
 from manigeo.vocabulary import flags_words
 
 if TYPE_CHECKING:
@@ -107,6 +108,8 @@ def describe_content(content: dict[str, Any]) -> str:
         f"model    {origin.get('arch')} {origin.get('checkpoint')} epoch {origin.get('epoch')}",
         f"data     {origin.get('data')} permutation {origin.get('permutation')}",
         f"examples {', '.join(f'{kind} {n}' for kind, n in content['examples'].items())}",
+        describe_scores(content["scores"], content["unscored"]),
+        *(f"warning  {said}" for said in content["doubts"]),
         f"layers   {', '.join(_describe_layer(name, content) for name in content['layers'])}",
     ]
     if left_out := origin.get("left_out_layers"):

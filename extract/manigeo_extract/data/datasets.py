@@ -33,6 +33,7 @@ from manigeo_extract.data.parts import (
     standardisation,
     stratified,
 )
+from manigeo_extract.data.preparing import PREPARATION, prepared
 from manigeo_extract.data.unseen import choose_unseen, hold_classes_out
 from manigeo_extract.resolve import near_names
 
@@ -46,9 +47,12 @@ SOURCES: Mapping[str, Callable[..., Source]] = {
     "folder": lazy.read_folder,
     "hf": texts.read_hf,
 }
-COMMON: Mapping[str, Any] = {"validation": 0.1, "seed": 0, "per_class": None, "holdout_classes": None}
+COMMON: Mapping[str, Any] = {"validation": 0.0, "seed": 0, "per_class": None, "holdout_classes": None}
+OURS = ("glyphs", "digits", "idx", "cifar10", "cifar100")  # well-known sets, of which a share is set apart by default
+IMAGES = (*OURS, "npz", "folder")
+SET_APART = 0.1
 WITHOUT_PLACE = ("glyphs", "digits")
-NOT_NUMBERS = ("holdout_classes",)
+NOT_NUMBERS = ("holdout_classes", *PREPARATION)
 SPLITS = ("train", "validation", "test", UNSEEN)
 
 
@@ -73,6 +77,7 @@ class DataSet:
     fingerprint: str
     parts: tuple[Part, ...] = field(repr=False)
     n_unseen: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def n_classes(self) -> int:
@@ -85,17 +90,40 @@ class DataSet:
             raise ValueError(f"split must be one of {SPLITS}, got {split!r}")
         return np.flatnonzero(self.split == split)
 
+    @property
+    def left_out(self) -> str:
+        """Number of training examples of the source that take no part, and how to change that; empty where all do."""
+        apart = len(self.rows("validation")) if "validation" in self.args else 0
+        words = []
+        if apart:
+            share = f"{apart} of {apart + len(self.rows('train'))} training examples are set apart for validation"
+            words.append(f"{share} (--data-arg validation=0 takes them in)")
+        if self.args.get("per_class") is not None:
+            words.append(f"per_class={self.args['per_class']} limits the training examples of a class")
+        return "; ".join(words)
+
+    def files(self) -> list[Path] | None:
+        """The file of each row, of a folder of images; None of data that are not one file per example."""
+        readers = [getattr(part.inputs, "read", None) for part in self.parts]
+        paths = [getattr(reader, "paths", ()) for reader in readers]
+        if not all(paths):
+            return None
+        return [of[row] for part, of in zip(self.parts, paths, strict=True) for row in part.index]
+
     def inputs(self, rows: Any) -> Any:
         r"""Inputs of these rows (anything that indexes), standardised per channel c by the training examples.
 
         .. math:: x = (\mathrm{raw} / \mathrm{scale} - \mathrm{mean}_c) / \mathrm{std}_c
 
-        A float32 tensor of shape (rows, \*input_shape). A user's factory prepares its inputs itself: mean 0, std 1.
-        Where an example consists of several tensors (token ids and their mask) a mapping of names to tensors.
+        A float32 tensor of shape (rows, \*input_shape). A user's factory or transform prepares its inputs itself: they are
+        as given, whole numbers too. Where an example consists of several tensors (token ids and their mask) a mapping of
+        names to tensors.
         """
         raw = gather(self.parts, np.arange(len(self.labels))[rows])
         if raw.dtype.names:
             return NamedTensors({name: _as_tensor(raw[name]) for name in raw.dtype.names})
+        if self.preprocessing.get("as_given"):
+            return torch.from_numpy(raw)
         constants = (np.reshape(self.preprocessing[name], (-1, *(1,) * (raw.ndim - 2))) for name in ("mean", "std"))
         mean, std = (constant.astype(np.float32) for constant in constants)
         return torch.from_numpy((raw / np.float32(self.preprocessing["scale"]) - mean) / std)
@@ -103,10 +131,11 @@ class DataSet:
 
 def _as_tensor(field: np.ndarray) -> torch.Tensor:
     """Whole numbers are int64, for they index embeddings."""
-    return torch.from_numpy(field.astype(np.int64 if field.dtype.kind in "iu" else np.float32))
+    wanted = {"f": np.float32, "b": np.bool_}.get(field.dtype.kind, np.uint8 if field.dtype == np.uint8 else np.int64)
+    return torch.from_numpy(field.astype(wanted))
 
 
-def load_data(spec: str, args: Mapping[str, Any] | None = None) -> DataSet:
+def load_data(spec: str, args: Mapping[str, Any] | None = None, *, validation: float | None = None) -> DataSet:
     """The data set that ``spec`` names.
 
     ===========================  ==========================================  ======================================
@@ -129,10 +158,14 @@ def load_data(spec: str, args: Mapping[str, Any] | None = None) -> DataSet:
 
     (1) :func:`manigeo_extract.data.texts.read_hf`; (2) :func:`manigeo_extract.data.lazy.read_factory`
 
-    Args of every source: ``validation`` = .1, the share of each training class that is set apart where a source brings
-    no validation split (at least one example, 0 for none); ``per_class``, the most training examples to use of a class;
-    ``holdout_classes``, names or labels of classes whose examples all go to the split ``unseen``, or how many to draw: the
-    seen classes are numbered from 0 on in their order, the unseen ones after them; ``seed`` = 0.
+    Args of every source: ``validation``, the share of each training class that is set apart where a source brings no
+    validation split (at least one example, 0 for none): .1 of glyphs, digits, idx and CIFAR, and 0 of a user's own data,
+    which stay whole, unless the parameter ``validation`` is another default; ``per_class``, the most training examples to
+    use of a class; ``holdout_classes``, names or labels of classes whose examples all go to the split ``unseen``, or how
+    many to draw: the seen classes are numbered from 0 on in their order, the unseen ones after them; ``seed`` = 0.
+
+    Args of images (all but hf and functions): ``mean``, ``std``, ``scale``, ``standardise``, ``size`` and ``transform``, see
+    :mod:`manigeo_extract.data.preparing`; without them they are standardised by the training examples.
 
     Raises ``UsageError`` for an unknown source, arg or class, ``InputError`` for files that are missing or damaged.
 
@@ -140,8 +173,11 @@ def load_data(spec: str, args: Mapping[str, Any] | None = None) -> DataSet:
     >>> len(data.rows("train")), tuple(data.inputs([0, 1]).shape)
     (200, (2, 1, 8, 8))
     """
-    options = _options(spec, dict(args or {}))
-    source = _with_unseen(spec, _read(spec, options), options)
+    options = _options(spec, dict(args or {}), validation)
+    source = _read(spec, options)
+    if spec.partition(":")[0] in IMAGES:
+        source = prepared(spec, source, options)
+    source = _with_unseen(spec, source, options)
     parts = _splits(spec, source, options, asked="validation" in (args or {}))
     pool = (*parts.values(), *source.unseen)
     labels = np.concatenate([part.labels for part in pool])
@@ -154,10 +190,11 @@ def load_data(spec: str, args: Mapping[str, Any] | None = None) -> DataSet:
         labels=labels,
         class_names=source.class_names,
         input_shape=_input_shape(parts["train"]),
-        preprocessing=standardisation(parts["train"], source.standardise),
+        preprocessing=standardisation(parts["train"], source),
         fingerprint=fingerprint(pool, labels, split),
         parts=pool,
         n_unseen=len(options["holdout_classes"] or ()),
+        notes=source.notes,
     )
 
 
@@ -285,17 +322,21 @@ def permute_labels(data: DataSet, permutation: Permutation) -> pd.DataFrame:
 
 
 # ------------------------------------------------------------------------------------------------ spec, args -> parts
-def _options(spec: str, given: dict[str, Any]) -> dict[str, Any]:
+def _options(spec: str, given: dict[str, Any], validation: float | None) -> dict[str, Any]:
     """The args in force: common defaults, then the source's own, then what was given."""
     parameters = _parameters(spec)
     own = {name: p.default for name, p in parameters.items() if isinstance(p.default, str | int | float)}
+    source = spec.partition(":")[0]
+    images = {name: None for name in (*PREPARATION, "size") if source in IMAGES and name not in parameters}
+    default = validation if validation is not None else SET_APART if source in OURS else 0.0
+    common = {**COMMON, "validation": default, **images}
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         for name in given:
-            if name not in (*COMMON, *parameters):
-                near = near_names(name, sorted({*COMMON, *parameters}))
+            if name not in (*common, *parameters):
+                near = near_names(name, sorted({*common, *parameters}))
                 raise UsageError(f"{spec} has no arg {name!r}{near}")
-    options = {**COMMON, **own, **given}
-    numbers = {**COMMON, **({} if runs_code(spec) else own | {name: None for name in parameters if name not in own})}
+    options = {**common, **own, **given}
+    numbers = {**common, **({} if runs_code(spec) else own | {name: None for name in parameters if name not in own})}
     numbers = {name: d for name, d in numbers.items() if not isinstance(d, str) and name not in NOT_NUMBERS}
     return options | {name: _number(spec, name, options.get(name), numbers[name]) for name in numbers}
 

@@ -6,8 +6,8 @@ Images come out as (channels, height, width), labels as whole numbers from 0.
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -77,13 +77,16 @@ class Part:
 class Source:
     """Result of a reader: train and test, perhaps validation, class names, and whether inputs are to be standardised.
 
-    ``unseen``: examples of the classes that were held out, whose names come last.
+    ``unseen``: examples of the classes that were held out, whose names come last; ``constants``: numbers to standardise
+    by, in place of the training examples'; ``notes``: what was done to read it.
     """
 
     parts: dict[str, Part]
     class_names: tuple[str, ...]
     standardise: bool = True
     unseen: tuple[Part, ...] = ()
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def stratified(
@@ -203,11 +206,15 @@ def gather(parts: tuple[Part, ...], rows: np.ndarray) -> np.ndarray:
     return out
 
 
-def standardisation(train: Part, standardise: bool) -> dict[str, Any]:
-    """Scale, and mean and standard deviation of every channel, over the training examples (4096 of them if lazy)."""
-    if not standardise:
-        return {"scale": 1.0, "mean": [0.0], "std": [1.0], "examples": 0}
-    scale = 255.0 if train.inputs.dtype == np.uint8 else 1.0
+def standardisation(train: Part, source: Source) -> dict[str, Any]:
+    """Scale, and mean and standard deviation of every channel: those asked for, else over the training examples (4096 of
+    them if lazy)."""
+    if not source.standardise:
+        return {"scale": 1.0, "mean": [0.0], "std": [1.0], "examples": 0, "as_given": True}
+    (scale,) = source.constants.get("scale", [255.0 if train.inputs.dtype == np.uint8 else 1.0])
+    if {"mean", "std"} & source.constants.keys():
+        known = {"mean": [0.0], "std": [1.0]} | dict(source.constants)
+        return {"scale": scale, "mean": known["mean"], "std": known["std"], "examples": 0}
     n = min(len(train), LAZY_STATISTICS) if isinstance(train.inputs, LazyInputs) else len(train)
     rows = train.index[np.linspace(0, len(train) - 1, n).astype(int)]
     sums, squares, count = 0.0, 0.0, 0

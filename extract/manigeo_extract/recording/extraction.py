@@ -1,5 +1,6 @@
 """Extraction from a network and its examples to ``acts.h5``: choice of examples and layers, size in bytes, writing."""
 
+import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,20 +16,27 @@ import torch
 from jaxtyping import Int64
 from tqdm import tqdm
 
-from manigeo.activations import Shard, StoredLayer, create_activations, identity_of
-from manigeo.errors import InputError, UsageError, one_line
+from manigeo.activations import UNSCORED, Scoring, Shard, StoredLayer, chosen_filters, create_activations, identity_of
+from manigeo.errors import UsageError
 from manigeo.kinds import ALL_KINDS
 from manigeo.manifolds import kind_examples
+from manigeo.storage.commits import has_commit, partial_of
 from manigeo.storage.files import check_target
-from manigeo_extract.data.datasets import DataSet, Permutation, permute_labels
+from manigeo_extract.data.datasets import DataSet
+from manigeo_extract.data.label_files import read_labels  # noqa: F401  its place in earlier versions
 from manigeo_extract.devices import InPieces, check_device
 from manigeo_extract.machine import this_machine
 from manigeo_extract.recording.census import doubts, take_census
-from manigeo_extract.recording.hooks import record_layers
+from manigeo_extract.recording.hooks import OUTPUTS, record_layers
 from manigeo_extract.recording.layers import Layer, select_layers, taking_inputs
+from manigeo_extract.recording.outcomes import outcomes_of, scoring_of
 from manigeo_extract.recording.readouts import with_readout
 from manigeo_extract.recording.shards import shard_range
 from manigeo_extract.recording.sketching import describe_sketch, sketches
+
+_COPIES = 3.3  # the batch in the network, its copies, and those of the batch that is being written: measured
+_MEMORY = 2e9  # bytes
+Computed = tuple[dict[str, np.ndarray], np.ndarray | None]  # a batch of every layer, and its outcomes
 
 
 @dataclass(frozen=True)
@@ -37,7 +45,8 @@ class ExtractionPlan:
 
     Layers of more than ``project`` features are projected to so many; ``seed`` is that of the examples' choice and of the
     projections. ``unlisted`` has the modules that have weights and are no layers, with the reason, ``notes`` what of this a
-    user should know.
+    user should know. ``scoring`` is how the network's output scores the classes; ``left_out`` says in words how many
+    examples take no part, and how to change that.
     """
 
     rows: Int64[np.ndarray, " n"]
@@ -48,6 +57,8 @@ class ExtractionPlan:
     seed: int = 0
     notes: tuple[str, ...] = ()
     unlisted: Mapping[str, str] = field(default_factory=dict)
+    scoring: Scoring = UNSCORED
+    left_out: str = ""
 
     @property
     def n_bytes(self) -> int:
@@ -57,6 +68,48 @@ class ExtractionPlan:
     def layer_bytes(self, layer: Layer) -> int:
         """Size of one layer before compression, in bytes."""
         return np.dtype(self.dtype).itemsize * len(self.rows) * self.stored(layer).n_features
+
+    def computed(self, rows: range, kept: slice, recorded: dict[str, torch.Tensor]) -> Computed:
+        """Activations and outcomes of the ``kept`` ones of some rows of the plan, as they are written."""
+        outputs = recorded.pop(OUTPUTS, None)
+        values = {name: tensor.numpy()[kept] for name, tensor in recorded.items()}
+        if outputs is None:
+            return values, None
+        labels = self.examples.iloc[rows.start : rows.stop]
+        outcomes = outcomes_of(outputs, labels["true_label"].to_numpy(), labels["train_label"].to_numpy())
+        return values, outcomes[kept]
+
+    @property
+    def example_memory(self) -> float:
+        """Bytes of memory that an example takes while its layers are computed, copied and written (about 3.3 copies)."""
+        return _COPIES * 4 * sum(layer.n_features for layer in self.layers)
+
+    def batch_size(self, asked: int | None = None, max_memory: float | None = None) -> int:
+        """Number of examples at a time: what is asked for, else 256, and not more than fit ``max_memory`` bytes.
+
+        Without a limit 2 GB is the limit of what is not asked for. It depends on nothing but the plan, so that shards and
+        resumed extractions have the same batches.
+
+        Raises :class:`~manigeo.errors.UsageError` where the memory is too small for one example.
+        """
+        if max_memory is None and asked is not None:
+            return asked
+        fitting = int((_MEMORY if max_memory is None else max_memory) // max(self.example_memory, 1))
+        if fitting < 1 and max_memory is not None:
+            raise UsageError(
+                f"one example of these layers needs about {self.example_memory / 1e9:.3g} GB, more than --max-memory "
+                f"{max_memory / 1e9:.3g}: take fewer layers (--layers), or allow more"
+            )
+        return max(1, min(asked or 256, fitting))
+
+    def memory_words(self, batch_size: int) -> str:
+        """Memory that the layers of a batch take, in words.
+
+        >>> ExtractionPlan(np.arange(1), pd.DataFrame(), ()).memory_words(256)
+        'about 0.0 GB of memory in batches of 256 (--max-memory)'
+        """
+        needed = min(batch_size, max(len(self.rows), 1)) * self.example_memory
+        return f"about {needed / 1e9:.1f} GB of memory in batches of {batch_size} (--max-memory)"
 
     def stored(self, layer: Layer) -> StoredLayer:
         """The layer as the file has it."""
@@ -104,9 +157,12 @@ def plan_extraction(
     )  # fmt: skip
     selected = with_readout(chosen, readout)
     remarks = found.remarks if not (layers or regex or types) else []
+    drawn = f"of {len(examples)}, at most {per_class} per class and kind (--per-class)"
+    left_out = "; ".join(filter(None, [drawn if len(rows) < len(examples) else "", data.left_out]))
     return ExtractionPlan(
         rows, examples.iloc[rows].reset_index(drop=True), tuple(selected), project, dtype, seed,
         (*remarks, *doubts(selected)), {one.name: one.reason for one in found.left_out},
+        scoring_of(found.layers, data.n_classes), left_out,
     )  # fmt: skip
 
 
@@ -126,44 +182,6 @@ def _kind_rows(examples: pd.DataFrame, per_class: int, seed: int) -> Iterator[np
             yield rng.permutation(rows[labels == label])[:per_class]
 
 
-def read_labels(path: str | os.PathLike[str], data: DataSet) -> pd.DataFrame:
-    """The example table of a network whose labels were permuted elsewhere, from a CSV file.
-
-    Its columns ``index`` (position in the source file) and ``train_label`` state what training examples were trained on;
-    examples that it leaves out have their true label. A column ``permuted`` marks members of S, else they are those whose
-    label differs; rows whose ``split`` is not ``train`` are passed over. The ``labels.csv`` of a run is such a file.
-
-    Raises :class:`~manigeo.errors.InputError` for a file that is not of these data.
-    """
-    given = _read_label_rows(Path(path))
-    table = permute_labels(data, Permutation())
-    train = table.index[table["split"] == "train"]
-    rows = pd.Series(train, index=table.loc[train, "index"]).reindex(given["index"])
-    unknown = given["index"][rows.isna().to_numpy()]
-    outside = given["train_label"][~given["train_label"].between(0, data.n_classes - 1)]
-    if len(unknown) or len(outside):
-        what = f"example {unknown.iloc[0]}" if len(unknown) else f"label {outside.iloc[0]}"
-        raise InputError(
-            f"{path}: {what} is not among the {len(train)} training examples and {data.n_classes} classes of {data.spec}"
-        )
-    table.loc[rows, "train_label"] = given["train_label"].to_numpy()
-    changed = table["train_label"] != table["true_label"]
-    table.loc[rows, "permuted"] = given["permuted"].to_numpy() if "permuted" in given else changed.loc[rows].to_numpy()
-    return table
-
-
-def _read_label_rows(path: Path) -> pd.DataFrame:
-    try:
-        given = pd.read_csv(path).astype({"index": "int64", "train_label": "int64"})
-    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
-        raise InputError(f"{path} is not a table with the columns index and train_label: {one_line(error)}") from error
-    if "split" in given:
-        given = given[given["split"] == "train"]
-    if given["index"].duplicated().any() or ("permuted" in given and given["permuted"].dtype != bool):
-        raise InputError(f"{path}: every index stands once, and permuted is True or False")
-    return given.reset_index(drop=True)
-
-
 def extract_activations(
     model: torch.nn.Module,
     data: DataSet,
@@ -174,6 +192,7 @@ def extract_activations(
     batch_size: int = 256,
     device: str = "cpu",
     tf32: bool = False,
+    compression: str = "fast",
     shard: tuple[int, int] | None = None,
     force: bool = False,
     resume: bool = False,
@@ -184,7 +203,8 @@ def extract_activations(
 
     Activations differ by about 1e-6 with the batch size, which the provenance therefore holds. Shard ``(number, of)`` takes
     its classes out of the batches of the whole, and ``resume`` goes on at the batch that an interrupted extraction was at:
-    either way every row is computed among the same others, and is the same. ``tell`` hears, once, when memory runs out and
+    either way every row is computed among the same others, and is the same. How layers are compressed (``compression``:
+    none, fast or small) the first batch decides. ``tell`` hears, once, when memory runs out and
     batches go through the network in pieces.
 
     Raises :class:`~manigeo.errors.UsageError` where ``path`` exists (unless ``force``), or does not fit on its disk.
@@ -199,21 +219,32 @@ def extract_activations(
     if shard is not None:
         whole = identity_of(plan.examples, data.class_names, stored, provenance)
         part = Shard(*shard, own.start, len(plan.rows), whole)
-    with (
-        _precision(tf32),
-        create_activations(
-            path, examples, data.class_names, stored, provenance, dtype=plan.dtype, batch_size=batch_size, shard=part,
-            force=force, resume=resume,
-        ) as writer,
-        record_layers(model, plan.layers, sketches(plan.layers, plan.project, plan.seed)) as record,
-    ):  # fmt: skip
+    with _precision(tf32), _recording(model, plan) as record:
         forward = InPieces(record, tell)
-        with _one_ahead(writer.append) as append:
-            for batch, kept in _batches(range(own.start + writer.n_done, own.stop), batch_size, progress):
-                recorded = forward(data.inputs(plan.rows[batch.start : batch.stop]))
-                append({name: values.numpy()[kept] for name, values in recorded.items()})
-        if forward.smallest is not None:
-            writer.remark("smallest_batch", forward.smallest)
+
+        def computed(n_done: int) -> Iterator[Computed]:
+            for batch, kept in _batches(range(own.start + n_done, own.stop), batch_size, progress):
+                yield plan.computed(batch, kept, forward(data.inputs(plan.rows[batch.start : batch.stop])))
+
+        begun = resume and has_commit(partial_of(path))
+        ahead = [] if begun else list(itertools.islice(fresh := computed(0), 1))
+        filters = chosen_filters(ahead[0][0], plan.dtype, compression) if ahead else {}
+        with create_activations(
+            path, examples, data.class_names, stored, provenance, dtype=plan.dtype, batch_size=batch_size, shard=part,
+            scoring=plan.scoring, filters=filters, force=force, resume=resume,
+        ) as writer:  # fmt: skip
+            with _one_ahead(lambda item: writer.append(*item)) as append:
+                for item in computed(writer.n_done) if begun else itertools.chain(ahead, fresh):
+                    append(item)
+            if forward.smallest is not None:
+                writer.remark("smallest_batch", forward.smallest)
+
+
+@contextmanager
+def _recording(model: torch.nn.Module, plan: ExtractionPlan) -> Iterator[Callable[[Any], dict[str, torch.Tensor]]]:
+    projections = sketches(plan.layers, plan.project, plan.seed)
+    with record_layers(model, plan.layers, projections, outputs=plan.scoring.n_outputs > 0) as record:
+        yield record
 
 
 def _batches(rows: range, batch_size: int, progress: bool) -> Iterator[tuple[range, slice]]:

@@ -15,7 +15,7 @@ import torch
 from torch import fx, nn
 
 from manigeo.errors import UsageError
-from manigeo_extract.batches import Batch, called, like_parameters, takes_names
+from manigeo_extract.batches import Batch, by_place, called, like_parameters, takes
 from manigeo_extract.recording.layers import evaluating, first_tensor, names_of_modules, unwrap
 
 
@@ -96,8 +96,10 @@ class _Tracer(fx.Tracer):
     def __init__(self, root: nn.Module, batch: Batch) -> None:
         super().__init__()
         self.names = tuple(batch) if isinstance(batch, Mapping) else ("x",)
-        self.as_mapping = isinstance(batch, Mapping) and not takes_names(root, batch)
-        self.by_name = isinstance(batch, Mapping) and not self.as_mapping
+        self.by_place = by_place(batch) and takes(root, *batch)
+        self.by_name = isinstance(batch, Mapping) and not self.by_place and takes(root, **batch)
+        self.as_tuple = by_place(batch) and not self.by_place
+        self.as_mapping = isinstance(batch, Mapping) and not (self.by_name or self.by_place)
         self.containers: dict[str, None] = {}
 
     def create_args_for_root(
@@ -107,11 +109,17 @@ class _Tracer(fx.Tracer):
 
         def call(root: nn.Module, *values: Any) -> Any:
             named = dict(zip(self.names, values, strict=True))
+            if self.by_place:
+                return root_fn(root, *values)
             if self.by_name:
                 return root_fn(root, **named)
-            return root_fn(root, named if self.as_mapping else values[0])
+            whole = values if self.as_tuple else named
+            return root_fn(root, whole if self.as_mapping else values[0])
 
-        return call, [self.root, *(self.create_proxy("placeholder", name, (), {}) for name in self.names)]
+        return call, [
+            self.root,
+            *(self.create_proxy("placeholder", name.replace(" ", "_"), (), {}) for name in self.names),
+        ]
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Return whether the forward pass is torch's own, also in a derived class; a Sequential is a container."""
