@@ -4,25 +4,25 @@ Two questions are asked, and a method answers one of them. *Where do permuted ex
 and cumulative: what has come apart in a layer stays so above it, in layers that were never trained, too. *Which layers hold
 what was memorized?* is asked of single layers by exchanging their parameters.
 
-=================  =======  ===================================================================================
+=================  ========  ===================================================================================
 method             question  evidence of a layer
-=================  =======  ===================================================================================
-geometry           apart    fall of the inverse capacity of permuted manifolds since the reference epoch, both no
-                            higher than that of points without structure (inverse, since capacities of manifolds
-                            average harmonically)
-separability       apart    rise of a linear probe's accuracy on permuted labels since the reference epoch, class by
-                            class; over chance where that epoch is not in the table
-rewinding          held     permuted accuracy lost when the layer alone is set back to the reference epoch, less
-                            unpermuted accuracy lost
-retraining         held     permuted accuracy that stays lost when the layer is set back and trained on unpermuted
-                            examples, beyond that of the same training without setting it back
-grafting           held     permuted accuracy gained when the trained layer alone is put into the network of the
-                            reference epoch
-re-initialisation  held     as rewinding, set back to its initial values
-gradients          held     length of the change that permuted examples have made over the whole training, summed step
-                            by step (not to be had from gradients at one checkpoint)
-weights            held     rotation between the reference epoch and the end
-=================  =======  ===================================================================================
+=================  ========  ===================================================================================
+geometry           apart     fall of the inverse capacity of permuted manifolds since the reference epoch, both no
+                             higher than that of points without structure (inverse, since capacities of manifolds
+                             average harmonically)
+separability       apart     rise of a linear probe's accuracy on permuted labels since the reference epoch, class by
+                             class; over chance where that epoch is not in the table
+rewinding          held      permuted accuracy lost when the layer alone is set back to the reference epoch, less
+                             unpermuted accuracy lost
+retraining         held      permuted accuracy that stays lost when the layer is set back and trained on unpermuted
+                             examples, beyond that of the same training without setting it back
+grafting           held      permuted accuracy gained when the trained layer alone is put into the network of the
+                             reference epoch
+re-initialisation  held      as rewinding, set back to its initial values
+gradients          held      length of the change that permuted examples have made over the whole training, summed step
+                             by step (not to be had from gradients at one checkpoint)
+weights            held      rotation between the reference epoch and the end
+=================  ========  ===================================================================================
 
 The reference epoch is that before memorization (:mod:`manigeo.localization.reference`).
 """

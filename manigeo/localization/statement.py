@@ -348,7 +348,7 @@ class _Found:
         return f"; {layer} alone costs permuted examples {cost} more than unpermuted ones{control}"
 
     def together(self) -> list[str]:
-        """What pairs of the layers named cost beyond the sum of both."""
+        """Cost of pairs of the layers named beyond the sum of both."""
         pairs = (
             self._rows[self._rows["metric"] == "interaction"].groupby("layer", sort=False)[["value", "stderr"]].mean()
         )

@@ -20,7 +20,6 @@ from manigeo_extract.recording.layers import (
     Layer,
     eagerly,
     evaluating,
-    first_tensor,
     hooked,
     input_tensor,
     name_of_end,
