@@ -104,6 +104,15 @@ class RunFolder:
             return ""
 
     @property
+    def arch(self) -> str | None:
+        """Name of the architecture, where ``run.json`` tells it."""
+        try:
+            told = self.description().get("arch")
+        except InputError:
+            return None
+        return told if isinstance(told, str) else None
+
+    @property
     def n_classes(self) -> int | None:
         """Number of classes that were trained on, from ``run.json`` or else the labels; None where neither tells."""
         try:

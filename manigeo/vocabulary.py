@@ -146,6 +146,8 @@ _FAMILIES: dict[str, dict[str, Metric]] = {
         "p_value": Metric("p-value"),
         "localized": Metric("localized (1) or not (0)"),
         "reference_epoch": Metric("epoch before memorization"),
+        "found_planted": Metric("share of planted networks in which the layer was found"),
+        "found_by_chance": Metric("the same by chance"),
         "noise_control": Metric("accuracy that noise of the same length costs"),
         "named": Metric("named by the answer (1) or not (0)"),
         "depth_of_last_layer": Metric("depth of the last layer"),
@@ -317,7 +319,7 @@ FIGURES = {
         "examples. Bands are one standard error over classes. The dotted line is the floor of capacity, where points "
         "without structure lie; hollow points are layers too narrow to separate the manifolds.",
         "Where permuted examples leave the floor, their permuted labels have become separable. Check whether they do so "
-        "at the end of training and not at the best epoch, whether radius or dimension falls there, and whether restored "
+        "at the end of training and not before memorization, whether radius or dimension falls there, and whether restored "
         "examples (the same images by their true labels) lose capacity.",
     ),
     "estimators": Figure(

@@ -17,6 +17,7 @@ from manigeo.plots import plot_localization
 from manigeo.results import as_table, read_results, with_settings, write_results
 from manigeo.runs import accuracy_in_tables, gate_accuracy, memorized_accuracy, run_tables
 from manigeo_extract import Recorder
+from tests.bench.trials import ROOT, TRIALS, trials
 from tests.command_line import done, run
 from tests.effects import assert_effect, share_error
 from tests.reference import shared
@@ -308,3 +309,42 @@ def test_localize_finds_the_planted_layers_and_draws_them(analysed, tmp_path):
     (tmp_path / "empty").mkdir()
     code, _, err = run("localize", tmp_path / "empty", "--out", tmp_path / "x.csv")
     assert (code, "has no results" in err) == (3, True)
+
+
+# ---------------------------------------------------------------------------------------------------- put to the test
+def test_every_answer_says_how_often_its_method_found_a_planted_layer():
+    words = describe_localization(localized(capacities(), exchanges([0, 0, 0.9, 0])))
+    geometry, rewinding = (next(line for line in words.splitlines() if line.startswith(f"- {name}"))
+                           for name in ("geometry", "rewinding"))  # fmt: skip
+    assert "no better than chance at finding a planted layer" in geometry
+    assert "Put to the test: found the planted layer in" in rewinding
+    of_kind = localization_table({"r": exchanges([0, 0, 0.9, 0])}, {"r": 1.0}, network="cnn", n_resamples=100)
+    assert "convolutional networks" in describe_localization(of_kind)
+
+
+def test_the_quoted_trials_are_those_of_the_committed_benchmark():
+    committed = pd.read_csv(ROOT / "data/results/localization_benchmark.csv")
+    pd.testing.assert_frame_equal(pd.read_csv(TRIALS), trials(committed), check_dtype=False)
+
+
+def test_where_no_layer_alone_costs_much_the_answer_says_so():
+    words = describe_localization(localized(exchanges([0.03, 0.02, 0.04, 0.0], error=0.001)))
+    assert "No single layer holds much of what was memorized" in words
+    assert "No single layer" not in describe_localization(localized(exchanges([0.3, 0.02, 0.04, 0.0], error=0.001)))
+
+
+def test_beside_two_planted_layers_stand_their_interaction_and_the_noise_control():
+    table = exchanges([0.5, 0, 0, 0.5])
+    settings = json.dumps(
+        {"analysis": "rewind", "sweep": "pair", "to": "best", "to_epoch": 5, "direction": "into_last"}
+    )
+    noise = settings.replace("pair", "noise")
+    more = [
+        {"layer": "h1.linear+logits.linear", "kind": "permuted", "metric": "interaction", "value": -0.2, "stderr": 0.02,
+         "settings": settings, "run": "run"},
+        {"layer": "h1.linear", "kind": "permuted", "metric": "accuracy_drop", "value": 0.07, "stderr": 0.01,
+         "settings": noise, "run": "run"},
+    ]  # fmt: skip
+    words = describe_localization(localized(table, as_table(more)))
+    assert "Together h1.linear and logits.linear cost -0.20 ± 0.02 beyond the sum of both (interaction)." in words
+    assert "noise of the same length: 0.07" in words

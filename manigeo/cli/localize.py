@@ -30,6 +30,7 @@ def localize_command(
     """
     from manigeo.localization.reference import known_curves, run_reference
     from manigeo.localization.statement import describe_localization, has_memorized, localization_table
+    from manigeo.localization.trials import kind_of
     from manigeo.results import check_results_path, write_results
     from manigeo.runs import (
         RunFolder,
@@ -53,6 +54,7 @@ def localize_command(
         gates["tables"] = accuracy_in_tables(found_in["tables"].table)
     options.tell_left_out(*found_in.values())
     tables = {run: found.table for run, found in found_in.items()}
-    found = localization_table(tables, gates, metrics=curves, n_resamples=resamples, seed=seed)
+    kind = kind_of(RunFolder(folders[0]).arch if folders else None)
+    found = localization_table(tables, gates, metrics=curves, network=kind, n_resamples=resamples, seed=seed)
     write_results(found, out, force)
     tell(found, out, describe_localization, as_json)

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from manigeo.randomness import stream
-from manigeo.results import as_table, join_results
+from manigeo.results import as_table, identities, join_results
 from manigeo.separability.best import best_layer, concordance
 
 Row = dict[str, Any]
@@ -60,6 +60,7 @@ def with_choices(table: pd.DataFrame, measures: Sequence[str], seed: int = 0) ->
 
 def _profiles(table: pd.DataFrame, measures: Sequence[str]) -> Iterator[Profile]:
     wanted = table[table["metric"].isin(measures) & (table["manifold"] != "")]
+    run_ids = identities(wanted)["run_id"]
     halves = table[table["metric"].isin([f"{m}_half{i}" for m in measures for i in (1, 2)]) & (table["manifold"] == "")]
     for (*identity, kind, measure), rows in wanted.groupby([*_IDENTITY, "kind", "metric"], dropna=False, sort=False):
         per_class = rows.pivot(index=["depth", "layer"], columns="manifold", values="value").sort_index()
@@ -68,7 +69,8 @@ def _profiles(table: pd.DataFrame, measures: Sequence[str]) -> Iterator[Profile]
         of_halves = mine.pivot(index=["depth", "layer"], columns="metric", values="value").reindex(per_class.index)
         complete = per_class.dropna()
         if len(complete) > 1:
-            yield Profile(dict(zip(_IDENTITY, identity, strict=True)), kind, measure, complete, of_halves)
+            place = dict(zip(_IDENTITY, identity, strict=True)) | {"run_id": run_ids[rows.index[0]]}
+            yield Profile(place, kind, measure, complete, of_halves)
 
 
 def _best_rows(profile: Profile, seed: int) -> Iterator[Row]:
@@ -107,6 +109,12 @@ def _groups(profiles: Sequence[Profile], key: Any) -> Iterator[list[Profile]]:
     yield from (members for members in groups.values() if len(members) > 1)
 
 
+def _shared_place(members: Sequence[Profile]) -> Row:
+    """The run of several checkpoints, and its identity where it is one run."""
+    ids = {str(member.place["run_id"]) for member in members}
+    return {"run": members[0].place["run"]} | ({"run_id": members[0].place["run_id"]} if len(ids) == 1 else {})
+
+
 def _agreement_rows(name: str, members: Sequence[Profile], seed: int) -> Iterator[Row]:
     """Agreement on the layers, and by the classes, that all of them have."""
     shared = pd.concat([m.per_class.stack().rename(i) for i, m in enumerate(members)], axis=1, join="inner")
@@ -116,7 +124,7 @@ def _agreement_rows(name: str, members: Sequence[Profile], seed: int) -> Iterato
     values = np.stack([shared[i].unstack("manifold").to_numpy() for i in range(len(members))])
     agreed = concordance(values, _RESAMPLES, rng=stream(seed, crc32(members[0].kind.encode()), 1))
     over_measures = name == AGREEMENTS[0]
-    place = members[0].place if over_measures else {"run": members[0].place["run"]}
+    place = members[0].place if over_measures else _shared_place(members)
     among = {"measures": [m.measure for m in members]} if over_measures else {"measure": members[0].measure}
     settings = json.dumps({"analysis": name, "resamples": _RESAMPLES, "seed": seed} | among)
     common = place | {"kind": members[0].kind, "settings": settings, "n": len(members)}

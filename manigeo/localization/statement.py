@@ -19,12 +19,14 @@ from manigeo.localization.depth import INPUT, common_scale, layer_list, read_at,
 from manigeo.localization.evidence import APART, HELD, METHODS, Curve, Method, epochs_compared, named_reference, rewound
 from manigeo.localization.profile import Estimate, Evidence, Localization, agreement, locate
 from manigeo.localization.reference import GATE, reference_epoch
+from manigeo.localization.trials import ALL, trial_of
 from manigeo.results import as_table, with_settings
 from manigeo.vocabulary import flag_words
 
 Row = dict[str, Any]
 
 SIGNIFICANT = 0.05
+_LITTLE = 0.1  # accuracy
 _PLACES = ("onset", "end", "center_of_mass")
 
 
@@ -33,6 +35,7 @@ def localization_table(
     gates: Mapping[str, float | None],
     *,
     metrics: Mapping[str, tuple[pd.DataFrame, int | None]] | None = None,
+    network: str = ALL,
     n_resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -41,7 +44,8 @@ def localization_table(
     ``runs``: the results tables of each run (seed) of one network; ``gates``: its training accuracy on permuted labels, None
     where no labels were permuted, NaN where it is not known; ``metrics``: where they are known the metrics of its epochs,
     from which the reference epoch is chosen, and the number of classes. Without them the tables name the reference epoch.
-    Runs that have not memorized are left out, and flagged.
+    Runs that have not memorized are left out, and flagged. ``network`` is the kind of network, for how often a method has
+    found planted layers in such (:mod:`manigeo.localization.trials`).
 
     Rows of a run: ``gate`` and ``reference_epoch``. Rows of a method (in the settings): of each layer ``evidence``,
     ``profile``, its share, and ``named``, 1 for layers that the answer names; then ``onset``, ``end`` and ``center_of_mass``
@@ -51,7 +55,7 @@ def localization_table(
 
     Raises :class:`~manigeo.errors.InputError` where runs that have memorized have tables of no method.
     """
-    common = {"analysis": "localize", "resamples": n_resamples, "seed": seed}
+    common = {"analysis": "localize", "resamples": n_resamples, "seed": seed, "network": network}
     before = {run: _reference(table, (metrics or {}).get(run)) for run, table in runs.items()}
     rows = [
         row | {"settings": json.dumps(common)}
@@ -79,7 +83,7 @@ def localization_table(
             locate(evidence, cumulative=METHODS[name].cumulative, positions=places, n_resamples=n_resamples, seed=key),
         )
         settings = {"settings": json.dumps(common | {"method": name, "question": METHODS[name].question})}
-        rows += [settings | row for row in _method_rows(scale, *found[name])]
+        rows += [settings | row for row in (*_method_rows(scale, *found[name]), *_trial_rows(name, network))]
         if name == "rewinding":
             rows += [
                 settings | row for run in memorized for row in _beside_rewinding(runs[run], before[run], found[name])
@@ -192,6 +196,15 @@ def _method_rows(scale: Sequence[str], layers: Sequence[str], found: Localizatio
     yield {"metric": "localized", "value": float(not reason), "n": found.n_runs, "flag": reason}
 
 
+def _trial_rows(method: str, network: str) -> Iterator[Row]:
+    """Share of planted networks in which the method found the layer, with its interval, and by chance."""
+    trial = trial_of(method, network)
+    if trial is not None:
+        row = {"n": trial.n}
+        yield from _with_interval(row | {"metric": "found_planted"}, Estimate(trial.found, trial.low, trial.high))
+        yield row | {"metric": "found_by_chance", "value": trial.chance}
+
+
 def _beside_rewinding(
     table: pd.DataFrame, before: float | None, found: tuple[tuple[str, ...], Localization]
 ) -> Iterator[Row]:
@@ -245,7 +258,7 @@ _SHARES = {
 
 def describe_localization(table: pd.DataFrame) -> str:
     """Describe the two answers, one sentence for each, then one line per method with its numbers, on one scale of depth."""
-    full = with_settings(table, "analysis", "method", "other")
+    full = with_settings(table, "analysis", "method", "other", "network")
     full = full[full["analysis"] == "localize"]
     gates = full[full["metric"] == "gate"]
     if not gates["flag"].eq("").any():
@@ -253,7 +266,7 @@ def describe_localization(table: pd.DataFrame) -> str:
     methods = {name: rows for name, rows in full[full["other"].isna()].groupby("method", sort=False)}
     found = {name: _Found(name, rows) for name, rows in methods.items()}
     answers = [_answer(question, found) for question in (APART, HELD)]
-    lines = [f"- {name}: {one.words()}" for name, one in found.items()]
+    lines = [f"- {name}: {one.words()}.{one.trial()}" for name, one in found.items()]
     agreements = full[full["metric"].str.startswith("agreement")]
     return "\n".join(
         [
@@ -306,6 +319,7 @@ class _Found:
     def __init__(self, name: str, rows: pd.DataFrame) -> None:
         self.name, self.question = name, METHODS[name].question
         self._rows = rows
+        self._kind = next(iter(rows["network"].dropna()), ALL)
         profile = rows[rows["metric"] == "profile"].sort_values("depth")
         self.layers, self.shares = list(profile["layer"]), profile["value"].to_numpy()
         named = rows[rows["metric"] == "named"].sort_values("depth")
@@ -335,6 +349,12 @@ class _Found:
         place = self._rows[self._rows["layer"] == self.layers[self.named[0]]].set_index("metric")["value"]
         return f"{share} [{100 * place['profile_ci_low']:.0f}, {100 * place['profile_ci_high']:.0f}]"
 
+    @property
+    def is_spread(self) -> bool:
+        """True where exchanging a layer costs little accuracy, whichever it is."""
+        evidence = self._rows.loc[self._rows["metric"] == "evidence", "value"]
+        return self.name in ("rewinding", "re-initialisation") and bool(evidence.max() < _LITTLE)
+
     def cost(self) -> str:
         """The accuracy that the exchange of the layer with the largest share costs."""
         if self.name not in ("rewinding", "re-initialisation"):
@@ -361,6 +381,11 @@ class _Found:
         last = self.value("depth_of_last_layer")
         center, low, high = (100 * place / last for place in self.center)
         return f"centre of mass at {center:.0f} % [{low:.0f}, {high:.0f}] of the depth"
+
+    def trial(self) -> str:
+        """How often the method has found planted layers."""
+        trial = trial_of(self.name, self._kind)
+        return f" Put to the test: {trial.words()}." if trial else ""
 
     def words(self) -> str:
         p = f"p = {self.value('p_value'):.2g}"
@@ -390,6 +415,8 @@ def _answer(question: str, found: Mapping[str, _Found]) -> str:
     beside = [f"{' and '.join(agree)} {'agrees' if len(agree) == 1 else 'agree'}"] if agree else []
     beside += [f"{' and '.join(apart)} {'does' if len(apart) == 1 else 'do'} not agree"] if apart else []
     more = f"; {'; '.join(beside)}" if beside else ""
+    if first.is_spread:
+        begins = "No single layer holds much of what was memorized; most is held by"
     return f"{begins} {first.where()}: {first.share()} {_SHARES[first.name]}{first.cost()} ({first.name}{more})."
 
 
