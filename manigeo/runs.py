@@ -17,7 +17,7 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from manigeo.activations import open_activations
 from manigeo.errors import InputError, ManigeoError, UsageError, one_line
 from manigeo.results import COLUMNS, as_table, identities, read_results, runs_apart, with_settings
 
@@ -200,6 +201,11 @@ class Found:
     runs: tuple[RunFolder, ...]
     left_out: Mapping[Path, str]
     damaged: tuple[Path, ...]
+
+    @property
+    def folders(self) -> list[Path]:
+        """The folders that the tables are in."""
+        return _unique([found.path.parent for found in self.tables])
 
     @property
     def table(self) -> pd.DataFrame:
@@ -434,27 +440,31 @@ def memorized_accuracy(run: PathLike) -> float | None:
     return float(last["accuracy"]["permuted"]) if "permuted" in last.index else None
 
 
-def gate_accuracy(recorded: float | None, table: pd.DataFrame) -> float | None:
-    """Training accuracy on permuted labels at the end of a run: what was ``recorded``, or else of its results ``table``; NaN
-    where neither holds it, None where no labels were permuted."""
+def gate_accuracy(recorded: float | None, table: pd.DataFrame, folders: Iterable[Path] = ()) -> float | None:
+    """Training accuracy on permuted labels at the end of a run: what was ``recorded``, or else what the results ``table``
+    tells, or the activations in ``folders`` that it is of; NaN where none holds it, None where no labels were permuted."""
     if recorded is not None or "permuted" not in set(table["kind"]):
         return recorded
-    try:
-        return accuracy_in_tables(table)
-    except InputError:
-        return math.nan
+    in_tables = accuracy_in_tables(table)
+    return _accuracy_in_activations(table, folders) if in_tables is None else in_tables
 
 
 def accuracy_in_tables(table: pd.DataFrame) -> float | None:
-    """The same from the tables of manigeo rewind or reinit, which score the network as it was trained.
-
-    Raises :class:`~manigeo.errors.InputError` where there is none of these.
-    """
+    """The same from the tables of manigeo rewind or reinit, which score the network as it was trained; None where there is
+    none of these."""
     rows = with_settings(table, "sweep")
-    trained = rows[(rows["metric"] == "accuracy") & (rows["sweep"] == "none")]
-    if trained.empty:
-        raise InputError(
-            "the tables do not say whether the network has memorized: give the run's folder, or a table of manigeo rewind"
-        )
-    permuted = trained[trained["kind"] == "permuted"]
-    return None if permuted.empty else float(permuted["value"].iloc[0])
+    trained = rows[(rows["metric"] == "accuracy") & (rows["sweep"] == "none") & (rows["kind"] == "permuted")]
+    return None if trained.empty else float(trained["value"].iloc[0])
+
+
+def _accuracy_in_activations(table: pd.DataFrame, folders: Iterable[Path]) -> float:
+    """The same from the activation file that the last numbers are of: it holds outputs and labels."""
+    last = table[table["epoch"].eq(table["epoch"].max())] if table["epoch"].notna().any() else table
+    for path in (path for folder in folders for path in sorted(folder.glob("*.h5"))):
+        try:
+            with open_activations(path) as acts:
+                if acts.fingerprint in set(last["fingerprint"]) and "permuted" in acts.scores:
+                    return float(acts.scores["permuted"]["accuracy"])
+        except (InputError, OSError):
+            continue
+    return math.nan

@@ -281,8 +281,7 @@ def test_a_runs_tables_are_found_in_it_and_beside_it(analysed, tmp_path):
     assert memorized_accuracy(analysed) is None  # its own loop recorded no accuracy on permuted labels
     reached = accuracy_in_tables(table)
     assert_effect("permuted accuracy above the gate of .95", reached - 0.95, share_error(reached, 180))  # .3 of 600
-    with pytest.raises(InputError, match="do not say whether the network has memorized"):
-        accuracy_in_tables(capacities())
+    assert accuracy_in_tables(capacities()) is None
 
 
 def test_memorization_is_read_from_the_metrics_else_from_the_tables_else_unknown():
@@ -294,6 +293,28 @@ def test_memorization_is_read_from_the_metrics_else_from_the_tables_else_unknown
     table = localized(unscored, gate=np.nan)
     assert list(table["flag"]) == ["accuracy_unknown"]
     assert "it is not known whether the network has memorized; run manigeo rewind" in describe_localization(table)
+
+
+@pytest.mark.training
+def test_one_checkpoint_without_metrics_is_gated_by_its_activations(analysed, tmp_path):
+    acts, table = tmp_path / "acts.h5", tmp_path / "acts.capacity.csv"
+    done(
+        "extract",
+        "--model",
+        analysed / "checkpoints" / "last.pt",
+        "--layers",
+        "h?",
+        "--layers",
+        "logits",
+        "--out",
+        acts,
+    )
+    done("capacity", acts, "--per-class", 8, "--draws", 20, "--out", table, "--jobs", 1)
+    words = done("localize", table, "--out", tmp_path / "l.csv")
+    assert words.startswith("The network has memorized (training accuracy on permuted labels 1.000")
+    assert "compared with points without structure" in words
+    acts.unlink()
+    assert "it is not known whether the network has memorized" in done("localize", table, "--out", tmp_path / "m.csv")
 
 
 @pytest.mark.training

@@ -32,26 +32,19 @@ def localize_command(
     from manigeo.localization.statement import describe_localization, has_memorized, localization_table
     from manigeo.localization.trials import kind_of
     from manigeo.results import check_results_path, write_results
-    from manigeo.runs import (
-        RunFolder,
-        accuracy_in_tables,
-        find_tables,
-        gate_accuracy,
-        memorized_accuracy,
-        run_tables,
-    )
+    from manigeo.runs import RunFolder, find_tables, gate_accuracy, memorized_accuracy, run_tables
 
     check_results_path(out, force)
     folders, files = [path for path in runs if path.is_dir()], [path for path in runs if not path.is_dir()]
     found_in = {str(folder): run_tables(folder) for folder in folders}
-    gates = {run: gate_accuracy(memorized_accuracy(run), found.table) for run, found in found_in.items()}
+    gates = {run: gate_accuracy(memorized_accuracy(run), found.table, found.folders) for run, found in found_in.items()}
     curves = {run: known for run in found_in if (known := known_curves(RunFolder(Path(run)))) is not None}
     for run in found_in:
         if has_memorized(gates[run]):
             run_reference(RunFolder(Path(run)))  # refused where no checkpoint can be compared with
     if files:
-        found_in["tables"] = find_tables(files)
-        gates["tables"] = accuracy_in_tables(found_in["tables"].table)
+        given = found_in["tables"] = find_tables(files)
+        gates["tables"] = gate_accuracy(None, given.table, given.folders)
     options.tell_left_out(*found_in.values())
     tables = {run: found.table for run, found in found_in.items()}
     kind = kind_of(RunFolder(folders[0]).arch if folders else None)

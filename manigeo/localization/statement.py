@@ -289,7 +289,7 @@ def _describe_gate(gates: pd.DataFrame) -> str:
     if known.empty:
         return (
             "Not enough evidence: it is not known whether the network has memorized; run manigeo rewind or reinit, which "
-            "score it, or record the accuracy of the kind permuted."
+            "score it, keep the activations beside their tables, or record the accuracy of the kind permuted."
         )
     reached = known["flag"].eq("").sum()
     accuracies = f"training accuracy on permuted labels {known['value'].min():.3f}"

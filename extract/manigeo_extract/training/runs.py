@@ -36,7 +36,7 @@ class Snapshot:
     name: str
     epoch: int | None
     path: Path
-    reading: Mapping[str, Any] = field(default_factory=dict)
+    reading: Mapping[str, Any] = field(default_factory=dict, hash=False)
     loosely: bool = False
 
     def state(self, model: nn.Module) -> dict[str, Tensor]:
