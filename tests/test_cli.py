@@ -336,7 +336,8 @@ def test_data_that_are_not_those_of_training_are_refused(checkpoint, here):
         3, "extract", "--model", "other.pt", "--data", "digits"
     )
     code, _, err = run("extract", "--model", "other.pt", "--data", "digits", "--permute", 0)
-    assert (code, err) == (0, "note: digits is not the data that other.pt was trained on\n")
+    assert code == 0
+    assert err.startswith("note: digits is not the data that other.pt was trained on\n")
     with open_activations("acts.h5") as acts:
         assert acts.kinds == ("unpermuted", "test")
 
@@ -427,11 +428,11 @@ def test_lists_and_flags_of_a_settings_file_are_understood(here):
 def test_a_kind_with_a_class_of_one_example_is_left_out_by_name(here):
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 255, (60, 4, 4), dtype=np.uint8), np.arange(60) % 3
-    np.savez("few.npz", x_train=x, y_train=y, x_test=x[:5], y_test=y[:5])  # one test example of class 2
+    np.savez("few.npz", x_train=x, y_train=y, x_test=x[:3], y_test=y[:3])  # one test example per class
     done("train", "--data", "npz:few.npz", "--arch-arg", "depth=1", "--arch-arg", "width=4", "--epochs", 1)
     done("extract", "--model", "run/checkpoints/last.pt")
     out = done("capacity", "acts.h5")
-    assert "test is left out: fewer than 2 examples in class '2'" in out
+    assert "test is left out: fewer than 2 examples in classes '0', '1', '2'" in out
     assert "fewer than 2 examples (2): test\n" in out
     before = Path("acts.capacity.csv").read_bytes()
     done("capacity", "acts.h5", "--resume")

@@ -380,7 +380,8 @@ def test_what_torch_refuses_is_refused_and_of_a_loose_fit_the_bits_are_torchs(tr
         fit.load_into(ours)
     else:
         assert fit.complete
-        assert not mismatch or ties
+        storages = [tensor.data_ptr() for tensor in ours.state_dict().values()]
+        assert not mismatch or len(set(storages)) < len(storages)  # of tied names one is enough
     assert same(ours, torchs)
 
 

@@ -299,7 +299,7 @@ def test_an_untrained_network_is_asked_about_unseen_classes_without_a_checkpoint
 
 def test_a_fifth_of_cifar100_is_held_out_as_it_is_stored():
     path = shared("data/cifar100_150x40.npz")
-    data = load_data(f"npz:{path}", {"holdout_classes": 20})
+    data = load_data(f"npz:{path}", {"holdout_classes": 20, "validation": 0.1})
     assert np.bincount(data.labels[data.rows(UNSEEN)] - 80).tolist() == [150 + 40] * 20
     assert [len(data.rows(split)) for split in ("train", "validation", "test")] == [80 * 135, 80 * 15, 80 * 40]
     with np.load(path) as arrays:

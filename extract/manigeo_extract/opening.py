@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,7 +27,7 @@ from manigeo_extract.data.datasets import SET_APART, DataSet, Permutation, load_
 from manigeo_extract.data.label_files import read_labels
 from manigeo_extract.data.noise import MATRIX, read_matrix
 from manigeo_extract.devices import check_device
-from manigeo_extract.files.checkpoints import Checkpoint, load_checkpoint
+from manigeo_extract.files.checkpoints import Checkpoint, load_checkpoint, plain
 from manigeo_extract.files.networks import Network, trained_network, untrained_network
 from manigeo_extract.gradients.accounts import GradientAccounts
 from manigeo_extract.gradients.tables import Survey, Sweep, Task, plan_survey
@@ -252,7 +252,7 @@ class Model:
             "data_fingerprint": data.fingerprint,
             "trained_on": self.checkpoint.data_fingerprint,
             "preprocessing": data.preprocessing,
-            "permutation": asdict(labels.permutation(self.checkpoint.permutation)) if labels.labels is None else None,
+            "permutation": plain(labels.permutation(self.checkpoint.permutation)) if labels.labels is None else None,
             "labels": None if labels.labels is None else hashlib.sha256(labels.labels.read_bytes()).hexdigest(),
         }
 

@@ -259,7 +259,7 @@ class Permutation:
     fraction: float | int = 0.0
     convention: str = "permutation"
     seed: int = 0
-    matrix: Sequence[Sequence[float | int]] | None = field(default=None, repr=False)
+    matrix: Sequence[Sequence[float | int]] | None = field(default=None, repr=False, metadata={"stored": "if given"})
 
     def __post_init__(self) -> None:
         if not 0 <= self.fraction <= 1:

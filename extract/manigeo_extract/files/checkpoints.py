@@ -219,7 +219,9 @@ def plain(value: Any) -> Any:
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return plain(dataclasses.asdict(value))
+        told = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)
+                if field.metadata.get("stored") != "if given" or getattr(value, field.name) is not None}  # fmt: skip
+        return plain(told)
     if isinstance(value, Mapping):
         return {plain(key): plain(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):

@@ -46,6 +46,7 @@ def list_layers(model: nn.Module, batch: Batch, batch_axes: Mapping[str, int] | 
     floating point tensor with a batch dimension counts. The model is left as it was. Raises what the network raises.
     For ``batch_axes``, and for what is left out and why, see :func:`~manigeo_extract.recording.census.take_census`.
 
+    >>> import torch
     >>> [layer.name for layer in list_layers(nn.Sequential(nn.Linear(3, 2), nn.ReLU()), torch.zeros(1, 3))]
     ['input', '0', '1']
     """
@@ -69,6 +70,7 @@ def select_layers(
     has no row for each example, and one that is a further output of a module, is taken only by name. A pattern that names
     one of the ``unrecordable`` modules alone is refused with the reason that stands there.
 
+    >>> import torch
     >>> layers = list_layers(nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 1)), torch.zeros(1, 3))
     >>> [layer.name for layer in select_layers(layers, types=["Linear"], exclude=["output"])]
     ['0']
