@@ -256,8 +256,9 @@ _SHARES = {
 }
 
 
-def describe_localization(table: pd.DataFrame) -> str:
-    """Describe the two answers, one sentence for each, then one line per method with its numbers, on one scale of depth."""
+def describe_localization(table: pd.DataFrame, correlations: bool = True) -> str:
+    """Describe the two answers, one sentence for each, then one line per method with its numbers, on one scale of depth; and
+    the rank ``correlations`` of the profiles, as a matrix."""
     full = with_settings(table, "analysis", "method", "other", "network")
     full = full[full["analysis"] == "localize"]
     gates = full[full["metric"] == "gate"]
@@ -277,7 +278,7 @@ def describe_localization(table: pd.DataFrame) -> str:
             *_compare(found),
             "Depth: 0 % is the first layer with parameters, 100 % the last.",
             *lines,
-            *_describe_agreement(agreements),
+            *(_describe_agreement(agreements) if correlations else []),
         ]
     )
 

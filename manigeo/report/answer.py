@@ -39,7 +39,7 @@ def read_answer(aggregates: pd.DataFrame) -> Answer | None:
         return None
     plain = aggregates.loc[rows.index]
     try:
-        blocks = _blocks(describe_localization(plain))
+        blocks = _blocks(describe_localization(plain, correlations=False))
     except (KeyError, IndexError, ValueError, TypeError) as error:  # a table that another version wrote
         blocks = (f"The localization cannot be put into words ({error!r}); its numbers are in the tables below.",)
     of_one, of_two = rows[rows["method"].notna() & rows["other"].isna()], rows[rows["other"].notna()]
