@@ -25,7 +25,6 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from manigeo.activations import open_activations
 from manigeo.errors import InputError, ManigeoError, UsageError, one_line
 from manigeo.results import COLUMNS, as_table, identities, read_results, runs_apart, with_settings
 
@@ -459,6 +458,8 @@ def accuracy_in_tables(table: pd.DataFrame) -> float | None:
 
 def _accuracy_in_activations(table: pd.DataFrame, folders: Iterable[Path]) -> float:
     """The same from the activation file that the last numbers are of: it holds outputs and labels."""
+    from manigeo.activations import open_activations  # brings h5py, which tables do without
+
     last = table[table["epoch"].eq(table["epoch"].max())] if table["epoch"].notna().any() else table
     for path in (path for folder in folders for path in sorted(folder.glob("*.h5"))):
         try:

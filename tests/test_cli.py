@@ -432,8 +432,8 @@ def test_a_kind_with_a_class_of_one_example_is_left_out_by_name(here):
     done("train", "--data", "npz:few.npz", "--arch-arg", "depth=1", "--arch-arg", "width=4", "--epochs", 1)
     done("extract", "--model", "run/checkpoints/last.pt")
     out = done("capacity", "acts.h5")
-    assert "test is left out: fewer than 2 examples in classes '0', '1', '2'" in out
-    assert "fewer than 2 examples (2): test\n" in out
+    assert "test is left out: fewer than 2 examples in class '0', '1', '2'" in out
+    assert "fewer than 2 examples (0,1,2): test\n" in out
     before = Path("acts.capacity.csv").read_bytes()
     done("capacity", "acts.h5", "--resume")
     assert Path("acts.capacity.csv").read_bytes() == before
