@@ -200,6 +200,21 @@ def test_of_vgg16_on_cifar100_the_reference_epoch_is_before_memorization():
     assert reference_epoch(metrics, n_classes=100, kept=[0, 44, 80]) is None
 
 
+def test_a_best_epoch_that_knows_the_permuted_labels_is_no_reference():
+    settings = json.dumps({"analysis": "rewind", "sweep": "whole", "to": "best", "to_epoch": 5})
+    known = {
+        "layer": "(all)",
+        "kind": "permuted",
+        "metric": "accuracy",
+        "value": 0.99,
+        "settings": settings,
+        "epoch": 40,
+    }
+    table = pd.concat([exchanges([0, 0, 0.9, 0]), as_table([known])], ignore_index=True)
+    assert METHODS["rewinding"].read(exchanges([0, 0, 0.9, 0])) is not None
+    assert METHODS["rewinding"].read(table) is None
+
+
 def test_localize_refuses_a_run_without_a_checkpoint_from_before_memorization(tmp_path):
     recorder = Recorder(tmp_path / "run", n_classes=10)
     for epoch, metrics in DESCENT.groupby("epoch"):
@@ -312,7 +327,7 @@ def test_one_checkpoint_without_metrics_is_gated_by_its_activations(analysed, tm
     done("capacity", acts, "--per-class", 8, "--draws", 20, "--out", table, "--jobs", 1)
     words = done("localize", table, "--out", tmp_path / "l.csv")
     assert words.startswith("The network has memorized (training accuracy on permuted labels 1.000")
-    assert "compared with points without structure" in words
+    assert "are compared with points without structure" in words
     acts.unlink()
     assert "it is not known whether the network has memorized" in done("localize", table, "--out", tmp_path / "m.csv")
 

@@ -39,6 +39,7 @@ from manigeo.localization.reference import BEFORE
 from manigeo.results import with_settings
 
 APART, HELD = "apart", "held"  # the two questions
+_MOST = 0.6  # accuracy on permuted labels that two classes leave near guessing
 _NAMES = (BEFORE, "best")  # checkpoints that stand for the epoch before memorization where no metrics are known
 
 
@@ -70,12 +71,15 @@ class Method:
 
 
 def named_reference(table: pd.DataFrame) -> float | None:
-    """The epoch that a table itself names as that before memorization: of a checkpoint or target ``before``, or ``best``."""
-    to, set_to = with_settings(table, "to")["to"], _set_to(table)
-    last = table["epoch"].max()
+    """The epoch that a table itself names as that before memorization: of a checkpoint or target ``before``, or ``best``,
+    unless the table tells that the whole network knows most permuted labels there."""
+    full, set_to = with_settings(table, "to", "sweep"), _set_to(table)
+    to, last = full["to"], table["epoch"].max()
+    whole = (full["sweep"] == "whole") & (table["metric"] == "accuracy") & (table["kind"] == "permuted")
+    knowing = set(set_to[whole & (table["value"] > _MOST)])
     for name in _NAMES:
         epochs = pd.concat([table.loc[table["checkpoint"] == name, "epoch"], set_to[to == name]]).dropna()
-        if len(epochs) and not epochs.min() >= last:
+        if len(epochs) and epochs.min() not in knowing and not epochs.min() >= last:
             return float(epochs.min())
     return None
 

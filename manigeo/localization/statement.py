@@ -293,13 +293,14 @@ def _describe_gate(gates: pd.DataFrame) -> str:
             "score it, keep the activations beside their tables, or record the accuracy of the kind permuted."
         )
     reached = known["flag"].eq("").sum()
-    accuracies = f"training accuracy on permuted labels {known['value'].min():.3f}"
+    low, high = (f"{accuracy:.3f}" for accuracy in (known["value"].min(), known["value"].max()))
+    accuracies = f"training accuracy on permuted labels {low}" + (f" to {high}" if high != low else "")
     if not reached:
         return (
             f"There is nothing to localize: the network has not memorized ({accuracies}, needed {GATE}); train longer."
         )
     runs = "The network has" if len(gates) == 1 else f"{reached} of {len(gates)} networks have"
-    return f"{runs} memorized ({accuracies} or more, needed {GATE})."
+    return f"{runs} memorized ({accuracies}, needed {GATE})."
 
 
 def _describe_reference(rows: pd.DataFrame) -> list[str]:
@@ -310,7 +311,8 @@ def _describe_reference(rows: pd.DataFrame) -> list[str]:
     if rows.empty:
         return []
     return [
-        "No epoch before memorization is in the tables: permuted examples are compared with points without structure."
+        "No epoch before memorization is in the tables (manigeo extract and capacity of before.pt add it): permuted "
+        "examples are compared with points without structure."
     ]
 
 
