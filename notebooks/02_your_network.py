@@ -112,8 +112,8 @@ pd.DataFrame({"index": range(len(labels)), "train_label": shuffled, "permuted": 
 # ## Your loop, with nine lines more
 #
 # The lines marked `# hook` are the hook. `evaluate` scores the four kinds, so that the record says when the permuted labels
-# were learned, and which epoch was best on validation data. Without it `recorder.step(net, epoch)` alone keeps the
-# initial and the last checkpoint.
+# were learned, and keeps `before.pt`, the best epoch on validation data before that. Without it
+# `recorder.step(net, epoch)` alone keeps the initial and the last checkpoint.
 
 # %%
 from manigeo_extract.data.datasets import load_data  # hook
@@ -154,15 +154,15 @@ fig, ax = plt.subplots(figsize=(7.5, 3.2), layout="constrained")
 for kind, rows in metrics.groupby("kind", sort=False):
     if kind != "validation":
         ax.plot(rows["epoch"], rows["accuracy"], label=kind)
-best_epoch = recorders[0].best[0]
-ax.axvline(best_epoch, color="0.4", lw=0.8, ls="--", label="best on validation data")
+before = recorders[0].before.epoch
+ax.axvline(before, color="0.4", lw=0.8, ls="--", label="before memorization")
 ax.set(xlabel="epoch", ylabel="accuracy")
 ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-metrics[metrics["epoch"].isin([best_epoch, EPOCHS])].pivot(index="epoch", columns="kind", values="accuracy").round(3)
+metrics[metrics["epoch"].isin([before, EPOCHS])].pivot(index="epoch", columns="kind", values="accuracy").round(3)
 
 # %% [markdown]
-# First the network learns what can be learned: at the best epoch it gives permuted examples their *true* labels
-# (`restored`). Then it learns their permuted labels by heart, and test accuracy falls. It has passed the gate, .95 of
+# First the network learns what can be learned: before memorization it gives permuted examples their *true*
+# labels (`restored`). Then it learns their permuted labels by heart, and test accuracy falls. It has passed the gate, .95 of
 # the permuted labels, without which there would be nothing to look for.
 #
 # ## What the commands need to know
@@ -182,11 +182,11 @@ with open("mine.toml", "w") as file:
     file.write('arch = "mine.py:make_net"\ndata = "mine.py:make_data"\nlabels = "labels.csv"\n')
 
 for run in RUNS:
-    for name in ("best", "last"):
+    for name in ("before", "last"):
         command(f"extract --config mine.toml --model {run}/checkpoints/{name}.pt --per-class 30 --out {run}/{name}.h5")
         command(f"capacity {run}/{name}.h5 --classes 30 --no-total-dimension")
 
-table = manigeo.read_results([f"{RUNS[0]}/{name}.capacity.csv" for name in ("best", "last")])
+table = manigeo.read_results([f"{RUNS[0]}/{name}.capacity.csv" for name in ("before", "last")])
 manigeo.plot_geometry(table)
 
 
@@ -196,10 +196,10 @@ def capacities(checkpoint):
     return rows.pivot(index=["depth", "layer"], columns="kind", values="value").droplevel("depth")[list(manigeo.KINDS)]
 
 
-pd.concat({name: capacities(name) for name in ("best", "last")}, axis=1).round(3)
+pd.concat({name: capacities(name) for name in ("before", "last")}, axis=1).round(3)
 
 # %% [markdown]
-# At the best epoch permuted manifolds are at the floor (.093) in every layer but the output, and restored and test
+# Before memorization permuted manifolds are at the floor (.093) in every layer but the output, and restored and test
 # manifolds come apart together. At the last epoch layers up to fc1 are what they were. Permuted manifolds leave the
 # floor in fc3 (.104) and come apart in the output (.210 where it was .116), by falling radius and dimension; there the
 # capacity of restored ones falls, from .327 to .223. Hollow points are *saturated*: 40 outputs are fewer dimensions than
@@ -207,8 +207,8 @@ pd.concat({name: capacities(name) for name in ("best", "last")}, axis=1).round(3
 #
 # ## Which layers does the memory need?
 #
-# `manigeo rewind` sets layers of the trained network back to the best epoch, and scores the four kinds without any
-# training.
+# `manigeo rewind` sets layers of the trained network back to before memorization, and scores the four kinds without
+# any training.
 
 # %%
 for run in RUNS:
@@ -235,23 +235,23 @@ accuracies(rewound).round(3)
 # ## The answer
 #
 # `manigeo localize` turns the tables it finds in a run's folder to a profile over the layers for every method, with 95 %
-# intervals, and says whether the methods agree.
+# intervals, and answers two questions: where permuted examples come apart, and which layers hold what was memorized.
 
 # %%
 print(command(f"localize {' '.join(RUNS)}"))
 plot_localization(manigeo.read_results("localize.csv"))
 
 # %% [markdown]
-# Late, say both, in the fully connected layers; how late they do not agree on (centres of mass 92 % and 73 % of the
-# depth, intervals apart), though they rank the layers alike (+.77). They ask different things: geometry, from where on
-# permuted labels can be told apart; rewinding, which layers had to change for that. One run's intervals are over
-# manifolds and examples; they know nothing of other seeds. `manigeo localize run0 run1 run2` takes several: three seeds
-# of the full settings give the same picture, 94 % [92, 95] by geometry and 77 % [76, 78] by rewinding.
+# Both are late: permuted examples come apart in the output and the layer before it, and what was memorized is held by the
+# fully connected layers together. They ask different things, geometry, from where on permuted labels can be told apart;
+# rewinding, which layers had to change for that, so that they need not be the same. Behind each method stands how often
+# it found the layer in networks where it is known. One run's intervals are over manifolds and examples; they know
+# nothing of other seeds: `manigeo localize run0 run1 run2` takes several.
 #
 # More evidence is a line each, and `localize` takes in what it finds in the run's folder:
 #
 #     manigeo reinit run0 --config mine.toml --out run0/reinit.csv
-#     manigeo gradients run0 --config mine.toml --out run0/gradients.csv
+#     manigeo rewind run0 --config mine.toml --each --pairs --retrain 100 --out run0/rewind.csv
 #     manigeo weights run0 --out run0/weights.csv
 #     manigeo separability run0/last.h5
 #

@@ -386,7 +386,7 @@ class _Found:
         return f"centre of mass at {center:.0f} % [{low:.0f}, {high:.0f}] of the depth"
 
     def trial(self) -> str:
-        """How often the method has found planted layers."""
+        """Record of the method: how often it has found planted layers."""
         trial = trial_of(self.name, self._kind)
         return f" Put to the test: {trial.words()}." if trial else ""
 
