@@ -37,6 +37,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import manigeo
 from manigeo.plots.interventions import plot_rewind
 from manigeo.plots.localization import plot_localization
+from manigeo.results import with_settings
 
 # %matplotlib inline
 
@@ -201,8 +202,8 @@ pd.concat({name: capacities(name) for name in ("before", "last")}, axis=1).round
 # %% [markdown]
 # Before memorization permuted manifolds are at the floor (.093) in every layer but the output, and restored and test
 # manifolds come apart together. At the last epoch layers up to fc1 are what they were. Permuted manifolds leave the
-# floor in fc3 (.104) and come apart in the output (.210 where it was .116), by falling radius and dimension; there the
-# capacity of restored ones falls, from .327 to .223. Hollow points are *saturated*: 40 outputs are fewer dimensions than
+# floor in fc3 (.105) and come apart in the output (.216 where it was .119), by falling radius and dimension; there the
+# capacity of restored ones falls, from .342 to .231. Hollow points are *saturated*: 40 outputs are fewer dimensions than
 # 30 manifolds want, and the number is unchecked.
 #
 # ## Which layers does the memory need?
@@ -219,9 +220,12 @@ plot_rewind(rewound)
 
 # %%
 def accuracies(rows):
+    rows = with_settings(rows, "sweep", "direction")  # beside them stand controls: noise, and layers put the other way
+    rows = rows[rows["sweep"].ne("noise") & rows["direction"].ne("into_before")]
     rows = rows[(rows["metric"] == "accuracy") & rows["kind"].isin(manigeo.KINDS)]
-    wide = rows.pivot_table(index="layer", columns="kind", values="value", sort=False)
-    return wide[list(manigeo.KINDS)]
+    return rows.pivot(index="layer", columns="kind", values="value").reindex(rows["layer"].unique())[
+        list(manigeo.KINDS)
+    ]
 
 
 accuracies(rewound).round(3)

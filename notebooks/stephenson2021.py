@@ -294,7 +294,7 @@ verdict(
 # The last k layers get back their weights of the best epoch, the others stay; nothing is trained.
 
 # %%
-command("rewind run --last-k")
+command("rewind run --last-k --checkpoints best")
 rewound = with_settings(results("rewind.csv"), "sweep", "k")
 plot_rewind(results("rewind.csv"))
 
