@@ -424,7 +424,8 @@ FIGURES = {
         "Where each method finds memorization",
         "The share of each layer in what a method sees of memorization, with 95 % intervals; the dashed line is the "
         "centre of mass with its own. Grey where a method does not have enough evidence.",
-        "Check first whether the methods agree on the depth; where they do not, they measure different things.",
+        "Geometry and separability say where permuted examples come apart, the others which layers hold what was memorized: "
+        "compare the methods of one question.",
     ),
     "gradients": Figure(
         "the label-dependent and the label-independent part of the gradient, one panel per layer (manigeo gradients)",
