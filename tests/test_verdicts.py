@@ -216,15 +216,21 @@ def test_a_best_epoch_that_knows_the_permuted_labels_is_no_reference():
 
 
 def test_localize_refuses_a_run_without_a_checkpoint_from_before_memorization(tmp_path):
-    recorder = Recorder(tmp_path / "run", n_classes=10)
+    recorder = Recorder(tmp_path / "run", n_classes=10, epochs="all")
     for epoch, metrics in DESCENT.groupby("epoch"):
         if epoch in (0, 20, 30, 40):
             recorder.step(torch.nn.Linear(2, 10), epoch, metrics.set_index("kind")[["accuracy", "n"]].T.to_dict())
     assert not recorder.folder.checkpoint("before").exists()
-    write_results(exchanges([0, 0, 0.9, 0]), tmp_path / "run" / "rewind.csv")
+    table = exchanges([0, 0, 0.9, 0])
+    table["settings"] = table["settings"].str.replace('"to_epoch": 5', '"to_epoch": 20')
+    write_results(table, tmp_path / "run" / "rewind.csv")
     code, _, err = run("localize", tmp_path / "run", "--out", tmp_path / "l.csv")
     assert code == 3
     assert "no epoch has learned anything before it memorizes" in err
+    out = done("localize", tmp_path / "run", "--near-guessing", 0.5, "--out", tmp_path / "l.csv")
+    assert "Compared with epoch 20, before memorization" in out
+    assert "held by h3.linear" in out
+    assert with_settings(read_results(tmp_path / "l.csv"), "near_guessing")["near_guessing"].eq(0.5).all()
 
 
 def test_the_gate_comes_first():

@@ -15,12 +15,19 @@ from manigeo.cli.tables import tell
     default=1000,
     show_default=True,
     type=click.IntRange(min=100),
-    help="Bootstrap resamples of runs and manifolds.",
+    help="Draws that carry errors to shares and positions.",
+)
+@click.option(
+    "--near-guessing",
+    default=0.08,
+    show_default=True,
+    type=click.FloatRange(0, 1, max_open=True),
+    help="Chance-normalised accuracy on permuted labels up to which an epoch is before memorization.",
 )
 @options.results_option("localize.csv")
 @options.table_options
 def localize_command(
-    runs: tuple[Path, ...], resamples: int, out: Path, seed: int, as_json: bool, force: bool
+    runs: tuple[Path, ...], resamples: int, near_guessing: float, out: Path, seed: int, as_json: bool, force: bool
 ) -> None:  # fmt: skip
     """Locate memorization among the layers. RUNS are folders of manigeo train (several seeds of one network, if there
     are), whose results are found in and beside them; or results tables of one run.
@@ -41,13 +48,15 @@ def localize_command(
     curves = {run: known for run in found_in if (known := known_curves(RunFolder(Path(run)))) is not None}
     for run in found_in:
         if has_memorized(gates[run]):
-            run_reference(RunFolder(Path(run)))  # refused where no checkpoint can be compared with
+            run_reference(RunFolder(Path(run)), near_guessing)  # refused where no checkpoint can be compared with
     if files:
         given = found_in["tables"] = find_tables(files)
         gates["tables"] = gate_accuracy(None, given.table, given.folders)
     options.tell_left_out(*found_in.values())
     tables = {run: found.table for run, found in found_in.items()}
     kind = kind_of(RunFolder(folders[0]).arch if folders else None)
-    found = localization_table(tables, gates, metrics=curves, network=kind, n_resamples=resamples, seed=seed)
+    found = localization_table(
+        tables, gates, metrics=curves, network=kind, near_guessing=near_guessing, n_resamples=resamples, seed=seed
+    )
     write_results(found, out, force)
     tell(found, out, describe_localization, as_json)

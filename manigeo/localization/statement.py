@@ -18,7 +18,7 @@ from manigeo.errors import InputError
 from manigeo.localization.depth import INPUT, common_scale, layer_list, read_at, same_layer
 from manigeo.localization.evidence import APART, HELD, METHODS, Curve, Method, epochs_compared, named_reference, rewound
 from manigeo.localization.profile import Estimate, Evidence, Localization, agreement, locate
-from manigeo.localization.reference import GATE, reference_epoch
+from manigeo.localization.reference import GATE, NEAR_GUESSING, reference_epoch
 from manigeo.localization.trials import ALL, trial_of
 from manigeo.results import as_table, with_settings
 from manigeo.vocabulary import flag_words
@@ -36,6 +36,7 @@ def localization_table(
     *,
     metrics: Mapping[str, tuple[pd.DataFrame, int | None]] | None = None,
     network: str = ALL,
+    near_guessing: float = NEAR_GUESSING,
     n_resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -44,7 +45,8 @@ def localization_table(
     ``runs``: the results tables of each run (seed) of one network; ``gates``: its training accuracy on permuted labels, None
     where no labels were permuted, NaN where it is not known; ``metrics``: where they are known the metrics of its epochs,
     from which the reference epoch is chosen, and the number of classes. Without them the tables name the reference epoch.
-    Runs that have not memorized are left out, and flagged. ``network`` is the kind of network, for how often a method has
+    ``near_guessing`` is the chance-normalised accuracy on permuted labels up to which an epoch is before memorization. Runs
+    that have not memorized are left out, and flagged. ``network`` is the kind of network, for how often a method has
     found planted layers in such (:mod:`manigeo.localization.trials`).
 
     Rows of a run: ``gate`` and ``reference_epoch``. Rows of a method (in the settings): of each layer ``evidence``,
@@ -55,8 +57,14 @@ def localization_table(
 
     Raises :class:`~manigeo.errors.InputError` where runs that have memorized have tables of no method.
     """
-    common = {"analysis": "localize", "resamples": n_resamples, "seed": seed, "network": network}
-    before = {run: _reference(table, (metrics or {}).get(run)) for run, table in runs.items()}
+    common = {
+        "analysis": "localize",
+        "resamples": n_resamples,
+        "seed": seed,
+        "network": network,
+        "near_guessing": near_guessing,
+    }
+    before = {run: _reference(table, (metrics or {}).get(run), near_guessing) for run, table in runs.items()}
     rows = [
         row | {"settings": json.dumps(common)}
         for run in runs
@@ -105,11 +113,16 @@ def _identities(table: pd.DataFrame) -> list[str]:
     return list(with_settings(table, "run_id")["run_id"].dropna().unique())
 
 
-def _reference(table: pd.DataFrame, metrics: tuple[pd.DataFrame, int | None] | None) -> float | None:
+def _reference(
+    table: pd.DataFrame, metrics: tuple[pd.DataFrame, int | None] | None, near_guessing: float
+) -> float | None:
     """The reference epoch, of those that the table has numbers of; NaN where there is none."""
     if metrics is None or "permuted" not in set(metrics[0]["kind"]):
         return named_reference(table)
-    found = reference_epoch(metrics[0], kept=epochs_compared(table), n_classes=metrics[1])
+    curves, n_classes = metrics
+    found = reference_epoch(
+        curves, kept=epochs_compared(table), n_classes=n_classes, near_guessing=near_guessing
+    )  # fmt: skip
     return np.nan if found is None else found.epoch
 
 
