@@ -24,6 +24,7 @@ from manigeo.results import as_table, with_settings
 from manigeo.vocabulary import flag_words
 
 Row = dict[str, Any]
+_Located = tuple[tuple[str, ...], Localization]  # names of layers, and what was found of them
 
 SIGNIFICANT = 0.05
 _LITTLE = 0.1  # accuracy
@@ -74,15 +75,9 @@ def localization_table(
     of = {"run_id": ",".join(dict.fromkeys(one for run in runs for one in _identities(runs[run])))}
     if not memorized:
         return as_table([of | row for row in rows if row["metric"] == "gate"])
-    read = {name: [method.read(runs[run], before[run]) for run in memorized] for name, method in METHODS.items()}
-    curves = {name: known for name, found in read.items() if (known := [curve for curve in found if curve])}
-    if not curves:
-        raise InputError(
-            "the tables hold nothing of permuted examples at the end of training: run manigeo capacity, separability, "
-            "rewind or reinit first (of last.pt and of before.pt)"
-        )
+    curves = _curves_of({run: runs[run] for run in memorized}, before)
     scale = _scale(curves)
-    found: dict[str, tuple[tuple[str, ...], Localization]] = {}
+    found: dict[str, _Located] = {}
     for name in curves:
         layers, places, evidence = _on_scale(METHODS[name], curves[name], scale)
         key = np.random.SeedSequence(seed, spawn_key=(crc32(name.encode()),))
@@ -96,12 +91,30 @@ def localization_table(
             rows += [
                 settings | row for run in memorized for row in _beside_rewinding(runs[run], before[run], found[name])
             ]
-    for (one, (its, a)), (other, (theirs, b)) in itertools.combinations(found.items(), 2):
+    for one, other in itertools.combinations(found, 2):
         settings = {"settings": json.dumps(common | {"method": one, "other": other})}
-        pairs = [(i, theirs.index(layer)) for i, layer in enumerate(its) if layer in theirs]
-        estimate = agreement(a, b, np.array(pairs, dtype=np.int64).reshape(-1, 2))
-        rows += [settings | row for row in _with_interval({"metric": "agreement"}, estimate)]
+        rows += [settings | row for row in _agreement_rows(found[one], found[other])]
     return as_table([of | row for row in rows])
+
+
+def _curves_of(runs: Mapping[str, pd.DataFrame], before: Mapping[str, float | None]) -> dict[str, list[Curve]]:
+    """Evidence by method, of the runs whose tables hold any."""
+    read = {name: [method.read(runs[run], before[run]) for run in runs] for name, method in METHODS.items()}
+    curves = {name: known for name, found in read.items() if (known := [curve for curve in found if curve])}
+    if not curves:
+        raise InputError(
+            "the tables hold nothing of permuted examples at the end of training: run manigeo capacity, separability, "
+            "rewind or reinit first (of last.pt and of before.pt)"
+        )
+    return curves
+
+
+def _agreement_rows(one: _Located, other: _Located) -> Iterator[Row]:
+    """Rank correlation of two profiles over the layers that both know."""
+    (its, a), (theirs, b) = one, other
+    pairs = [(i, theirs.index(layer)) for i, layer in enumerate(its) if layer in theirs]
+    estimate = agreement(a, b, np.array(pairs, dtype=np.int64).reshape(-1, 2))
+    yield from _with_interval({"metric": "agreement"}, estimate)
 
 
 def has_memorized(accuracy: float | None) -> bool:
@@ -218,9 +231,7 @@ def _trial_rows(method: str, network: str) -> Iterator[Row]:
         yield row | {"metric": "found_by_chance", "value": trial.chance}
 
 
-def _beside_rewinding(
-    table: pd.DataFrame, before: float | None, found: tuple[tuple[str, ...], Localization]
-) -> Iterator[Row]:
+def _beside_rewinding(table: pd.DataFrame, before: float | None, found: _Located) -> Iterator[Row]:
     """Beside the layers that are named: what noise of the length of their movement costs, and pairs of them."""
     layers, located = found
     named = [layer for layer, is_named in zip(layers, located.named, strict=True) if is_named]
