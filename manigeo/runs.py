@@ -419,7 +419,7 @@ def tables_beside(run: RunFolder) -> list[Path]:
 
 def _identities(path: Path) -> set[str]:
     try:
-        return set(identities(read_results(path))["run_id"]) if _looks_like_results(path) else set()
+        return set(identities(read_results(path))["run_id"].dropna()) if _looks_like_results(path) else set()
     except (ManigeoError, OSError, ValueError):
         return set()
 

@@ -1,13 +1,11 @@
-"""The pages: they are built without a warning, are complete and whole, need no network, and what they tell to type works."""
+"""The pages: they are built without a warning, are complete and whole, need no network."""
 
 import importlib.util
-import math
 import os
 import re
 import shutil
 import subprocess
 import sys
-import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -17,8 +15,6 @@ import pytest
 
 import manigeo
 from manigeo.cli.main import COMMANDS, cli
-from tests.command_line import done
-from tests.effects import assert_effect, shifted
 
 ROOT = Path(__file__).parents[1]
 GUIDE = ROOT / "docs" / "guide"
@@ -147,45 +143,3 @@ def test_pages_are_quiet_and_as_wide_as_the_window(pages, width, scheme):
                 wide.append(name)
         browser.close()
     assert (complaints, wide) == ([], [])
-
-
-def fences(name, language):
-    """Blocks of code of a page of the guide, as they stand there."""
-    text = (GUIDE / name).read_text("utf-8")
-    return re.findall(rf"```(?:{{code-block}} )?{language}\n(?::caption: [^\n]*\n\n)?(.*?)```", text, flags=re.DOTALL)
-
-
-# What is typed beside the guide's lines: one process, few examples, and few layers, of the table those that are looked at.
-LESS = {
-    "analyze": ("--jobs", 1, "--per-class", 10, "--layers", "[12].1", "--layers", "3"),
-    "capacity": ("--jobs", 1, "--layers", "input", "--layers", "3", "--kinds", "permuted"),
-}
-
-
-@pytest.mark.training
-def test_the_guide_to_your_own_model_works_as_it_is_written(tmp_path, monkeypatch):
-    for name in ("mine.py", "train.py"):
-        shutil.copy(GUIDE / name, tmp_path)
-    written = (tmp_path / "train.py").read_text()
-    assert written.count("manual_seed(0)") == 1
-    (tmp_path / "train.py").write_text(written.replace("manual_seed(0)", f"manual_seed({shifted()})"))
-    subprocess.run([sys.executable, "train.py"], cwd=tmp_path, check=True)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    (options,) = fences("options.md", "toml")
-    Path("mine.toml").write_text(options)
-    assert set(tomllib.loads(options)) == {"arch", "data", "labels", "layers", "arch-args"}
-    lines = [
-        line for name in ("own_model.md", "options.md") for block in fences(name, "sh") for line in block.splitlines()
-    ]
-    assert [line.split()[1] for line in lines] == ["analyze", "extract", "capacity", "extract"]
-    said = [done(*words, *LESS.get(words[0], ())) for words in (line.split()[1:] for line in lines)]
-    assert "The network has memorized (training accuracy on permuted labels" in said[0]
-    assert Path("run/analysis/report.html").is_file()
-    with manigeo.open_activations("layers.h5") as chosen:
-        assert list(chosen.layers) == ["1.0", "1.1", "2.0", "2.1"]
-    table = manigeo.read_results("acts.capacity.csv")
-    rows = table[(table["metric"] == "capacity") & (table["manifold"] == "") & (table["kind"] == "permuted")]
-    images, logits = (rows.set_index("layer").loc[layer] for layer in ("input", "3"))
-    error = math.hypot(images["stderr"], logits["stderr"])
-    assert_effect("rise of permuted capacity from the images to the logits", logits["value"] - images["value"], error)

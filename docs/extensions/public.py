@@ -1,4 +1,4 @@
-"""``public-names`` and ``words-of``: tables that are written by the code itself."""
+"""``public-names``, ``words-of``, ``figure-of``: what is written by the code itself."""
 
 import importlib
 import inspect
@@ -10,6 +10,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 import manigeo
+from manigeo.vocabulary import FIGURES
 
 
 def defined_as(name: str) -> tuple[str, str]:
@@ -61,6 +62,19 @@ class WordsOf(SphinxDirective):
         return [table(rows)]
 
 
+class FigureOf(SphinxDirective):
+    """A figure of the gallery by its name, what is seen in it, and how to read it."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        name = self.arguments[0]
+        words = FIGURES[name]
+        image = nodes.image(uri=f"../notebooks/gallery/{name}.png", alt=words.line)
+        self.env.note_dependency(f"notebooks/gallery/{name}.png")
+        return [image, nodes.paragraph("", words.seen), nodes.paragraph("", words.read)]
+
+
 def table(rows: list[list[nodes.Node]]) -> nodes.Node:
     body = nodes.tbody("", *(nodes.row("", *(nodes.entry("", cell) for cell in row)) for row in rows))
     group = nodes.tgroup("", *(nodes.colspec(colwidth=1) for _ in rows[0]), body, cols=len(rows[0]))
@@ -70,4 +84,5 @@ def table(rows: list[list[nodes.Node]]) -> nodes.Node:
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("public-names", PublicNames)
     app.add_directive("words-of", WordsOf)
+    app.add_directive("figure-of", FigureOf)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

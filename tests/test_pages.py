@@ -1,0 +1,269 @@
+"""Every block of code and every command of the README and the documentation runs, with what their readers are told to have.
+
+Blocks of a page run in its order, in a folder of its own that holds the run of the guide to one's own model. What a test
+lacks, a cluster or a set of images, is stood in for. Of blocks marked ``console`` or ``bash``, which need more than that,
+options and values are checked.
+"""
+
+import glob
+import math
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from unittest.mock import patch
+
+import click
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+import manigeo
+from manigeo import create_activations, write_results
+from manigeo.activations import StoredLayer
+from manigeo.cli.main import COMMANDS, cli
+from manigeo.results import as_table
+from manigeo.vocabulary import FIGURES
+from tests.command_line import done
+from tests.drawn import TABLES
+from tests.effects import assert_effect, shifted
+
+ROOT = Path(__file__).parents[1]
+GUIDE = ROOT / "docs" / "guide"
+PAGES = {path.stem: path for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))) if path.is_file()}
+FENCE = re.compile(r"^```([^\n]*)\n(?::caption: (\S+)\n\n)?(.*?)^```", re.DOTALL | re.MULTILINE)
+BLOCKS = {  # language, caption, code
+    name: [
+        (info.removeprefix("{code-block} "), caption, code)
+        for info, caption, code in FENCE.findall(path.read_text("utf-8"))
+    ]
+    for name, path in PAGES.items()
+}
+RUNNING = [name for name, blocks in BLOCKS.items() if any(language in ("python", "sh") for language, _, _ in blocks)]
+INLINE = re.compile(r"`(manigeo [a-z][^`]*)`")
+pytestmark = pytest.mark.skipif(not GUIDE.is_dir(), reason="needs the folder docs/ of a checkout")
+
+# What is typed beside the lines of the pages: the network of the guide, one process, few examples, layers and epochs.
+OWN = ("--arch", "mine.py:make_net", "--data", "mine.py:make_data")
+LESS = {
+    "analyze": ("--jobs", 1, "--per-class", 10, "--layers", "[12].1", "--layers", "3", "--classes", 10, *OWN),
+    "train": (
+        "--data",
+        "digits",
+        "--data-arg",
+        "per_class=12",
+        "--arch",
+        "mlp",
+        "--arch-arg",
+        "width=8",
+        "--epochs",
+        2,
+    ),
+    "capacity": ("--jobs", 1, "--draws", 50, "--classes", 10, "--force"),
+    "sweep": ("--dry-run",),  # what it does is tested where its cells are small
+    "benchmark": ("--dry-run",),
+}
+
+
+# ------------------------------------------------------------------------------------------------ what readers have
+@pytest.fixture(scope="module")
+def guide(tmp_path_factory):
+    """Folder in which a reader has done what the guide to one's own model says, up to the report; and what it said."""
+    at = tmp_path_factory.mktemp("guide")
+    for name in ("mine.py", "train.py"):
+        shutil.copy(GUIDE / name, at)
+    written = (at / "train.py").read_text()
+    assert written.count("manual_seed(0)") == 1
+    (at / "train.py").write_text(written.replace("manual_seed(0)", f"manual_seed({shifted()})"))
+    subprocess.run([sys.executable, "train.py"], cwd=at, check=True)
+    (line,) = commands("own_model")[:1]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(at)
+        patched.setattr(sys, "path", [str(at), *sys.path])
+        (at / "said.txt").write_text(typed(line, "own_model"))
+    return at
+
+
+@pytest.fixture
+def reader(guide, tmp_path, monkeypatch):
+    """A copy of that folder as the working directory, with the small files that the pages speak of."""
+    here = tmp_path / "here"
+    shutil.copytree(guide, here)
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(sys, "path", [str(here), *sys.path])
+    images, labels = load_digits().images[:40].astype("float32"), load_digits().target[:40]
+    np.savez("areas.npz", V1=images.reshape(40, -1), V4=images.reshape(40, -1)[:, 20:40], labels=labels)
+    done("train", "--data", "digits", *LESS["train"][2:], "--permute", 0.5, "--out", "small")
+    shutil.copy("small/checkpoints/last.pt", "ckpt.pt")
+    given = names(images, labels)
+    write_demo(given["points"])
+    return given
+
+
+def write_demo(points):
+    """Activations and a table with the names of the demo's."""
+    labels = np.repeat(range(4), 20)
+    columns = {"index": range(80), "split": "train", "true_label": labels, "train_label": labels, "permuted": True}
+    layer = StoredLayer("h6.linear", 0, "Linear", 0, (30,), "flatten", None, ())
+    with create_activations("acts.h5", pd.DataFrame(columns), list("abcd"), [layer], {}) as writer:
+        writer.append({"h6.linear": points})
+    rows = [{"layer": f"h{k}", "depth": k, "kind": "test", "metric": "capacity", "value": 0.2} for k in range(1, 6)]
+    write_results(as_table(rows), "acts.capacity.csv")
+
+
+def names(images, labels):
+    rng = np.random.default_rng(0)
+    manifolds = [rng.standard_normal(30) + rng.standard_normal((20, 30)) for _ in range(4)]
+    center = manifolds[0].mean(axis=0)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 8), torch.nn.ReLU(), torch.nn.Linear(8, 10))
+    responses = images.reshape(40, 64)[np.argsort(labels, kind="stable")][:36].reshape(9, 4, 64)
+    return {
+        "manigeo": manigeo, "manifolds": manifolds, "X": manifolds[0], "others": np.concatenate(manifolds[1:]),
+        "points": np.concatenate(manifolds), "labels": np.repeat(range(4), 20), "radii": np.array([0.5, 1.0]),
+        "around_center": (manifolds[0] - center) / np.linalg.norm(center), "dimensions": np.array([2.0, 3.0]),
+        "model": net, "epochs": 1, "accuracy": 0.5, "loss": 0.7, "n": 9, "images": images, "train_images": images,
+        "train_labels": labels, "test_images": images, "test_labels": labels, "noisy_labels": rng.permutation(labels),
+        "noisy": rng.permutation(labels), "V1": images.reshape(40, 64), "V4": images.reshape(40, 64)[:, 20:44],
+        "stimuli": labels, "responses": responses,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def stand_ins(monkeypatch):
+    """Libraries and services that no test has, with the calls that the pages make."""
+    logged = []
+    modules = {
+        "dask_jobqueue": {"SLURMCluster": lambda **options: SimpleNamespace(adapt=lambda maximum_jobs: None)},
+        "lightning": {"Callback": object},
+        "wandb": {"init": lambda project: SimpleNamespace(log=logged.append)},
+        "torch.utils.tensorboard": {"SummaryWriter": lambda folder: Writer(logged)},
+    }
+    for name, content in modules.items():
+        module = ModuleType(name)
+        vars(module).update(content)
+        monkeypatch.setitem(sys.modules, name, module)
+    return logged
+
+
+class Writer:
+    def __init__(self, logged):
+        self.add_scalar = lambda tag, value, step: logged.append((tag, value, step))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        pass
+
+
+# ---------------------------------------------------------------------------------------------------------- the lines
+def commands(page, *languages):
+    """Command lines of a page, without comments; those of several lines are one."""
+    found = [code for language, _, code in BLOCKS[page] if language in (languages or ("sh",))]
+    lines = "\n".join(found).replace("\\\n", " ").splitlines()
+    return [line for line in lines if "manigeo " in line and not line.startswith("#")]
+
+
+def words_of(line):
+    """Words after ``manigeo`` in a line of a shell, names of files expanded."""
+    words = shlex.split(line[line.index("manigeo ") :].split('"')[0].split(">")[0], comments=True)[1:]
+    return [name for word in words for name in (sorted(glob.glob(word)) if "*.h5" in word else []) or [word]]
+
+
+def typed(line, page):
+    """Stdout of a line, at small settings."""
+    words = words_of(line)
+    forced = ["--force"] if words[0] in ("extract", "train") and "--shard" not in words else []
+    trained = any("manigeo train" in command for command in commands(page))
+    less = ("--dry-run",) if trained and words[0] == "analyze" else LESS.get(words[0], ())
+    said = done(*words, *less, *forced)
+    if ">" in line.split("#")[0]:
+        Path(line.split("#")[0].split(">")[1].strip()).write_text(said)
+    return said
+
+
+@pytest.mark.parametrize("page", RUNNING)
+def test_the_blocks_of_a_page_run_in_its_order(page, reader, stand_ins):
+    scope = dict(reader)
+    if page == "gallery":
+        for name in FIGURES:
+            write_results(TABLES[name], f"{name}.csv")
+    for language, caption, code in BLOCKS[page]:
+        if caption:
+            Path(caption).write_text(code)
+        if page == "training_loop":  # each of its recorders begins a run
+            shutil.rmtree("run", ignore_errors=True)
+        if language == "python":
+            exec(compile(code, page, "exec"), scope)
+        if language == "sh":
+            for line in code.replace("\\\n", " ").splitlines():
+                if line.startswith("manigeo "):
+                    typed(line, page)
+    if page == "training_loop":
+        record = scope["Record"]()
+        record.on_train_start(None, scope["model"])
+        record.on_train_epoch_end(SimpleNamespace(current_epoch=0), scope["model"])
+        assert Path("run/checkpoints/last.pt").is_file()
+        assert len(stand_ins) > 4
+
+
+@pytest.mark.parametrize("page", list(PAGES))
+def test_commands_named_on_a_page_take_the_options_named_with_them(page, monkeypatch):
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "8")
+    blocks = commands(page, "sh", "console", "bash")
+    lines = [*blocks, *INLINE.findall(PAGES[page].read_text("utf-8"))]
+    for line in lines:
+        words = words_of(line)
+        if words[0] in COMMANDS:
+            command = cli.get_command(click.Context(cli), words[0])
+            known = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
+            assert {word for word in words if word.startswith("--")} <= known | {"--help"}, line
+        else:
+            assert words[0].isupper() or words[0] == "--help", line
+    with patch.object(click.Path, "convert", lambda self, value, param, ctx: Path(value)):
+        for line in blocks:
+            words = words_of(line.replace("--config mine.toml", ""))
+            cli.get_command(click.Context(cli), words[0]).make_context(words[0], words[1:])
+
+
+# ------------------------------------------------------------------------------------------------------- what they tell
+@pytest.mark.training
+def test_the_guide_to_your_own_model_leads_to_an_answer(guide, monkeypatch):
+    monkeypatch.chdir(guide)
+    monkeypatch.setattr(sys, "path", [str(guide), *sys.path])
+    assert "The network has memorized (training accuracy on permuted labels" in (guide / "said.txt").read_text()
+    assert (guide / "run/analysis/report.html").is_file()
+    for line in commands("own_model")[1:3]:
+        typed(line, "own_model")
+    table = manigeo.read_results("acts.capacity.csv")
+    rows = table[(table["metric"] == "capacity") & (table["manifold"] == "") & (table["kind"] == "permuted")]
+    images, logits = (rows.set_index("layer").loc[layer] for layer in ("input", "3"))
+    error = math.hypot(images["stderr"], logits["stderr"])
+    assert_effect("rise of permuted capacity from the images to the logits", logits["value"] - images["value"], error)
+
+
+def test_options_in_a_file_are_those_of_the_page(reader):
+    ((_, name, options),) = [block for block in BLOCKS["options"] if block[0] == "toml"]
+    Path(name).write_text(options)
+    assert set(tomllib.loads(options)) == {"arch", "data", "labels", "layers", "arch-args"}
+    (line,) = commands("options")
+    typed(line, "options")
+    with manigeo.open_activations("layers.h5") as chosen:
+        assert list(chosen.layers) == ["1.0", "1.1", "2.0", "2.1"]
+
+
+def test_the_gallery_shows_every_figure():
+    named = re.findall(r"```{figure-of} (\S+)\n", PAGES["gallery"].read_text("utf-8"))
+    assert named == list(FIGURES)
+    assert [name for name in named if not (ROOT / "notebooks/gallery" / f"{name}.png").is_file()] == []
+
+
+def test_the_readme_is_short():
+    assert len(PAGES["README"].read_text("utf-8").splitlines()) < 150
