@@ -138,7 +138,7 @@ def test_an_example_with_nan_in_one_area_is_left_out_of_all():
     kept = np.delete(FLAT, [2 * 8 + 3, 4 * 8 + 1], axis=0)
     np.testing.assert_array_equal(acts.rows("V1", np.arange(38)), kept)
     assert acts.provenance["dropped"] == 2
-    assert "2 of 40" in repr(acts)
+    assert acts.notes[0].startswith("2 of 40")
 
 
 def test_unequal_repetitions_are_cut_to_the_smallest_and_said():

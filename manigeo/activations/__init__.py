@@ -23,7 +23,7 @@ it, so that its bytes follow from those before and the batch alone: a resumed fi
 refuses another format version, an incomplete file, a shard and a fingerprint that does not match, and names what it found.
 """
 
-from manigeo.activations.content import HELD_BYTES, Activations
+from manigeo.activations.content import HELD_BYTES, Activations, HeldWriter
 from manigeo.activations.filters import COMPRESSIONS, Filter, chosen_filters
 from manigeo.activations.layout import Shard, StoredLayer, identity_of
 from manigeo.activations.reading import inspect_activations, open_activations, open_shard, opened
@@ -38,6 +38,7 @@ __all__ = [
     "ActivationWriter",
     "Activations",
     "Filter",
+    "HeldWriter",
     "Scoring",
     "Shard",
     "StoredLayer",

@@ -13,7 +13,7 @@ from jaxtyping import Float32
 
 from manigeo import __version__
 from manigeo.activations.filters import Filter
-from manigeo.activations.layout import Shard, StoredLayer, identity_of
+from manigeo.activations.layout import DTYPES, Shard, StoredLayer, as_stored, identity_of
 from manigeo.activations.memory import HeldRows, named_arrays
 from manigeo.activations.scoring import COLUMNS, UNSCORED, Scores, Scoring, beyond_classes, kind_scores, n_seen_classes
 from manigeo.activations.streaming import StoredManifolds
@@ -164,7 +164,7 @@ class Activations:
         kinds = ", ".join(self.kinds) or "no kind"
         sizes = f"{len(self.layers)} layers, {len(self.examples)} examples of {len(self.class_names)} classes ({kinds})"
         place = "in memory" if self.path is None else repr(os.fspath(self.path))
-        notes = "".join(f"; {note}" for note in self.notes)
+        notes = f"; {len(self.notes)} notes (.notes)" if self.notes else ""
         return f"<Activations {place}: {sizes}{notes}{', closed' if self.source.closed else ''}>"
 
     @property
@@ -244,3 +244,54 @@ class Activations:
         if sum(map(len, sampled)) * row_bytes > HELD_BYTES:
             return StoredManifolds(partial(self.rows, layer), sampled, n_features, row_bytes)
         return np.split(self.rows(layer, np.concatenate(sampled)), np.cumsum([len(rows) for rows in sampled])[:-1])
+
+
+class HeldWriter:
+    """Writer into memory, batch by batch, with the ``append`` of :class:`~manigeo.activations.writing.ActivationWriter`; the
+    arguments are those of :func:`~manigeo.activations.writing.create_activations`.
+
+    >>> columns = {"index": range(4), "split": "test", "true_label": [0, 0, 1, 1], "train_label": [0, 0, 1, 1]}
+    >>> h1 = StoredLayer("h1", 0, "Linear", 0, (3,), "flatten", None, ())
+    >>> writer = HeldWriter(pd.DataFrame(columns).assign(permuted=False), ["cat", "dog"], [h1], {})
+    >>> writer.append({"h1": np.ones((2, 3))})
+    >>> writer.append({"h1": np.zeros((2, 3))})
+    >>> writer.finish().rows("h1", np.array([1, 2])).tolist()
+    [[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]
+    """
+
+    def __init__(
+        self,
+        examples: pd.DataFrame,
+        class_names: Sequence[str],
+        layers: Sequence[StoredLayer],
+        provenance: Mapping[str, Any],
+        *,
+        dtype: str = "float32",
+        scoring: Scoring = UNSCORED,
+    ) -> None:
+        if dtype not in DTYPES:
+            raise UsageError(f"activations are stored as {' or '.join(DTYPES)}, got {dtype!r}")
+        self._about, self._scoring = (examples, class_names, layers, provenance), scoring
+        self._arrays = {layer.name: np.empty((len(examples), layer.n_features), dtype) for layer in layers}
+        self._outcomes = np.empty((len(examples) if scoring.n_outputs else 0, len(COLUMNS)), np.float32)
+        self.n_done = 0
+
+    def append(self, batch: Mapping[str, np.ndarray], outcomes: np.ndarray | None = None) -> None:
+        """Put one batch, ``{layer: (rows, ...)}``, behind the last one, and what the output said of each example.
+
+        Raises :class:`~manigeo.errors.InputError` for activations that the dtype cannot hold.
+        """
+        (n,) = {len(values) for values in batch.values()}
+        stop = self.n_done + n
+        for name, values in batch.items():
+            held = self._arrays[name]
+            held[self.n_done : stop] = as_stored(name, values.reshape(n, -1), held.dtype, first=self.n_done == 0)
+        if outcomes is not None:
+            self._outcomes[self.n_done : stop] = outcomes
+        self.n_done = stop
+
+    def finish(self, **more: Any) -> Activations:
+        """The activations of all batches; ``more`` are further fields of :class:`Activations`."""
+        if self.n_done != len(self._about[0]):
+            raise ValueError(f"{self.n_done} of {len(self._about[0])} examples were written")
+        return Activations.in_memory(*self._about, self._arrays, scoring=self._scoring, outcomes=self._outcomes, **more)

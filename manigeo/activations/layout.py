@@ -99,6 +99,21 @@ def _plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
 
 
+def as_stored(name: str, values: np.ndarray, dtype: np.dtype, *, first: bool) -> np.ndarray:
+    """The values in the dtype of the file, which may hold less than float32; that a layer is too small its ``first`` batch
+    shows, while one small example among others is just rounded."""
+    if dtype.itemsize >= values.dtype.itemsize:
+        return values
+    limits, largest = np.finfo(dtype), float(np.abs(values).max(initial=0.0))
+    smallest_normal, highest = float(limits.tiny), float(limits.max)
+    if largest > highest or (first and 0 < largest < smallest_normal):
+        raise InputError(
+            f"layer {name!r} reaches {largest:.3g}, and {dtype} holds {smallest_normal:.2g} to {highest:.5g}: store float32 "
+            "(--dtype float32)"
+        )
+    return values.astype(dtype)
+
+
 def layer_datasets(file: h5py.File) -> list[tuple[str, h5py.Dataset]]:
     found: list[tuple[str, h5py.Dataset]] = []
     file["layers"].visititems(lambda name, node: found.append((name, node)) if isinstance(node, h5py.Dataset) else None)

@@ -26,6 +26,7 @@ from manigeo.activations.layout import (
     NOT_IDENTITY,
     Shard,
     StoredLayer,
+    as_stored,
     fingerprint_of,
     layer_attrs,
     layer_datasets,
@@ -68,7 +69,7 @@ class ActivationWriter:
         (n,) = {len(values) for values in batch.values()}
         stop = self.n_done + n
         stored = {
-            name: _as_stored(name, values.reshape(n, -1), self._dtypes[name], first=self.n_done == 0)
+            name: as_stored(name, values.reshape(n, -1), self._dtypes[name], first=self.n_done == 0)
             for name, values in batch.items()
         }
         self._between_batches = False
@@ -110,21 +111,6 @@ def _edited(store: CommittedFile, mode: str = "r+", **settings: Any) -> Iterator
             yield file
     finally:
         store.check()
-
-
-def _as_stored(name: str, values: np.ndarray, dtype: np.dtype, *, first: bool) -> np.ndarray:
-    """The values in the dtype of the file, which may hold less than float32; that a layer is too small its ``first`` batch
-    shows, while one small example among others is just rounded."""
-    if dtype.itemsize >= values.dtype.itemsize:
-        return values
-    limits, largest = np.finfo(dtype), float(np.abs(values).max(initial=0.0))
-    smallest_normal, highest = float(limits.tiny), float(limits.max)
-    if largest > highest or (first and 0 < largest < smallest_normal):
-        raise InputError(
-            f"layer {name!r} reaches {largest:.3g}, and {dtype} holds {smallest_normal:.2g} to {highest:.5g}: store float32 "
-            "(--dtype float32)"
-        )
-    return values.astype(dtype)
 
 
 def _create_layer(
