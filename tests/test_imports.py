@@ -76,6 +76,7 @@ LEVELS = {
         interventions
         gradients weights planting
         opening
+        live
     """,
 }
 

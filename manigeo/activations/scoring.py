@@ -11,7 +11,7 @@ import pandas as pd
 from jaxtyping import Float, Float32
 
 from manigeo.activations.checking import check_chunks
-from manigeo.kinds import KINDS, UNSEEN
+from manigeo.kinds import EVERY, KINDS, UNSEEN
 from manigeo.manifolds import kind_examples
 
 PLACE, COLUMNS = "scores", ("predicted", "loss_true_label", "loss_train_label")
@@ -84,7 +84,7 @@ def kind_scores(examples: pd.DataFrame, outcomes: Float[np.ndarray, "n 3"]) -> S
     (1.0, 0.0, 3.0)
     """
     scores: Scores = {}
-    for kind in KINDS:
+    for kind in (*KINDS, EVERY):
         rows, labels = kind_examples(examples, kind)
         if len(rows):
             loss = outcomes[rows, 2 if kind == "permuted" else 1].mean(dtype=np.float64)

@@ -26,7 +26,9 @@ from manigeo.activations.layout import (
     NOT_IDENTITY,
     Shard,
     StoredLayer,
+    as_stored,
     fingerprint_of,
+    layer_attrs,
     layer_datasets,
     readable,
 )
@@ -67,7 +69,7 @@ class ActivationWriter:
         (n,) = {len(values) for values in batch.values()}
         stop = self.n_done + n
         stored = {
-            name: _as_stored(name, values.reshape(n, -1), self._dtypes[name], first=self.n_done == 0)
+            name: as_stored(name, values.reshape(n, -1), self._dtypes[name], first=self.n_done == 0)
             for name, values in batch.items()
         }
         self._between_batches = False
@@ -111,21 +113,6 @@ def _edited(store: CommittedFile, mode: str = "r+", **settings: Any) -> Iterator
         store.check()
 
 
-def _as_stored(name: str, values: np.ndarray, dtype: np.dtype, *, first: bool) -> np.ndarray:
-    """The values in the dtype of the file, which may hold less than float32; that a layer is too small its ``first`` batch
-    shows, while one small example among others is just rounded."""
-    if dtype.itemsize >= values.dtype.itemsize:
-        return values
-    limits, largest = np.finfo(dtype), float(np.abs(values).max(initial=0.0))
-    smallest_normal, highest = float(limits.tiny), float(limits.max)
-    if largest > highest or (first and 0 < largest < smallest_normal):
-        raise InputError(
-            f"layer {name!r} reaches {largest:.3g}, and {dtype} holds {smallest_normal:.2g} to {highest:.5g}: store float32 "
-            "(--dtype float32)"
-        )
-    return values.astype(dtype)
-
-
 def _create_layer(
     file: h5py.File, layer: StoredLayer, n_examples: int, dtype: str, batch_size: int | None, by: Filter
 ) -> h5py.Dataset:
@@ -139,13 +126,8 @@ def _create_layer(
         **by.settings,
     )
     dataset.attrs["packed_by"] = by.method
-    dataset.attrs["order"] = layer.order
-    dataset.attrs["module_class"] = layer.module_class
-    dataset.attrs["call_index"] = layer.call_index
-    dataset.attrs["feature_shape"] = np.array(layer.feature_shape, dtype=np.int64)
-    dataset.attrs["readout"] = layer.readout
-    dataset.attrs["projection"] = json.dumps(layer.projection)
-    dataset.attrs["aliases"] = json.dumps(layer.aliases)
+    for name, value in layer_attrs(layer).items():
+        dataset.attrs[name] = value
     return dataset
 
 
@@ -215,15 +197,6 @@ def create_activations(
                     writer.commit()
             raise
         store.move(path)
-
-
-def identity_of(
-    examples: pd.DataFrame, class_names: Sequence[str], layers: Sequence[StoredLayer], provenance: Mapping[str, Any]
-) -> str:
-    """The fingerprint that a file of these would have."""
-    with h5py.File(io.BytesIO(), "w") as file:
-        _Header(examples, class_names, layers, provenance).write(file)
-        return str(file.attrs["fingerprint"])
 
 
 def _begin(partial: Path, header: "_Header", *, force: bool, resume: bool) -> CommittedFile:

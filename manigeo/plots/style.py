@@ -16,7 +16,7 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 
 from manigeo.errors import InputError
-from manigeo.kinds import ALL_KINDS, MARKERS
+from manigeo.kinds import ALL_KINDS, EVERY, MARKERS
 from manigeo.results import row_settings
 from manigeo.storage.files import check_target, whole_file
 from manigeo.vocabulary import FIGURES, metric_words
@@ -111,6 +111,9 @@ def legend(figure: Figure) -> None:
     labelled = [pair for ax in figure.axes for pair in zip(*ax.get_legend_handles_labels(), strict=True)]
     handles = {label: handle for handle, label in reversed(labelled)}
     order = sorted(dict.fromkeys(label for _, label in labelled), key=lambda x: (FLOOR in x, SATURATED in x))
+    order = [label for label in order if label != EVERY]  # of one kind, which needs no name
+    if not order:
+        return
     columns = min(len(order), int(figure.get_figwidth() / _LEGEND_INCHES))
     figure.legend([handles[x] for x in order], order, loc="outside upper center", ncols=columns, frameon=False)
 
@@ -138,6 +141,8 @@ def _unused(title: str, titled: Collection[str]) -> str:
 
 
 def _title(epoch: float, checkpoint: str) -> str:
+    if not checkpoint and np.isnan(epoch):
+        return ""  # arrays, or a network at hand: of no checkpoint
     return (checkpoint or "checkpoint") + ("" if np.isnan(epoch) else f" (epoch {epoch:.0f})")
 
 

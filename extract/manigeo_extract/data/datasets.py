@@ -7,7 +7,7 @@ those of the example table.
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Int64, Shaped
 
 from manigeo.errors import UsageError
-from manigeo.kinds import ALL_KINDS, KINDS, UNSEEN
+from manigeo.kinds import KINDS, UNSEEN
 from manigeo.manifolds import kind_examples
 from manigeo_extract.batches import NamedTensors
 from manigeo_extract.data import lazy, loaders, texts
@@ -179,21 +179,26 @@ def load_data(spec: str, args: Mapping[str, Any] | None = None, *, validation: f
         source = prepared(spec, source, options)
     source = _with_unseen(spec, source, options)
     parts = _splits(spec, source, options, asked="validation" in (args or {}))
-    pool = (*parts.values(), *source.unseen)
+    used = {name: value for name, value in options.items() if value is not None or name in (args or {})}
+    return replace(pooled(spec, parts, source), args=used, n_unseen=len(options["holdout_classes"] or ()))
+
+
+def pooled(spec: str, parts: Mapping[str, Part], source: Source) -> DataSet:
+    """The data set of these splits and of the unseen classes of their source, under common row numbers."""
+    pool, first = (*parts.values(), *source.unseen), next(iter(parts.values()))
     labels = np.concatenate([part.labels for part in pool])
     split = np.repeat([*parts, *[UNSEEN] * len(source.unseen)], [len(part) for part in pool])
     return DataSet(
         spec=spec,
-        args={name: value for name, value in options.items() if value is not None or name in (args or {})},
+        args={},
         index=np.concatenate([part.index for part in pool]),
         split=split,
         labels=labels,
         class_names=source.class_names,
-        input_shape=_input_shape(parts["train"]),
-        preprocessing=standardisation(parts["train"], source),
+        input_shape=_input_shape(first),
+        preprocessing=standardisation(first, source),
         fingerprint=fingerprint(pool, labels, split),
         parts=pool,
-        n_unseen=len(options["holdout_classes"] or ()),
         notes=source.notes,
     )
 
@@ -231,7 +236,7 @@ def describe(data: DataSet, examples: pd.DataFrame) -> str:
 
 
 def _class_sizes(data: DataSet, examples: pd.DataFrame) -> Iterator[str]:
-    for kind in ALL_KINDS if data.n_unseen else KINDS:
+    for kind in (*KINDS, *([UNSEEN] if data.n_unseen else [])):
         first, size = (data.n_classes, data.n_unseen) if kind == UNSEEN else (0, data.n_classes)
         counts = np.bincount(kind_examples(examples, kind)[1] - first, minlength=size)
         yield f"{kind} {counts.min()} to {counts.max()}"

@@ -54,13 +54,17 @@ def _with_items(where: str, given: Any) -> Any:
                 f"{where}: expected as many labels as inputs, got {len(given[1])} labels and {len(given[0])} inputs; "
                 "return arrays of equal length"
             )
-        return TensorDataset(*(torch.as_tensor(np.asarray(part)) for part in given))
+        return TensorDataset(*map(_as_tensor, given))
     if isinstance(given, Mapping) or not (hasattr(given, "__len__") and hasattr(given, "__getitem__")):
         raise InputError(
             f"{where}: expected a map-style data set (len and items), got {type(given).__name__}; "
             "make a list of its (input, label) pairs"
         )
     return given
+
+
+def _as_tensor(given: Any) -> torch.Tensor:
+    return given.detach().cpu() if isinstance(given, torch.Tensor) else torch.as_tensor(np.require(given, requirements="W"))
 
 
 def _as_labels(where: str, labels: Any) -> np.ndarray:

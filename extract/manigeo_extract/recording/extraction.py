@@ -12,11 +12,22 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import torch
 from jaxtyping import Int64
 from tqdm import tqdm
 
-from manigeo.activations import UNSCORED, Scoring, Shard, StoredLayer, chosen_filters, create_activations, identity_of
+from manigeo.activations import (
+    UNSCORED,
+    Activations,
+    HeldWriter,
+    Scoring,
+    Shard,
+    StoredLayer,
+    chosen_filters,
+    create_activations,
+    identity_of,
+)
 from manigeo.errors import UsageError
 from manigeo.kinds import ALL_KINDS
 from manigeo.manifolds import kind_examples
@@ -219,13 +230,7 @@ def extract_activations(
     if shard is not None:
         whole = identity_of(plan.examples, data.class_names, stored, provenance)
         part = Shard(*shard, own.start, len(plan.rows), whole)
-    with _precision(tf32), _recording(model, plan) as record:
-        forward = InPieces(record, tell)
-
-        def computed(n_done: int) -> Iterator[Computed]:
-            for batch, kept in _batches(range(own.start + n_done, own.stop), batch_size, progress):
-                yield plan.computed(batch, kept, forward(data.inputs(plan.rows[batch.start : batch.stop])))
-
+    with _computing(model, data, plan, own, batch_size, tf32, progress, tell) as (computed, forward):
         begun = resume and has_commit(partial_of(path))
         ahead = [] if begun else list(itertools.islice(fresh := computed(0), 1))
         filters = chosen_filters(ahead[0][0], plan.dtype, compression) if ahead else {}
@@ -238,6 +243,56 @@ def extract_activations(
                     append(item)
             if forward.smallest is not None:
                 writer.remark("smallest_batch", forward.smallest)
+
+
+def hold_activations(
+    model: torch.nn.Module,
+    data: DataSet,
+    plan: ExtractionPlan,
+    provenance: Mapping[str, Any],
+    *,
+    batch_size: int = 256,
+    device: str = "cpu",
+    tf32: bool = False,
+    progress: bool = False,
+    tell: Callable[[str], None] = lambda said: None,
+) -> Activations:
+    """Run the planned examples through the network as :func:`extract_activations` does, and keep the activations in memory:
+    the same numbers, with the same fingerprint. The network stays where it is, on ``device``.
+
+    Raises :class:`~manigeo.errors.UsageError` where they do not fit the memory that is free.
+    """
+    _check_memory(plan.n_bytes)
+    stored = [plan.stored(layer) for layer in plan.layers]
+    provenance = {**provenance, "batch_size": batch_size, "dtype": plan.dtype, **_numerics(device, tf32)}
+    writer = HeldWriter(plan.examples, data.class_names, stored, provenance, dtype=plan.dtype, scoring=plan.scoring)
+    every = range(len(plan.rows))
+    with _computing(model, data, plan, every, batch_size, tf32, progress, tell) as (computed, forward):
+        for item in computed(0):
+            writer.append(*item)
+    return writer.finish(notes=plan.notes, smallest_batch=forward.smallest)
+
+
+@contextmanager
+def _computing(
+    model: torch.nn.Module,
+    data: DataSet,
+    plan: ExtractionPlan,
+    own: range,
+    batch_size: int,
+    tf32: bool,
+    progress: bool,
+    tell: Callable[[str], None],
+) -> Iterator[tuple[Callable[[int], Iterator[Computed]], InPieces]]:
+    """A function from the number of rows that are done to the batches that are not, of the rows ``own`` of the plan."""
+    with _precision(tf32), _recording(model, plan) as record:
+        forward = InPieces(record, tell)
+
+        def computed(n_done: int) -> Iterator[Computed]:
+            for batch, kept in _batches(range(own.start + n_done, own.stop), batch_size, progress):
+                yield plan.computed(batch, kept, forward(data.inputs(plan.rows[batch.start : batch.stop])))
+
+        yield computed, forward
 
 
 @contextmanager
@@ -284,6 +339,15 @@ def _numerics(device: str, tf32: bool) -> dict[str, Any]:
     return {
         "torch": str(torch.__version__), "device": torch.device(device).type, "tf32": tf32, "machine": this_machine(),
     }  # fmt: skip
+
+
+def _check_memory(n_bytes: int) -> None:
+    free = psutil.virtual_memory().available
+    if n_bytes > free:
+        raise UsageError(
+            f"the activations take {n_bytes / 1e9:.1f} GB, {free / 1e9:.1f} GB of memory are free: take fewer layers or "
+            'examples (layers=, per_class=, project=), or write them to a file (out="acts.h5")'
+        )
 
 
 @contextmanager

@@ -1,0 +1,169 @@
+"""A live network in Python: what is taken as data, what is read of it, and that it is left as it was found."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Subset, TensorDataset
+
+import manigeo
+import manigeo_extract as mx
+from manigeo.errors import InputError, UsageError
+
+GENERATOR = torch.Generator().manual_seed(0)
+X = torch.randn(48, 5, generator=GENERATOR)
+Y = torch.arange(48) % 4
+TRAINED_ON = torch.where(torch.arange(48) < 20, (Y + 1) % 4, Y)
+DATA = {"train": (X, Y), "test": (X[:16] + 1, Y[:16])}
+
+
+@pytest.fixture
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(), nn.Linear(6, 4))
+
+
+def test_a_live_network_gives_tables_in_nine_lines_and_no_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 4))
+    acts = mx.extract(model, DATA, train_labels=TRAINED_ON, progress=False)
+    table = manigeo.capacity_table(acts, n_draws=10, total_dimension=False)
+    manigeo.plot_geometry(table)
+    assert set(table["kind"]) == {"unpermuted", "permuted", "restored", "test"}
+    assert set(table["layer"]) == {"input", "0", "2"}
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        TensorDataset(X, Y), DataLoader(TensorDataset(X, Y), batch_size=7), (X.numpy(), Y.numpy()), (X.tolist(), Y.tolist()),
+        list(zip(X, Y, strict=True)), (X, Y.float()), (pd.DataFrame(X.numpy()), pd.Series(Y.numpy())),
+        Subset(TensorDataset(X, Y), range(48)), {"train": TensorDataset(X, Y)},
+    ],
+    ids=lambda data: type(data).__name__,
+)  # fmt: skip
+def test_the_same_activations_come_of_the_same_data_in_any_form(net, data):
+    expected = mx.extract(net, (X, Y), train_labels=TRAINED_ON, progress=False)
+    found = mx.extract(net, data, train_labels=TRAINED_ON, progress=False)
+    assert found.kinds == ("unpermuted", "permuted", "restored")
+    np.testing.assert_array_equal(found.rows("4", np.arange(48)), expected.rows("4", np.arange(48)))
+
+
+def test_examples_of_no_split_and_no_labels_of_training_are_of_the_kind_all(net):
+    acts = mx.extract(net, (X, Y), progress=False)
+    assert acts.kinds == ("all",)
+    assert acts.scores["all"]["n"] == 48
+
+
+def test_data_sets_that_were_loaded_go_with_their_table_of_labels(net):
+    data = mx.load_data("digits", {"per_class": 4})
+    examples = mx.permute_labels(data, mx.Permutation(0.5))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    acts = mx.extract(model, data, train_labels=examples, per_class=3, progress=False)
+    assert "permuted" in acts.kinds
+    with pytest.raises(UsageError, match="not of these data"):
+        mx.extract(net, (X, Y), train_labels=examples)
+
+
+def test_scores_are_those_of_the_network_on_the_stored_examples(net):
+    acts = mx.extract(net, DATA, train_labels=TRAINED_ON, progress=False)
+    with torch.no_grad():
+        right = net.eval()(X[:20]).argmax(1) == TRAINED_ON[:20]
+    assert acts.scores["permuted"]["accuracy"] == pytest.approx(right.float().mean().item())
+
+
+def test_memory_and_file_hold_the_same_bits_under_the_same_fingerprint(net, tmp_path):
+    choices = {"train_labels": TRAINED_ON, "layers": ["0", "4"], "per_class": 4, "batch_size": 5, "progress": False}
+    for dtype in ("float32", "float16"):
+        held = mx.extract(net, DATA, dtype=dtype, **choices)
+        with mx.extract(net, DATA, dtype=dtype, out=tmp_path / f"{dtype}.h5", **choices) as stored:
+            every = np.arange(len(held.examples))
+            assert held.fingerprint == stored.fingerprint
+            pd.testing.assert_frame_equal(held.examples, stored.examples)
+            assert [held.rows(name, every).tobytes() for name in held.layers] == [
+                stored.rows(name, every).tobytes() for name in stored.layers
+            ]
+            assert (held.scores, held.dtypes, held.notes) == (stored.scores, stored.dtypes, stored.notes)
+    with pytest.raises(UsageError, match="exists"):
+        mx.extract(net, DATA, out=tmp_path / "float16.h5", **choices)
+
+
+def test_other_weights_and_other_labels_have_another_fingerprint(net):
+    def fingerprint(labels=TRAINED_ON):
+        return mx.extract(net, (X, Y), train_labels=labels, progress=False).fingerprint
+
+    first, others = fingerprint(), fingerprint(torch.flip(TRAINED_ON, [0]))
+    nn.init.zeros_(net[4].bias)
+    assert len({first, others, fingerprint()}) == 3
+
+
+class Counting(nn.Module):
+    """A network that draws at random and counts its passes in a buffer, in eval mode too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(5, 4)
+        self.register_buffer("passes", torch.zeros(()))
+
+    def forward(self, x):
+        self.passes += 1
+        return self.layer(x + 0.0 * torch.rand_like(x))
+
+
+@pytest.mark.parametrize("model", [Counting, lambda: nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Dropout())])
+def test_the_network_is_left_as_it_was_found_and_training_goes_on_the_same(model):
+    def trained(look: bool):
+        torch.manual_seed(0)
+        net = model()
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+        for _ in range(3):
+            if look:
+                mx.extract(net, (X, Y), progress=False)
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(net(X), Y).backward()
+            optimizer.step()
+        modes = [m.training for m in net.modules()], [p.requires_grad for p in net.parameters()]
+        return net.state_dict(), modes, [len(m._forward_hooks) for m in net.modules()]
+
+    (state, *rest), (expected, *others) = trained(look=True), trained(look=False)
+    assert rest == others
+    for name in expected:
+        torch.testing.assert_close(state[name], expected[name], rtol=0, atol=0)
+
+
+def test_a_network_that_fails_is_left_as_it_was_found(net):
+    net[1].eval()
+    with pytest.raises(InputError, match="does not take inputs"):
+        mx.extract(net, (X[:, :3], Y), progress=False)
+    assert [module.training for module in net] == [True, False, True, True, True]
+
+
+REFUSED = {
+    "no network": (lambda net: mx.extract("net.pt", (X, Y)), UsageError, r"expected a network \(torch.nn.Module\), got str"),
+    "no data": (lambda net: mx.extract(net, None), InputError, "expected a map-style data set .*got NoneType"),
+    "no labels": (lambda net: mx.extract(net, X), InputError, r"expected \(input, label\)"),
+    "texts as labels": (lambda net: mx.extract(net, (X, ["a"] * 48)), InputError, "labels must be whole numbers"),
+    "halves as labels": (lambda net: mx.extract(net, (X, Y / 2)), InputError, "labels must be whole numbers"),
+    "labels below 0": (lambda net: mx.extract(net, (X, Y - 1)), InputError, "expected labels from 0 on"),
+    "fewer labels": (lambda net: mx.extract(net, (X, Y[:9])), InputError, "as many labels as inputs, got 9"),
+    "another split": (lambda net: mx.extract(net, {"seen": (X, Y)}), UsageError, "train, validation and test, got seen"),
+    "no layer": (lambda net: mx.extract(net, (X, Y), "conv1"), UsageError, "no layer matches 'conv1'"),
+    "labels of no train": (lambda net: mx.extract(net, {"test": (X, Y)}, train_labels=Y), UsageError, "give .*train"),
+    "fewer labels of training": (lambda net: mx.extract(net, (X, Y), train_labels=Y[:5]), UsageError, "each of the 48"),
+    "labels beyond": (lambda net: mx.extract(net, (X, Y), train_labels=Y + 2), UsageError, "labels 0 to 3 .* got 2 to 5"),
+    "a mask alone": (lambda net: mx.extract(net, (X, Y), permuted=Y > 1), UsageError, "give the labels trained on"),
+    "a short mask": (lambda net: mx.extract(net, (X, Y), train_labels=Y, permuted=[True]), UsageError, "permuted must have"),
+    "a mask that lacks some": (
+        lambda net: mx.extract(net, (X, Y), train_labels=TRAINED_ON, permuted=Y > 9), UsageError, "20 labels differ"),
+    "a device": (lambda net: mx.extract(net, (X, Y), device="tpu"), UsageError, "no device 'tpu'"),
+    "weights without values": (lambda net: mx.extract(net.to("meta"), (X, Y)), UsageError, "load its weights first"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "error", "message"), REFUSED.values(), ids=REFUSED)
+def test_a_mistake_is_one_line_with_its_remedy(net, call, error, message):
+    with pytest.raises(error, match=message) as refused:
+        call(net)
+    assert "\n" not in str(refused.value)
