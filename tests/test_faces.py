@@ -1,0 +1,121 @@
+"""How objects show themselves: figures in a notebook or in axes that are given."""
+
+import gc
+import pickle
+import weakref
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from manigeo import plot_geometry
+from manigeo.errors import UsageError
+from manigeo.plots import FIGURES
+from manigeo.plots.style import DRAWINGS
+from tests.drawn import TABLES
+from tests.test_plots import geometry_table
+
+drawings = pytest.mark.parametrize("name", DRAWINGS)
+
+
+def panels(figure: Figure) -> list:
+    return [ax for ax in figure.axes if ax.get_label() != "<colorbar>"]
+
+
+def texts(ax) -> list[str]:
+    return [ax.get_xlabel(), ax.get_ylabel(), *(label.get_text() for label in ax.get_xticklabels())]
+
+
+@drawings
+def test_a_figure_shows_itself_and_pyplot_does_not_know_it(name):
+    figure = DRAWINGS[name].draw(TABLES[name])
+    assert hasattr(figure, "_repr_png_")
+    assert all(ax.has_data() for ax in panels(figure))
+    assert plt.get_fignums() == []
+
+
+@drawings
+def test_a_figure_is_drawn_into_as_many_axes_as_it_has_panels(name):
+    draw, table = DRAWINGS[name].draw, TABLES[name]
+    own = panels(draw(table))
+    given = np.array([Figure().subplots(1, len(own), squeeze=False)[0]])
+    assert draw(table, ax=given) is given
+    for mine, theirs in zip(own, given.flat, strict=True):
+        assert theirs.has_data()
+        assert len(theirs.get_lines()) == len(mine.get_lines())
+        assert theirs.get_xlabel() or theirs.get_xticklabels()[0].get_text() == "h1"  # names that stand for themselves
+    with pytest.raises(UsageError, match=rf"{name} has {len(own)} panels? for this table, got {len(own) + 1} axes"):
+        draw(table, ax=list(Figure().subplots(1, len(own) + 1)))
+
+
+@drawings
+def test_a_metric_is_a_panel_of_its_own_where_panels_are_metrics(name):
+    draw, table = DRAWINGS[name].draw, TABLES[name]
+    with pytest.raises(UsageError, match=r"metric must be one of|not of single metrics") as refused:
+        draw(table, metric="nothing")
+    if "must be one of" in str(refused.value):
+        metric = str(refused.value).split("one of ")[1].split(",")[0].split(";")[0]
+        part = table[table["fingerprint"] == table["fingerprint"].iloc[0]] if name == "separability" else table
+        part = part[part["layer"] == part["layer"].iloc[0]] if name.startswith("gradient") else part
+        part = part[part["checkpoint"] == part["checkpoint"].iloc[0]] if name != "progress" else part
+        ax = Figure().subplots()
+        assert draw(part, ax=ax, metric=metric) is ax
+        assert ax.get_ylabel()
+
+
+def test_one_panel_is_drawn_into_axes_that_keep_their_title_and_have_the_legend():
+    figure = Figure()
+    left, right = figure.subplots(1, 2)
+    left.set_title("mine")
+    table = geometry_table(checkpoints=(("", 3),)).assign(epoch=np.nan)
+    assert plot_geometry(table, ax=left, metric="capacity") is left
+    assert left.get_title() == "mine"
+    assert [text.get_text() for text in left.get_legend().get_texts()][:2] == ["unpermuted", "permuted"]
+    assert not right.has_data()
+    assert texts(left) == ["layer", "capacity $\\alpha_M$", "h0", "h1", "h2", "h3"]
+
+
+def test_axes_of_another_number_or_kind_are_refused_with_what_to_do():
+    figure, table = Figure(), geometry_table(checkpoints=(("last", 3),))
+    with pytest.raises(
+        UsageError, match=r"4 panels .* got 1 axes: give ax an array of 4.*metric= one of capacity, rad"
+    ):
+        plot_geometry(table, ax=figure.subplots())
+    with pytest.raises(UsageError, match="ax must be matplotlib axes, or an array or list of them, got Figure"):
+        plot_geometry(table, ax=figure, metric="capacity")
+    with pytest.raises(UsageError, match="takes axes of one figure"):
+        plot_geometry(table, ax=[Figure().subplots() for _ in range(4)])
+
+
+def test_a_figure_is_pickled_and_freed_when_nobody_holds_it():
+    figure = plot_geometry(geometry_table(layers=2))
+    image, size = figure._repr_png_()
+    assert image.startswith(b"\x89PNG")
+    assert size["width"] == pytest.approx(96 * figure.get_figwidth(), abs=1)
+    assert hasattr(pickle.loads(pickle.dumps(figure)), "_repr_png_")
+    gone = weakref.ref(figure)
+    del figure
+    gc.collect()
+    assert gone() is None
+
+
+def test_words_of_training_do_not_stand_in_figures_of_other_data():
+    table = geometry_table(checkpoints=(("", 3),)).query("kind == 'test'").assign(kind="area", run="", epoch=np.nan)
+    figure = plot_geometry(table)
+    assert [ax.get_title() for ax in figure.axes] == [""] * 4
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["floor = 0.08"]
+    two = plot_geometry(geometry_table(checkpoints=(("", 3), ("", 4))))
+    assert [ax.get_title() for ax in two.axes[:2]] == ["epoch 3", "epoch 4"]
+
+
+def test_figures_of_several_tables_without_names_are_told_apart():
+    table = geometry_table(checkpoints=(("", 3),)).assign(epoch=np.nan, run="")
+    both = [table.assign(fingerprint=name) for name in "ab"]
+    figure = plot_geometry(pd.concat(both))
+    assert [ax.get_title() for ax in figure.axes[:2]] == ["[1]", "[2]"]
+
+
+def test_every_figure_has_a_table_here():
+    assert set(TABLES) == set(FIGURES)
