@@ -1,8 +1,10 @@
-"""How objects show themselves: figures in a notebook or in axes that are given."""
+"""How objects show themselves: figures in a notebook or in axes that are given; results as a line, a table, a figure."""
 
 import gc
 import pickle
+import re
 import weakref
+from xml.etree import ElementTree
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,12 +12,16 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+import manigeo
 from manigeo import plot_geometry
 from manigeo.errors import UsageError
 from manigeo.plots import FIGURES
 from manigeo.plots.style import DRAWINGS
+from manigeo.separability.margins import one_versus_rest
+from manigeo.text.cells import measured
 from tests.drawn import TABLES
 from tests.test_plots import geometry_table
+from tests.test_separations import write
 
 drawings = pytest.mark.parametrize("name", DRAWINGS)
 
@@ -119,3 +125,89 @@ def test_figures_of_several_tables_without_names_are_told_apart():
 
 def test_every_figure_has_a_table_here():
     assert set(TABLES) == set(FIGURES)
+
+
+# ------------------------------------------------------------------------------------------------------------- results
+RNG = np.random.default_rng(0)
+CLOUDS = [RNG.normal(size=12) + RNG.normal(size=(6, 12)) for _ in range(4)]
+X, Y = np.concatenate(CLOUDS), np.repeat(["<b>cat</b>", "dog", "owl", "ant"], 6)
+
+
+def results() -> dict[str, object]:
+    return {
+        "frame": manigeo.frame_geometry(CLOUDS[0], n_draws=20, seed=0),
+        "mean field": manigeo.manifold_capacity(CLOUDS, n_draws=20, seed=0),
+        "joint": manigeo.joint_capacity(CLOUDS, n_draws=10, seed=0),
+        "simulated": manigeo.simulated_capacity(CLOUDS, n_dichotomies=50, seed=0),
+        "dimension": manigeo.total_dimension(CLOUDS),
+        "probe": manigeo.linear_probe(X, Y, seed=0),
+        "clusters": manigeo.cluster_agreement(X, Y, n_seeds=2, seed=0),
+        "neighbours": manigeo.neighbour_purity(X, Y, k=3)[0],
+        "margins": one_versus_rest(X, Y),
+    }
+
+
+@pytest.fixture(scope="module")
+def found():
+    return results()
+
+
+def test_a_result_is_one_short_line_with_its_numbers_and_errors(found):
+    for result in found.values():
+        assert re.fullmatch(r"[A-Z]\w+\(\w+=[^\n]+\)", repr(result)), repr(result)
+        assert len(repr(result)) < 200
+    r = found["mean field"]
+    capacity, error = measured(r.capacity, r.stderr.capacity)
+    assert repr(r).startswith(f"ManifoldCapacity(capacity={capacity} {error}, radius=")
+
+
+def test_a_flag_stands_in_the_line_and_its_sentence_in_the_notebook():
+    left = manigeo.manifold_capacity([CLOUDS[0][:4], *CLOUDS[1:]], n_draws=10)
+    assert "flag='unequal_points:4-6;left_out:6'" in repr(left)
+    assert "different numbers of points" in left._repr_html_()
+
+
+def test_numbers_of_a_result_are_a_table_with_their_errors(found):
+    r = found["mean field"]
+    assert r.table.loc["radius"].tolist() == [r.radius, r.stderr.radius]
+    assert np.isnan(r.table.loc["rank", "stderr"])
+    for result in found.values():
+        assert list(result.table.columns) == ["value", "stderr"]
+        assert len(result.table) >= len(result.headline) >= 3
+
+
+def test_a_notebook_shows_every_number_of_a_result_by_its_name_and_nothing_else(found):
+    html = found["mean field"]._repr_html_()
+    assert all(name in html for name in ("centre correlation", "± ", "per_manifold (4 x "))
+    for result in found.values():
+        tree = ElementTree.fromstring(result._repr_html_())
+        assert {element.tag for element in tree.iter()} == {"div", "b", "table", "tr", "td"}
+
+
+def test_results_are_drawn_into_axes_or_a_figure_of_their_own(found):
+    drawn = {name: result for name, result in found.items() if hasattr(result, "plot")}
+    assert set(found) - set(drawn) == {"frame"}
+    for result in drawn.values():
+        ax = Figure().subplots()
+        assert result.plot(ax=ax) is ax
+        (own,) = result.plot().axes
+        assert own.has_data()
+        assert own.get_ylabel() == ax.get_ylabel() != ""
+    means = found["mean field"].plot().axes[0].get_lines()
+    assert found["mean field"].capacity in [line.get_ydata()[0] for line in means]
+
+
+def test_the_accuracy_of_a_probe_is_the_mean_over_classes(found):
+    probe = found["probe"]
+    right = [np.mean(probe.predicted[name == Y] == name) for name in probe.classes]
+    np.testing.assert_allclose(probe.per_class, right)
+    assert probe.accuracy == pytest.approx(np.mean(right))
+
+
+def test_a_plan_says_what_it_is_of_and_escapes_its_names(tmp_path):
+    path = write(tmp_path / "<i>acts.h5")
+    plan = manigeo.plan_capacity(path, kinds=["test"], n_draws=10)
+    assert re.fullmatch(r"<Plan of capacity of '.*': 3 layers x 1 kinds \(test\), P = \d+ .* tasks>", repr(plan))
+    assert "&lt;i&gt;acts.h5" in plan._repr_html_()
+    assert len(plan.table) == len(plan.tasks)
+    assert list(plan.table.columns) == ["layer", "kind", "measure", "features", "n_classes", "per_class"]

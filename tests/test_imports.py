@@ -54,6 +54,7 @@ LEVELS = {
     "manigeo": """
         errors kinds
         randomness vocabulary storage
+        faces
         manifolds
         inputs
         capacity

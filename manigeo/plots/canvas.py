@@ -115,7 +115,7 @@ class Canvas:
 
     @property
     def is_given(self) -> bool:
-        """Whether the axes are another's."""
+        """True where the axes are another's."""
         return self._given is not None
 
     def word(self, kind: str) -> str:

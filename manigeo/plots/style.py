@@ -4,7 +4,8 @@ import functools
 import inspect
 import itertools
 import os
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol, TypeVar, overload, runtime_checkable
 from zlib import crc32
 
@@ -49,8 +50,15 @@ class Draw(Protocol):
     def __call__(self, table: pd.DataFrame, ax: Axs, metric: str | None = None) -> Axs: ...
 
 
+@contextmanager
+def in_style() -> Iterator[None]:
+    """The style of all figures, while they are drawn."""
+    with sns.axes_style("ticks", _OPEN), sns.plotting_context("paper", font_scale=1.1):
+        yield
+
+
 def _signature(table: pd.DataFrame, ax: Given | None = None, metric: str | None = None) -> Figure | Given:
-    """What a reader of the documentation is shown of every :class:`Draw`."""
+    """Signature that readers of the documentation are shown of every :class:`Draw`."""
     raise NotImplementedError
 
 
@@ -78,7 +86,7 @@ def draws(
         @functools.wraps(draw)
         def styled(table: pd.DataFrame, ax: Any = None, metric: str | None = None) -> Any:
             canvas = Canvas(name, ax, _chosen(name, panels, metric), set(table["kind"]) - {""}, _advice(panels, metric))
-            with sns.axes_style("ticks", _OPEN), sns.plotting_context("paper", font_scale=1.1):
+            with in_style():
                 draw(table, canvas)
                 return canvas.finished()
 

@@ -1,0 +1,1 @@
+"""How numbers, results and work in progress show themselves, in a terminal and in a notebook."""
