@@ -1,1 +1,1 @@
-"""How numbers, results and work in progress show themselves, in a terminal and in a notebook."""
+"""Faces of numbers, of results and of work in progress, in a terminal and in a notebook."""

@@ -1,4 +1,4 @@
-"""Where a figure is drawn: on one of its own, which shows itself in a notebook, or into axes that were given."""
+"""The axes that a figure is drawn into: on a figure of its own, which shows itself in a notebook, or those given."""
 
 import io
 from collections.abc import Callable, Collection, Sequence
@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from manigeo.errors import UsageError
-from manigeo.kinds import ALL_KINDS
+from manigeo.kinds import KINDS, UNSEEN
 
 MOST_COLUMNS = 4
 FLOOR, SATURATED = "floor", "saturated"
@@ -49,7 +49,7 @@ class Canvas:
     ):
         self.panels = tuple(panels)
         self._name, self._given, self._advice = name, given, advice
-        self._plain = set(kinds) - set(ALL_KINDS) if len(set(kinds)) == 1 else set()
+        self._plain = set(kinds) - {*KINDS, UNSEEN} if len(set(kinds)) == 1 else set()
         self._axes: list[Axes] = []
         self._columns = 1
         self._shared: dict[str, Any] = {}

@@ -119,7 +119,7 @@ def _chosen(name: str, panels: Sequence[str], metric: str | None) -> Sequence[st
 
 
 def _advice(panels: Sequence[str], metric: str | None) -> str:
-    """What helps where there are too few axes."""
+    """Remedy where there are too few axes."""
     one = f"metric= one of {', '.join(panels)}, and " if panels and metric is None else ""
     return f"{one}a part of the table: one checkpoint, kind or layer"
 
