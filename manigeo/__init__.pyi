@@ -2,6 +2,7 @@ from . import errors as errors
 from . import weights as weights
 from .activations import create_activations as create_activations
 from .activations import open_activations as open_activations
+from .activations.content import Activations as Activations
 from .capacity import theory as theory
 from .capacity.geometry import frame_geometry as frame_geometry
 from .capacity.geometry import manifold_geometry as manifold_geometry

@@ -4,13 +4,14 @@ from collections.abc import Iterable
 
 KINDS = ("unpermuted", "permuted", "restored", "test")  # these share their classes
 UNSEEN = "unseen"
-ALL_KINDS = (*KINDS, UNSEEN)  # places in here are spawn keys: append only
+EVERY = "all"  # all examples of a set that is neither trained on nor held out, such as responses of neurons
+ALL_KINDS = (*KINDS, UNSEEN, EVERY)  # places in here are spawn keys: append only
 VALIDATION = "validation"  # scored like a kind, but not one of the papers': choices are made on it
 SAME_IMAGES = (("unpermuted",), ("permuted", "restored"), ("test",))  # kinds that differ in their labels alone
 PLACES = {
     kind: place for place, kind in enumerate((*ALL_KINDS, VALIDATION))
 }  # also those of their colours in a palette
-MARKERS = dict(zip(ALL_KINDS, "osD^v", strict=True))  # tell kinds apart without colour
+MARKERS = dict(zip(ALL_KINDS, "osD^vo", strict=True))  # tell kinds apart without colour
 
 
 def in_order(kinds: Iterable[str]) -> list[str]:

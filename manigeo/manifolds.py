@@ -14,6 +14,7 @@ test           held out, labels clean        the label
 
 Images of classes that the network was never trained on are a fifth kind, *unseen*, grouped by their label (Dyballa et al.
 2024). It shares no class with the other four, whose classes are the *seen* ones; labels of unseen classes follow theirs.
+Arrays that no network was trained on, such as responses of neurons, are of one kind, *all*, grouped by their label.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from manigeo.kinds import ALL_KINDS, KINDS, UNSEEN
+from manigeo.kinds import ALL_KINDS, EVERY, KINDS, UNSEEN
 
 # Float arrays (points, features), in memory or not; unsubscripted, since a type check of an element may read a file.
 Clouds = Sequence
@@ -51,7 +52,7 @@ def kind_examples(examples: pd.DataFrame, kind: str) -> tuple[Int[np.ndarray, " 
         "permuted": permuted,
         "restored": permuted,
         "test": examples["split"].to_numpy() == "test",
-        UNSEEN: examples["split"].to_numpy() == UNSEEN,
+        **{kind: examples["split"].to_numpy() == kind for kind in (UNSEEN, EVERY)},
     }
     if kind not in members:
         raise ValueError(f"kind must be one of {ALL_KINDS}, got {kind!r}")

@@ -398,7 +398,7 @@ def test_a_file_of_before_dimensions_had_names_is_read(path):
 @pytest.fixture
 def narrow(monkeypatch):
     """Two manifolds of the layer "a/b" (six rows of 20 bytes) fit a batch, all of them are too much to hold."""
-    monkeypatch.setattr("manigeo.activations.reading.HELD_BYTES", 100)
+    monkeypatch.setattr("manigeo.activations.content.HELD_BYTES", 100)
     monkeypatch.setattr("manigeo.activations.streaming._BATCH_BYTES", 240)
 
 
@@ -407,7 +407,7 @@ def test_manifolds_that_stay_in_the_file_are_the_same_manifolds(path, monkeypatc
     with open_activations(path) as acts:
         held = acts.manifolds("a/b", kind, per_class=5, seed=2)
         for batch in (1, 100, 240, 10_000):
-            monkeypatch.setattr("manigeo.activations.reading.HELD_BYTES", 100)
+            monkeypatch.setattr("manigeo.activations.content.HELD_BYTES", 100)
             monkeypatch.setattr("manigeo.activations.streaming._BATCH_BYTES", batch)
             stored = acts.manifolds("a/b", kind, per_class=5, seed=2)
             assert isinstance(stored, StoredManifolds)
@@ -464,11 +464,11 @@ def test_only_chunks_with_wanted_rows_are_read(tmp_path, monkeypatch):
     content = write(tmp_path / "a.h5")
     with open_activations(tmp_path / "a.h5") as acts:
         rows = np.array([3, 24, 50, 4, 31])
-        spans = list(_spans(np.sort(rows), acts._file["layers/a/b"]))
+        spans = list(_spans(np.sort(rows), acts.source._file["layers/a/b"]))
         assert spans == [(0, 5), (20, 25), (30, 35), (50, 51)]
         np.testing.assert_array_equal(acts.rows("a/b", rows), content["a/b"][rows])
         monkeypatch.setattr("manigeo.activations.reading._READ_BYTES", 200)  # two chunks at a time
-        assert list(_spans(np.arange(51), acts._file["layers/a/b"]))[:2] == [(0, 10), (10, 20)]
+        assert list(_spans(np.arange(51), acts.source._file["layers/a/b"]))[:2] == [(0, 10), (10, 20)]
         np.testing.assert_array_equal(acts.rows("a/b", np.arange(51)), content["a/b"])
 
 
@@ -507,7 +507,7 @@ def test_a_file_may_be_opened_without_a_with(path):
 
 def test_a_file_is_closed_when_nothing_refers_to_it(path):
     acts = open_activations(path)
-    file, seen = acts._file, weakref.ref(acts)
+    file, seen = acts.source._file, weakref.ref(acts)
     del acts
     gc.collect()
     assert seen() is None
@@ -525,7 +525,7 @@ def test_a_file_that_is_refused_is_closed(path, monkeypatch):
 
 
 def test_manifolds_that_stay_in_a_file_keep_it_open(path, monkeypatch):
-    monkeypatch.setattr(reading, "HELD_BYTES", 0)
+    monkeypatch.setattr("manigeo.activations.content.HELD_BYTES", 0)
     clouds = open_activations(path).manifolds("features.0", "test")
     gc.collect()
     assert [X.shape for X in clouds] == clouds.shapes

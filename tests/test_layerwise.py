@@ -408,6 +408,6 @@ def test_all_kinds_of_a_layer_are_projected_on_the_same_directions(path, monkeyp
 def test_layers_that_stay_in_the_file_give_the_same_table(path, monkeypatch):
     two = ["permuted", "test"]
     in_memory = capacity_table(small(path, layers=[], kinds=two))
-    monkeypatch.setattr("manigeo.activations.reading.HELD_BYTES", 1)
+    monkeypatch.setattr("manigeo.activations.content.HELD_BYTES", 1)
     monkeypatch.setattr("manigeo.activations.streaming._BATCH_BYTES", 250)
     pd.testing.assert_frame_equal(capacity_table(small(path, layers=[], kinds=two)), in_memory)

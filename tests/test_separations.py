@@ -136,7 +136,7 @@ def test_layers_that_stay_in_the_file_are_measured_alike(path, monkeypatch):
     plan = quick(path, layers=["wide"], kinds=["permuted", "restored"])
     in_memory = separability_table(plan)
     monkeypatch.setattr("manigeo.layerwise.points._HELD_BYTES", 1)
-    monkeypatch.setattr("manigeo.activations.reading.HELD_BYTES", 1)
+    monkeypatch.setattr("manigeo.activations.content.HELD_BYTES", 1)
     streamed = separability_table(plan)
     assert aggregate(streamed, "probe_accuracy")["flag"].tolist() == ["standardised_over_all"] * 2
     for metric in ("knn_purity_1", "nearest_mean_accuracy", "separable_ovr", "fisher_ratio", "margin_pairs"):

@@ -144,6 +144,22 @@ def test_a_sweep_is_done_once_and_to_the_same_bits_by_one_process_or_two(here):
     assert set(pd.read_csv("one/results.csv")["run"]) == set(cells[0]["cell"])
 
 
+def test_shares_of_a_sweep_make_the_results_of_the_whole(here, monkeypatch):
+    source = written(TWO.split("[analyze]")[0])
+    done("sweep", source, "--out", "whole")
+    first = done("sweep", source, "--out", "shares", "--shard", "1/3")
+    assert "1 of the 1 cells of this share are done" in first
+    assert not Path("shares/results.csv").exists()
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "3")
+    done("sweep", source, "--out", "shares", "--shard", "auto")
+    assert "0 of the 0 cells" in done("sweep", source, "--out", "shares", "--shard", "3/3")
+    assert "(2 up to date)" in done(*first.split("next, when all shares are done: manigeo ")[1].split())
+    metrics = [[p.read_bytes() for p in sorted(Path(f).glob("cells/*/metrics.csv"))] for f in ("whole", "shares")]
+    assert len(metrics[0]) == 2
+    assert metrics[0] == metrics[1]
+
+
 def test_a_grid_that_grows_or_an_analysis_that_changes_does_only_what_is_new(here):
     done("sweep", written(TWO), "--out", "s")
     weights = Path("s/cells/width=8,seed=0/checkpoints/last.pt").stat().st_mtime_ns

@@ -13,6 +13,9 @@
                       attrs: order, module_class, call_index, feature_shape, readout, projection=<JSON or null>, aliases
     /example, /class, /features_<n>                                       the dimensions' names, for h5ls and xarray
 
+The same activations in memory are arrays by layer (:mod:`manigeo.activations.memory`); whoever uses
+:class:`~manigeo.activations.content.Activations` does not see where their rows are.
+
 Images are stored once: the four kinds of :mod:`manigeo.manifolds` are views of the rows by label and mask. A file is
 written to ``<path>.partial``, batch by batch, and appears under its name when it is whole; a killed writer leaves what it
 had committed (:mod:`manigeo.storage.commits`), and the next goes on there. Each batch opens the file, writes and closes
@@ -20,12 +23,13 @@ it, so that its bytes follow from those before and the batch alone: a resumed fi
 refuses another format version, an incomplete file, a shard and a fingerprint that does not match, and names what it found.
 """
 
+from manigeo.activations.content import HELD_BYTES, Activations
 from manigeo.activations.filters import COMPRESSIONS, Filter, chosen_filters
-from manigeo.activations.layout import Shard, StoredLayer
-from manigeo.activations.reading import HELD_BYTES, Activations, inspect_activations, open_activations, open_shard
+from manigeo.activations.layout import Shard, StoredLayer, identity_of
+from manigeo.activations.reading import inspect_activations, open_activations, open_shard, opened
 from manigeo.activations.scoring import UNSCORED, Scoring
 from manigeo.activations.streaming import StoredManifolds
-from manigeo.activations.writing import ActivationWriter, create_activations, identity_of
+from manigeo.activations.writing import ActivationWriter, create_activations
 
 __all__ = [
     "COMPRESSIONS",
@@ -44,4 +48,5 @@ __all__ = [
     "inspect_activations",
     "open_activations",
     "open_shard",
+    "opened",
 ]

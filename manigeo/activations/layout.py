@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pandas as pd
 
 from manigeo.errors import InputError, ManigeoError, one_line
 
@@ -54,17 +55,43 @@ class Shard:
 
 def fingerprint_of(file: h5py.File) -> str:
     """SHA-256 over everything that identifies the activations: provenance, examples, classes, layers."""
-    provenance = json.loads(file.attrs["provenance"])
     layers = {
-        name: {key: _plain(dataset.attrs[key]) for key in LAYER_ATTRS} | {"shape": list(dataset.shape)}
+        name: {key: dataset.attrs[key] for key in LAYER_ATTRS} | {"shape": list(dataset.shape)}
         for name, dataset in layer_datasets(file)
     }
+    group = file["examples"]
+    columns = [group[c].asstr()[:] if c == "split" else group[c][:] for c in EXAMPLE_COLUMNS]
+    return _digest(json.loads(file.attrs["provenance"]), layers, columns, file["classes"].asstr()[:])
+
+
+def identity_of(
+    examples: pd.DataFrame, class_names: Sequence[str], layers: Sequence[StoredLayer], provenance: Mapping[str, Any]
+) -> str:
+    """The fingerprint that a file of these would have."""
+    described = {layer.name: layer_attrs(layer) | {"shape": [len(examples), layer.n_features]} for layer in layers}
+    columns = [examples[column].to_numpy() for column in EXAMPLE_COLUMNS]
+    return _digest(json.loads(json.dumps(provenance)), described, columns, class_names)
+
+
+def layer_attrs(layer: StoredLayer) -> dict[str, Any]:
+    """Attributes of a layer as the file has them."""
+    texts = {"projection": json.dumps(layer.projection), "aliases": json.dumps(layer.aliases)}
+    plain = {name: getattr(layer, name) for name in LAYER_ATTRS}
+    return plain | {"feature_shape": np.array(layer.feature_shape, dtype=np.int64)} | texts
+
+
+def _digest(
+    provenance: Mapping[str, Any],
+    layers: Mapping[str, Mapping[str, Any]],
+    columns: Sequence[np.ndarray],
+    class_names: Iterable[str],
+) -> str:
     identity = {key: value for key, value in provenance.items() if key not in NOT_IDENTITY}
-    digest = hashlib.sha256(json.dumps([identity, layers], sort_keys=True).encode())
-    for column in EXAMPLE_COLUMNS:
-        values = file["examples"][column]
-        digest.update(np.ascontiguousarray(values.asstr()[:].astype("U") if column == "split" else values[:]).tobytes())
-    digest.update(json.dumps(list(file["classes"].asstr()[:])).encode())
+    plain = {name: {key: _plain(value) for key, value in layer.items()} for name, layer in layers.items()}
+    digest = hashlib.sha256(json.dumps([identity, plain], sort_keys=True).encode())
+    for name, values in zip(EXAMPLE_COLUMNS, columns, strict=True):
+        digest.update(np.ascontiguousarray(values.astype("U") if name == "split" else values).tobytes())
+    digest.update(json.dumps(list(class_names)).encode())
     return digest.hexdigest()
 
 

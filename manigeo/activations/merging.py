@@ -1,7 +1,7 @@
 """The shards of one extraction joined to the file that one process would have written."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,10 @@ class _Part:
     examples: pd.DataFrame
     class_names: tuple[str, ...]
     layers: tuple[StoredLayer, ...]
-    dtypes: dict[str, str]
+    dtypes: Mapping[str, str]
     provenance: dict[str, Any]
     scoring: Scoring
-    filters: dict[str, Filter]
+    filters: Mapping[str, Filter]
 
     @property
     def stop(self) -> int:

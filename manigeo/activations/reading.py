@@ -1,15 +1,14 @@
-"""Activation files as they are read: examples, layers, point clouds."""
+"""Activation files as they are read: what is in them, and the rows of their layers."""
 
 import json
 import os
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -17,6 +16,7 @@ import pandas as pd
 from jaxtyping import Int
 
 from manigeo.activations.checking import check_chunks, check_header, check_heaps
+from manigeo.activations.content import Activations
 from manigeo.activations.filters import filter_of
 from manigeo.activations.layout import (
     EXAMPLE_COLUMNS,
@@ -26,15 +26,11 @@ from manigeo.activations.layout import (
     readable,
     row_bytes,
 )
-from manigeo.activations.scoring import Scores, beyond_classes, kind_scores, n_seen_classes, read_outcomes
-from manigeo.activations.streaming import StoredManifolds
+from manigeo.activations.scoring import read_outcomes
 from manigeo.errors import InputError, UsageError, one_line
-from manigeo.kinds import ALL_KINDS
-from manigeo.manifolds import kind_examples, sample_rows
 from manigeo.storage.commits import CommittedFile, has_commit, partial_of
 
 _READ_BYTES = 32 << 20  # at a time
-HELD_BYTES = 256 << 20  # manifolds above this stay in the file
 _SETTLED_SECONDS = 2.0  # a file that changed just now may change again within the same tick of the clock
 
 
@@ -46,92 +42,30 @@ class Verified:
     layers: set[str] = field(default_factory=set)
 
 
-class Activations:
-    """An open activation file; made by :func:`open_activations`, and closed by :meth:`close`, at the end of a ``with``, or
-    when nothing refers to it any more.
+class StoredRows:
+    """Rows of an open file, checked for damage when they are first read; the file is closed when nothing refers to it."""
 
-    ``layers`` in the order of execution, ``kinds`` that have examples, ``examples`` (the table), ``class_names``,
-    ``provenance``, ``fingerprint``; ``complete``, ``n_done`` (examples whose rows are written) and ``shard`` tell what of it
-    is there. ``scores`` is accuracy, loss and number of examples of each kind, ``unscored`` why there are
-    none; ``n_seen_classes`` counts the classes that the network can know.
-    """
-
-    def __init__(self, file: h5py.File, path: Path, verified: Verified):
-        self._file = file
+    def __init__(self, file: h5py.File, path: Path, verified: Verified, n_done: int) -> None:
+        self._file, self._path, self._verified, self._n_done = file, path, verified, n_done
         self._closing = weakref.finalize(self, file.close)
-        self._verified = verified
-        self.path = path
-        self.provenance: dict[str, Any] = json.loads(file.attrs["provenance"])
-        self.fingerprint = str(file.attrs["fingerprint"])
-        self.created = str(file.attrs["created"])
-        self.manigeo_version = str(file.attrs["manigeo_version"])
-        self.class_names: tuple[str, ...] = tuple(file["classes"].asstr()[:])
-        group = file["examples"]
-        columns = {c: group[c].asstr()[:] if c == "split" else group[c][:] for c in EXAMPLE_COLUMNS}
-        self.examples = pd.DataFrame(columns)
-        self.complete = bool(file.attrs["complete"])
-        self.n_done = int(file.attrs.get("n_done", len(self.examples)))  # files of old have no such attribute
-        self.shard = Shard(**json.loads(file.attrs["shard"])) if "shard" in file.attrs else None
-        self.smallest_batch = int(file.attrs["smallest_batch"]) if "smallest_batch" in file.attrs else None
-        self.filters = {name: filter_of(dataset) for name, dataset in layer_datasets(file)}
-        self.dtypes = {name: dataset.dtype.name for name, dataset in layer_datasets(file)}
-        self._layers = {name: _stored_layer(name, dataset) for name, dataset in layer_datasets(file)}
-        self.scoring, self.outcomes = read_outcomes(file, self.n_done)
-        self.n_seen_classes = n_seen_classes(self.examples, len(self.class_names))
-        self.unscored = self.scoring.why_not or beyond_classes(self.outcomes, self.scoring, self.n_seen_classes)
+
+    @property
+    def closed(self) -> bool:
+        """True once the file is closed."""
+        return not self._file
 
     def close(self) -> None:
-        """Close the file; manifolds that stay in it cannot be read any more, the tables stay."""
+        """Close the file."""
         self._closing()
-
-    def __enter__(self) -> "Activations":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        kinds = ", ".join(self.kinds) or "no kind"
-        sizes = f"{len(self.layers)} layers, {len(self.examples)} examples of {len(self.class_names)} classes ({kinds})"
-        return f"<Activations {os.fspath(self.path)!r}: {sizes}{'' if self._file else ', closed'}>"
-
-    @property
-    def scores(self) -> Scores:
-        """Scores of the network on the stored examples, as their output was when they were extracted.
-
-        ``{kind: {"accuracy", "loss", "n"}}`` of every kind but unseen, the loss in nats; empty where the output is not one
-        score per class (``unscored`` says why). The accuracy on permuted examples is how far the network has memorized.
-        """
-        return {} if self.unscored else kind_scores(self.examples[: self.n_done], self.outcomes)
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        return tuple(self._layers)
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        return tuple(kind for kind in ALL_KINDS if len(kind_examples(self.examples, kind)[0]))
-
-    def layer(self, name: str) -> StoredLayer:
-        """Description of a stored layer; :class:`~manigeo.errors.UsageError` for a name that the file does not have."""
-        if name not in self._layers:
-            raise UsageError(f"{self.path} has no layer {name!r}; it has {', '.join(self.layers)}")
-        return self._layers[name]
-
-    def _dataset(self, layer: str) -> h5py.Dataset:
-        self.layer(layer)
-        if not self._file:
-            raise ValueError(f"{self.path} is closed; use its manifolds while it is open")
-        return self._file["layers"][layer]
 
     def rows(self, layer: str, rows: np.ndarray) -> np.ndarray:
         """Activations (rows, features) of the given examples.
 
-        Raises :class:`~manigeo.errors.InputError` where they are NaN or infinite, or the file is damaged.
+        Raises :class:`~manigeo.errors.InputError` where the file is damaged.
         """
-        dataset = self._dataset(layer)
         order = np.argsort(rows, kind="stable")
         try:
+            dataset = self._file["layers"][layer]
             self._check_once(layer, dataset)
             out = np.empty((len(rows), dataset.shape[1]), dtype=dataset.dtype)
             for start, stop in _spans(rows[order], dataset):
@@ -139,40 +73,43 @@ class Activations:
                 out[wanted] = dataset[start:stop][rows[wanted] - start]
         except Exception as error:  # damage may raise anything, also MemoryError
             raise InputError(
-                f"{self.path}: layer {layer!r} cannot be read ({one_line(error)}); extract it again"
+                f"{self._path}: layer {layer!r} cannot be read ({one_line(error)}); extract it again"
             ) from error
-        if not np.isfinite(out).all():
-            raise InputError(
-                f"{self.path}: layer {layer!r} holds NaN or infinite activations; check the network's inputs"
-            )
         return out
 
     def _check_once(self, layer: str, dataset: h5py.Dataset) -> None:
         if layer not in self._verified.layers:
-            check_chunks(layer, dataset, self.n_done, self._file.id.get_filesize())
+            check_chunks(layer, dataset, self._n_done, self._file.id.get_filesize())
             self._verified.layers.add(layer)
 
-    def manifolds(
-        self,
-        layer: str,
-        kind: str,
-        per_class: int | None = None,
-        seed: int = 0,
-        classes: Sequence[int] | None = None,
-    ) -> "list[np.ndarray] | StoredManifolds":
-        """The point clouds of a layer, one (points, features) array a class: all points, or ``per_class`` sampled; of all
-        classes, or of those with the labels ``classes``.
 
-        The same ``seed`` takes the same examples in every layer. Clouds of more than 256 MB together stay in the file and
-        are read a few at a time, as they are looked at (:class:`StoredManifolds`); keep it open for these.
-
-        Raises ``ValueError`` for an unknown kind or more points than a class has.
-        """
-        sampled = list(sample_rows(self.examples, kind, per_class, seed, classes).values())
-        dataset = self._dataset(layer)
-        if sum(map(len, sampled)) * row_bytes(dataset) > HELD_BYTES:
-            return StoredManifolds(partial(self.rows, layer), sampled, dataset.shape[1], row_bytes(dataset))
-        return np.split(self.rows(layer, np.concatenate(sampled)), np.cumsum([len(rows) for rows in sampled])[:-1])
+def _activations(file: h5py.File, path: Path, verified: Verified) -> Activations:
+    """Everything that a checked file says of its rows, which stay in it."""
+    group = file["examples"]
+    columns = {c: group[c].asstr()[:] if c == "split" else group[c][:] for c in EXAMPLE_COLUMNS}
+    examples = pd.DataFrame(columns)
+    n_done = int(file.attrs.get("n_done", len(examples)))  # files of old have no such attribute
+    scoring, outcomes = read_outcomes(file, n_done)
+    datasets = dict(layer_datasets(file))
+    return Activations(
+        examples=examples,
+        class_names=tuple(file["classes"].asstr()[:]),
+        stored={name: _stored_layer(name, dataset) for name, dataset in datasets.items()},
+        dtypes={name: dataset.dtype.name for name, dataset in datasets.items()},
+        provenance=json.loads(file.attrs["provenance"]),
+        fingerprint=str(file.attrs["fingerprint"]),
+        source=StoredRows(file, path, verified, n_done),
+        path=path,
+        scoring=scoring,
+        outcomes=outcomes,
+        created=str(file.attrs["created"]),
+        manigeo_version=str(file.attrs["manigeo_version"]),
+        complete=bool(file.attrs["complete"]),
+        n_done=n_done,
+        shard=Shard(**json.loads(file.attrs["shard"])) if "shard" in file.attrs else None,
+        smallest_batch=int(file.attrs["smallest_batch"]) if "smallest_batch" in file.attrs else None,
+        filters={name: filter_of(dataset) for name, dataset in datasets.items()},
+    )
 
 
 def _spans(rows: Int[np.ndarray, " n"], dataset: h5py.Dataset) -> Iterator[tuple[int, int]]:
@@ -233,6 +170,30 @@ def open_activations(path: str | os.PathLike[str]) -> Activations:
 
 
 @contextmanager
+def opened(source: object) -> Iterator[Activations]:
+    """Activations as they are, or those of a file, which is closed afterwards; one that was closed is opened again.
+
+    Raises :class:`~manigeo.errors.UsageError` for what is neither, and what :func:`open_activations` does.
+
+    >>> arrays = {"V1": np.random.default_rng(0).normal(size=(4, 10, 8))}
+    >>> with opened(Activations.from_arrays(arrays)) as acts:
+    ...     acts.layers
+    ('V1',)
+    """
+    if isinstance(source, Activations) and not source.source.closed:
+        yield source
+        return
+    path = source.path if isinstance(source, Activations) else source
+    if not isinstance(path, str | os.PathLike):
+        raise UsageError(
+            f"expected activations or the path of their file, got {type(source).__name__}; arrays become activations with "
+            'manigeo.Activations.from_arrays({"V1": X}, labels)'
+        )
+    with open_activations(path) as acts:
+        yield acts
+
+
+@contextmanager
 def open_shard(path: str | os.PathLike[str]) -> Iterator[tuple[Activations, Shard]]:
     """Open one part of an extraction that was divided; raises :class:`~manigeo.errors.InputError` for anything else."""
     with inspect_activations(path) as activations:
@@ -262,7 +223,7 @@ def inspect_activations(path: str | os.PathLike[str]) -> Activations:
             if not verified.header:
                 check_header(found, file)
                 verified.header = True
-            return Activations(file, found, verified)
+            return _activations(file, found, verified)
     except BaseException:
         file.close()
         raise

@@ -27,6 +27,7 @@ from manigeo.activations.layout import (
     Shard,
     StoredLayer,
     fingerprint_of,
+    layer_attrs,
     layer_datasets,
     readable,
 )
@@ -139,13 +140,8 @@ def _create_layer(
         **by.settings,
     )
     dataset.attrs["packed_by"] = by.method
-    dataset.attrs["order"] = layer.order
-    dataset.attrs["module_class"] = layer.module_class
-    dataset.attrs["call_index"] = layer.call_index
-    dataset.attrs["feature_shape"] = np.array(layer.feature_shape, dtype=np.int64)
-    dataset.attrs["readout"] = layer.readout
-    dataset.attrs["projection"] = json.dumps(layer.projection)
-    dataset.attrs["aliases"] = json.dumps(layer.aliases)
+    for name, value in layer_attrs(layer).items():
+        dataset.attrs[name] = value
     return dataset
 
 
@@ -215,15 +211,6 @@ def create_activations(
                     writer.commit()
             raise
         store.move(path)
-
-
-def identity_of(
-    examples: pd.DataFrame, class_names: Sequence[str], layers: Sequence[StoredLayer], provenance: Mapping[str, Any]
-) -> str:
-    """The fingerprint that a file of these would have."""
-    with h5py.File(io.BytesIO(), "w") as file:
-        _Header(examples, class_names, layers, provenance).write(file)
-        return str(file.attrs["fingerprint"])
 
 
 def _begin(partial: Path, header: "_Header", *, force: bool, resume: bool) -> CommittedFile:

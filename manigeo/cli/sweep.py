@@ -22,18 +22,34 @@ _SAVE_SECONDS = 30.0
 _MEASURED = 6  # networks that are timed for the plan
 
 
+def _own_share(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[int, int] | None:
+    from manigeo_extract.recording.shards import parse_shard
+
+    return parse_shard(text) if text else None
+
+
+def _share(shard: tuple[int, int] | None) -> slice:
+    """The cells of one share: neighbours in a grid, which take about as long, go to different ones."""
+    return slice(None) if shard is None else slice(shard[0] - 1, None, shard[1])
+
+
 @click.command("sweep")
 @click.argument("source", metavar="SWEEP")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder.  [default: the name of SWEEP]")
 @click.option("--show", is_flag=True, help="Print SWEEP, a file or one that comes with manigeo, and do nothing.")
 @options.jobs_option()
 @options.cluster_option
+@click.option(
+    "--shard", callback=_own_share, metavar="I/N", help="Every N-th cell, from the I-th on, for N processes that share a "
+    "folder; auto: as the Slurm array says. Without --shard the same command then writes the tables of all cells.",
+)  # fmt: skip
 @options.dry_run_option
 @click.option("--force", is_flag=True, help="Do all of it again.")
 @options.config_option
 def sweep_command(
-    source: str, out: Path | None, show: bool, jobs: int, cluster: str | None, dry_run: bool, force: bool
-) -> None:
+    source: str, out: Path | None, show: bool, jobs: int, cluster: str | None, shard: tuple[int, int] | None, dry_run: bool,
+    force: bool,
+) -> None:  # fmt: skip
     """Train and analyze every cell of the grid in SWEEP, a TOML file or the name of a sweep that comes with manigeo.
 
     What is done is not done again, what was interrupted goes on, and where a cell fails the others are done. OUT/cells
@@ -44,7 +60,7 @@ def sweep_command(
     if show:
         click.echo(sweep_text(source), nl=False)
         return
-    cells = sweep_cells(source)
+    cells = sweep_cells(source)[_share(shard)]
     folder = out or Path(Path(source).stem)
     runs = {cell.name: folder / "cells" / cell.name for cell in cells}
     steps = {cell.name: cell_steps(source, runs[cell.name], cell) for cell in cells}
@@ -58,13 +74,13 @@ def sweep_command(
     try:
         with open_workers(jobs, cluster) as workers:
             finished = workers.as_completed(carry_out, [(runs[name], steps[name], force) for name in todo])
-            _note(finished, todo, notes, lambda: _write_cells(folder, cells, notes))
+            _note(finished, todo, notes, lambda: _write_cells(folder, cells, notes, shard))
     except KeyboardInterrupt:
         click.echo("the same command goes on where it was interrupted", err=True)
         raise
     finally:
-        _write_cells(folder, cells, notes)
-    _finish(folder, cells, notes)
+        _write_cells(folder, cells, notes, shard)
+    _finish(source, folder, cells, notes, shard)
 
 
 def _described(source: str, folder: Path, states: Mapping[str, str], todo: Sequence[Sequence[Step]]) -> str:
@@ -122,20 +138,28 @@ def _note(
                 saved = time.monotonic()
 
 
-def _write_cells(folder: Path, cells: Sequence[Cell], notes: Notes) -> None:
-    with whole_file(folder / "cells.csv") as partial:
+def _write_cells(folder: Path, cells: Sequence[Cell], notes: Notes, shard: tuple[int, int] | None) -> None:
+    with whole_file(_cells_path(folder, shard)) as partial:
         cells_table(folder / "cells", cells, notes).to_csv(partial, index=False)
 
 
-def _finish(folder: Path, cells: Sequence[Cell], notes: Notes) -> None:
+def _cells_path(folder: Path, shard: tuple[int, int] | None) -> Path:
+    return folder / ("cells.csv" if shard is None else f"cells.shard-{shard[0]}-of-{shard[1]}.csv")
+
+
+def _finish(source: str, folder: Path, cells: Sequence[Cell], notes: Notes, shard: tuple[int, int] | None) -> None:
     from manigeo.results import write_results
 
-    write_results(sweep_results(folder / "cells", cells), folder / "results.csv", force=True)
     failed = [name for name, note in notes.items() if note["state"] == "failed"]
-    n = len(cells)
-    click.echo(f"{n - len(failed)} of {n} cells are done: {folder / 'cells.csv'}, {folder / 'results.csv'}")
+    n, lists = len(cells), _cells_path(folder, shard)
+    if shard is None:
+        write_results(sweep_results(folder / "cells", cells), folder / "results.csv", force=True)
+        click.echo(f"{n - len(failed)} of {n} cells are done: {lists}, {folder / 'results.csv'}")
+    else:
+        click.echo(f"{n - len(failed)} of the {n} cells of this share are done: {lists}")
+        click.echo(f"next, when all shares are done: manigeo sweep {source} --out {folder}")
     if failed:
         raise ManigeoError(
             f"{len(failed)} of {n} cells failed ({', '.join(failed[:3])}{', ...' * (len(failed) > 3)}): why is in "
-            f"{folder / 'cells.csv'} and in log.txt of each; the same command tries them again"
+            f"{lists} and in log.txt of each; the same command tries them again"
         )

@@ -1,24 +1,25 @@
-"""Plans for whole activation files: which measures of which layers and kinds, on which examples; their tables; going on.
+"""Plans for all activations of a network: which measures of which layers and kinds, on which examples; tables; going on.
 
-A task is one measure of one layer and kind. It carries names, never arrays: whoever does it opens the file, so that tasks
-run in any process, and a number depends neither on the number of workers nor on the other layers, kinds and measures asked
-for. All measures of a layer and kind are computed together, from a sample that is read once.
+A task is one measure of one layer and kind. Of a file it carries names, and whoever does it opens the file; activations in
+memory go with it, those of its layer alone. So tasks run in any process, and a number depends neither on the number of
+workers nor on where activations are, nor on the other layers, kinds and measures asked for. All measures of a layer and
+kind are computed together, from a sample that is read once.
 """
 
 import functools
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from inspect import signature
 from typing import Any, NamedTuple
 from zlib import crc32
 
 import numpy as np
 import pandas as pd
 
-from manigeo.activations import Activations, open_activations
+from manigeo.activations import Activations, opened
 from manigeo.capacity.projection import project_manifolds
-from manigeo.errors import InputError, UsageError
+from manigeo.errors import InputError, UsageError, check_choice
 from manigeo.execution.resuming import remaining
 from manigeo.execution.workers import Workers, parts_of
 from manigeo.faces.results import html_table
@@ -62,7 +63,8 @@ class Plan:
     ``limited_by`` names the kind and class that set ``per_class`` (None: the cap did). ``sampling`` stands in the settings
     of all rows: the seed, and for capacities the number of random directions. ``wide`` are layers whose total dimension
     would take long, and is left out. ``features`` are numbers of features by layer. ``lacking`` are classes that no kind is
-    measured on, each with a kind that has fewer than two examples of it.
+    measured on, each with a kind that has fewer than two examples of it. ``held`` are the activations, where they are in no
+    file at ``path``.
     """
 
     title: str
@@ -78,6 +80,7 @@ class Plan:
     sampling: Mapping[str, Any]
     wide: tuple[str, ...] = ()
     lacking: Mapping[int, str] = field(default_factory=dict)
+    held: Activations | None = field(default=None, repr=False, compare=False)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -143,6 +146,10 @@ class Plan:
         (found,) = (m for m in self.measures if m.name == name)
         return found
 
+    def of_layer(self, name: str) -> "Plan":
+        """The plan as a task of this layer needs it: without what is held of the others."""
+        return self if self.held is None else replace(self, held=self.held.only([name]))
+
     def sharing(self, kind: str) -> list[str]:
         """The other kinds of the file that are measured on the same classes."""
         same = [other for other in ALL_KINDS if self.classes.get(other) == self.classes[kind]]
@@ -174,7 +181,7 @@ class Plan:
 
 # ------------------------------------------------------------------------------------------------------------- planning
 def plan_capacity(
-    path: str | os.PathLike[str],
+    source: object,
     *,
     layers: Sequence[str] = (),
     kinds: Sequence[str] = (),
@@ -190,7 +197,7 @@ def plan_capacity(
     project: int | None = None,
     seed: int = 0,
 ) -> Plan:
-    """Look at a file and say what would be computed: layers (globs), kinds, and the matched number of points per class.
+    """Look at activations, or at a file of them, and say what would be computed: layers (globs), kinds, points per class.
 
     ``per_class`` defaults to the largest number that every kind has for every class, up to 50; ``n_classes`` to all, else
     so many are drawn by ``seed``: fewer manifolds keep joint and simulated capacity out of saturation. Mean field is always
@@ -219,7 +226,7 @@ def plan_capacity(
         "mean_field", kappa=kappa, n_draws=n_draws, centers=centers, bootstrap=bootstrap, errors=errors
     )
     spectrum = [] if total_dimension is False else [measure("spectrum")]
-    with open_activations(path) as acts:
+    with opened(source) as acts:
         wanted = select_kinds(acts, kinds, [kind for kind in acts.kinds if kind != UNSEEN] or acts.kinds)
         if UNSEEN in wanted and len(wanted) > 1:
             raise UsageError(
@@ -239,7 +246,7 @@ def plan_capacity(
 
 
 def plan_separability(
-    path: str | os.PathLike[str],
+    source: object,
     *,
     layers: Sequence[str] = (),
     kinds: Sequence[str] = (),
@@ -248,7 +255,7 @@ def plan_separability(
     measures: Sequence[Measure] | None = None,
     seed: int = 0,
 ) -> Plan:
-    """Look at a file and say what would be computed: layers (globs), kinds, and the number of examples per class.
+    """Look at activations, or at a file of them, and say what would be computed: layers (globs), kinds, examples per class.
 
     Kinds of the same classes are measured on those that they share (:func:`~manigeo.layerwise.sample.shared_classes`),
     unseen classes beside them on their own; all have the same number of examples per class. ``per_class`` defaults to the
@@ -270,7 +277,7 @@ def plan_separability(
     (('h1',), {'test': (0, 1, 2)}, 10)
     """
     chosen = tuple(map(measure, SEPARABILITY) if measures is None else measures)
-    with open_activations(path) as acts:
+    with opened(source) as acts:
         wanted = select_kinds(acts, kinds, acts.kinds)
         return _planned("separability", acts, layers, wanted, per_class, n_classes, chosen, {"seed": seed})
 
@@ -294,21 +301,26 @@ def _planned(
     measurable = [kind for kind in kinds if not excluded[kind]]
     if not measurable:
         reasons = "; ".join(f"{kind}: {flag}" for kind, flag in excluded.items())
-        raise InputError(f"{acts.path} has no kind of two classes or more with 2 examples or more each ({reasons})")
+        raise InputError(f"{acts.name} has no kind of two classes or more with 2 examples or more each ({reasons})")
     smallest = min((sizes[kind] for kind in measurable), key=lambda size: size.per_class)
     for kind in measurable:
         check_sample(acts, [kind], classes[kind], "--per-class", per_class)
     return Plan(
-        title, os.fspath(acts.path), acts.fingerprint, names,
+        title, acts.name, acts.fingerprint, names,
         {name: acts.layer(name).n_features for name in select_layers(acts, layers)}, classes,
         {kind: flag for kind, flag in excluded.items() if flag}, smallest.per_class, smallest.limited_by, measures, sampling,
-        lacking=shared.lacking,
+        lacking=shared.lacking, held=acts if acts.path is None else None,
     )  # fmt: skip
 
 
 # --------------------------------------------------------------------------------------------------------------- tables
-def capacity_table(plan: Plan, *, n_jobs: Workers | int = 1, progress: bool = False) -> pd.DataFrame:
-    """The measures of the plan for every layer and kind of it, by ``n_jobs`` processes or by workers of a cluster.
+def capacity_table(
+    source: object, *, n_jobs: Workers | int = 1, progress: bool = False, **choices: Any
+) -> pd.DataFrame:
+    """The measures of a plan for every layer and kind of it, by ``n_jobs`` processes or by workers of a cluster.
+
+    ``source`` is the plan, or the activations or the path of a file, for which ``choices`` are the arguments of
+    :func:`plan_capacity`.
 
     Aggregates have an empty ``manifold``; the numbers of each class follow under the class's name.
 
@@ -319,15 +331,21 @@ def capacity_table(plan: Plan, *, n_jobs: Workers | int = 1, progress: bool = Fa
     >>> h1, path = StoredLayer("h1", 0, "Linear", 0, (5,), "flatten", None, ()), f"{tempfile.mkdtemp()}/acts.h5"
     >>> with create_activations(path, pd.DataFrame(columns), ["a", "b", "c"], [h1], {}) as writer:
     ...     writer.append({"h1": np.random.default_rng(0).normal(size=(30, 5)) + labels[:, None]})
-    >>> table = capacity_table(plan_capacity(path, n_draws=50))
+    >>> table = capacity_table(path, n_draws=50)
     >>> table["metric"].unique()[:3].tolist()
     ['capacity', 'radius', 'dimension']
     """
+    plan = _plan_of(plan_capacity, source, choices)
     return join_results(in_order(plan_parts(plan, n_jobs=n_jobs, progress=progress)))
 
 
-def separability_table(plan: Plan, *, n_jobs: Workers | int = 1, progress: bool = False) -> pd.DataFrame:
-    """The measures of the plan for every layer and kind of it, by ``n_jobs`` processes or by workers of a cluster.
+def separability_table(
+    source: object, *, n_jobs: Workers | int = 1, progress: bool = False, **choices: Any
+) -> pd.DataFrame:
+    """The measures of a plan for every layer and kind of it, by ``n_jobs`` processes or by workers of a cluster.
+
+    ``source`` is the plan, or the activations or the path of a file, for which ``choices`` are the arguments of
+    :func:`plan_separability`.
 
     Aggregates have an empty ``manifold``; what is known of each class follows under the class's name. The metrics, most
     with ``_chance``, ``_ceiling``, ``_half1`` and ``_half2`` beside them, shares of examples with ``_ci_low``, ``_ci_high``:
@@ -348,11 +366,23 @@ def separability_table(plan: Plan, *, n_jobs: Workers | int = 1, progress: bool 
     >>> h1, path = StoredLayer("h1", 0, "Linear", 0, (5,), "flatten", None, ()), f"{tempfile.mkdtemp()}/acts.h5"
     >>> with create_activations(path, pd.DataFrame(columns), ["a", "b", "c"], [h1], {}) as writer:
     ...     writer.append({"h1": np.random.default_rng(0).normal(size=(30, 5)) + labels[:, None]})
-    >>> table = separability_table(plan_separability(path, measures=[measure("means")]))
+    >>> table = separability_table(path, measures=[measure("means")])
     >>> table.loc[table["metric"] == "nearest_mean_accuracy", "manifold"].tolist()  # over classes, then each of them
     ['', 'a', 'b', 'c']
     """
+    plan = _plan_of(plan_separability, source, choices)
     return join_results(in_order(plan_parts(plan, n_jobs=n_jobs, progress=progress)))
+
+
+def _plan_of(planned: Callable[..., Plan], source: object, choices: Mapping[str, Any]) -> Plan:
+    known = [name for name in signature(planned).parameters if name != "source"]
+    for name in choices:
+        check_choice("arguments", name, [*known, "n_jobs", "progress"])
+    if not isinstance(source, Plan):
+        return planned(source, **choices)
+    if choices:
+        raise UsageError(f"a plan has its {', '.join(choices)} already; give them to {planned.__name__}")
+    return source
 
 
 def plan_parts(
@@ -362,13 +392,13 @@ def plan_parts(
     together: dict[tuple[str, str], list[Task]] = {}
     for task in plan.tasks if todo is None else todo:
         together.setdefault((task.layer, task.kind), []).append(task)
-    jobs = [(plan, tasks) for tasks in together.values()]
+    jobs = [(plan.of_layer(tasks[0].layer), tasks) for tasks in together.values()]
     return parts_of(job_table, jobs, n_jobs, plan.title, "layer and kind", progress)
 
 
 def job_table(plan: Plan, tasks: Sequence[Task]) -> pd.DataFrame:
-    """Tasks of one layer and kind, in whatever process: they open the file themselves."""
-    with open_activations(plan.path) as acts:
+    """Tasks of one layer and kind, in whatever process: where there is a file, they open it themselves."""
+    with opened(plan.path if plan.held is None else plan.held) as acts:
         place = row_place(acts, tasks[0].layer, tasks[0].kind)
         rows = _excluded(plan, tasks) if tasks[0].kind in plan.excluded else _measured(plan, tasks, acts)
         return as_table([place | row for row in rows])

@@ -45,7 +45,7 @@ def select_layers(acts: Activations, patterns: Sequence[str]) -> tuple[str, ...]
 
     for pattern in patterns:
         if not any(matches(layer, pattern) for layer in acts.layers):
-            raise UsageError(f"no layer matches {pattern!r}; {acts.path} has {', '.join(acts.layers)}")
+            raise UsageError(f"no layer matches {pattern!r}; {acts.name} has {', '.join(acts.layers)}")
     return tuple(layer for layer in acts.layers if not patterns or any(matches(layer, p) for p in patterns))
 
 
@@ -56,7 +56,7 @@ def select_kinds(acts: Activations, kinds: Sequence[str], default: Sequence[str]
     """
     absent = [kind for kind in kinds if kind not in acts.kinds]
     if absent:
-        raise UsageError(f"{acts.path} has no {', '.join(absent)} examples; it has {', '.join(acts.kinds)}")
+        raise UsageError(f"{acts.name} has no {', '.join(absent)} examples; it has {', '.join(acts.kinds)}")
     return tuple(dict.fromkeys(kinds)) or tuple(default)
 
 
@@ -122,7 +122,7 @@ def draw_classes(acts: Activations, classes: Sequence[int], n: int | None, seed:
     Raises :class:`~manigeo.errors.UsageError` where there are not as many.
     """
     if n is not None and not 2 <= n <= len(classes):
-        raise UsageError(f"--classes {n} is not between 2 and {len(classes)}, the number of classes of {acts.path}")
+        raise UsageError(f"--classes {n} is not between 2 and {len(classes)}, the number of classes of {acts.name}")
     drawn = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(CLASSES_KEY,))).permutation(classes)[:n]
     return tuple(sorted(int(label) for label in drawn))
 

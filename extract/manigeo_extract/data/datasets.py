@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Int64, Shaped
 
 from manigeo.errors import UsageError
-from manigeo.kinds import ALL_KINDS, KINDS, UNSEEN
+from manigeo.kinds import KINDS, UNSEEN
 from manigeo.manifolds import kind_examples
 from manigeo_extract.batches import NamedTensors
 from manigeo_extract.data import lazy, loaders, texts
@@ -231,7 +231,7 @@ def describe(data: DataSet, examples: pd.DataFrame) -> str:
 
 
 def _class_sizes(data: DataSet, examples: pd.DataFrame) -> Iterator[str]:
-    for kind in ALL_KINDS if data.n_unseen else KINDS:
+    for kind in (*KINDS, *([UNSEEN] if data.n_unseen else [])):
         first, size = (data.n_classes, data.n_unseen) if kind == UNSEEN else (0, data.n_classes)
         counts = np.bincount(kind_examples(examples, kind)[1] - first, minlength=size)
         yield f"{kind} {counts.min()} to {counts.max()}"
