@@ -211,3 +211,35 @@ def test_a_plan_says_what_it_is_of_and_escapes_its_names(tmp_path):
     assert "&lt;i&gt;acts.h5" in plan._repr_html_()
     assert len(plan.table) == len(plan.tasks)
     assert list(plan.table.columns) == ["layer", "kind", "measure", "features", "n_classes", "per_class"]
+
+
+SHOWN = (
+    "import numpy as np, manigeo\n"
+    "rng = np.random.default_rng(0)\n"
+    "r = manigeo.manifold_capacity([rng.normal(size=50) + rng.normal(size=(20, 50)) for _ in range(12)], n_draws=20)\n"
+    "r",
+    "import pandas as pd\n"
+    "row = dict(run='', checkpoint='', epoch=0, kind='test', manifold='', stderr=.1, n=12, flag='', fingerprint='')\n"
+    "row['settings'] = '{\"per_class\": 20}'\n"
+    "rows = [row | dict(layer=f'h{d}', depth=d, metric=m, value=1.0 + d) for d in range(3)\n"
+    "        for m in ('capacity', 'radius', 'dimension')]\n"
+    "manigeo.plot_geometry(pd.DataFrame(rows))",
+    "import matplotlib.pyplot as plt\nr.plot()",
+    "from manigeo.faces.progress import track\nfor _ in track(range(3), 'capacity', 'layer'): pass",
+)
+
+
+def test_a_notebook_shows_a_table_an_image_once_and_a_bar_without_any_magic(tmp_path, monkeypatch):
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    pytest.importorskip("ipykernel")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in SHOWN])
+    nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+    result, figure, with_pyplot, bar = ([dict(out) for out in cell.outputs] for cell in notebook.cells)
+    assert "<table" in result[0]["data"]["text/html"]
+    assert result[0]["data"]["text/plain"].startswith("ManifoldCapacity(capacity=")
+    for outputs in (figure, with_pyplot):  # pyplot brings a way of its own to show figures
+        assert [sorted(out["data"]) for out in outputs] == [["image/png", "text/plain"]]
+    assert figure[0]["metadata"]["image/png"]["width"] > 400
+    assert [out for out in bar if out["output_type"] != "stream" or out["name"] != "stderr"] == []
+    assert "3/3" in "".join(out["text"] for out in bar)
