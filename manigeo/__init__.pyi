@@ -25,6 +25,7 @@ from .plots.separability import plot_progress as plot_progress
 from .plots.separability import plot_separability as plot_separability
 from .plots.separability import plot_transfer as plot_transfer
 from .results import read_results as read_results
+from .results import summary as summary
 from .results import write_results as write_results
 from .separability.clusters import cluster_agreement as cluster_agreement
 from .separability.neighbours import neighbour_purity as neighbour_purity

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from threadpoolctl import threadpool_limits
 
+from manigeo.faces.results import Drawn
 from manigeo.inputs import Manifolds, in_range, joined, take_manifolds
 from manigeo.manifolds import Clouds, global_mean
 
@@ -22,13 +23,15 @@ _NO_SPREAD_RTOL = 1e-12  # below this share of the activations, spread is the ro
 _SHARE_RTOL = 1e-9  # of the variance: equal eigenvalues reach 9/10 at nine of ten whatever the sum's last digits
 
 
-@dataclass(frozen=True)
-class TotalDimension:
+@dataclass(frozen=True, repr=False)
+class TotalDimension(Drawn):
     """``participation_ratio`` and ``n_directions``, the principal directions that carry ``share`` of the variance.
 
     ``eigenvalues`` of the covariance (divided by the number of samples), largest first. ``flag`` is ``no_spread``, and the
     numbers NaN, where all samples are equal; ``dropped:n`` counts samples that were left out.
     """
+
+    headline = ("participation_ratio", "n_directions", "share")
 
     participation_ratio: float
     n_directions: float

@@ -21,15 +21,17 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from manigeo.errors import InputError, UsageError, one_line, shorten
+from manigeo.errors import InputError, UsageError, check_choice, one_line, shorten
 from manigeo.kinds import PLACES
 from manigeo.storage.files import check_target, whole_file
+from manigeo.vocabulary import METRICS
 
 COLUMNS = (
     "run", "checkpoint", "epoch", "layer", "depth", "kind", "manifold", "metric", "value", "stderr", "n", "flag", "settings",
     "fingerprint",
 )  # fmt: skip
 IDENTITY = ("run_id", "checkpoint_sha256")
+_APART = ("run", "checkpoint", "epoch", "fingerprint")  # columns that tell activations apart
 _TEXT = ("run", "checkpoint", "layer", "kind", "manifold", "metric", "flag", "settings", "fingerprint")
 _NUMERIC = tuple(column for column in COLUMNS if column not in _TEXT)
 
@@ -264,6 +266,73 @@ def identities(table: pd.DataFrame) -> pd.DataFrame:
         full[name] = full[name].where(full[name].notna(), full["fingerprint"].map(known.set_index("fingerprint")[name]))
         full[name] = full[name].astype(object).where(full[name].notna(), None)
     return full
+
+
+def summary(table: pd.DataFrame, metrics: Sequence[str] | None = None, what: str = "value") -> pd.DataFrame:
+    """A results table as one reads it: one line per layer, by depth; one column per metric and kind.
+
+    Where there are several runs or checkpoints, or numbers that differ by a setting, columns have a level for it as well.
+    ``metrics`` default to the main ones of each command that the table is of, those that it prints; ``what`` is
+    ``"value"``, or ``"stderr"`` or ``"n"`` for the standard errors, or how many things were averaged. Numbers of single
+    classes are left out.
+
+    Raises :class:`~manigeo.errors.UsageError` for a metric that the table does not have, and
+    :class:`~manigeo.errors.InputError` where it has two values of one number, or none.
+
+    >>> rows = [{"layer": x, "depth": i, "kind": "test", "metric": m, "value": i + 0.5}
+    ...         for i, x in enumerate(["fc1", "conv2"]) for m in ("capacity", "radius", "residual")]
+    >>> wide = summary(as_table(rows))
+    >>> list(wide.columns), wide["capacity"]["test"].to_dict()
+    ([('capacity', 'test'), ('radius', 'test')], {'fc1': 0.5, 'conv2': 1.5})
+    """
+    check_choice("what", what, ("value", "stderr", "n"))
+    rows = table[(table["manifold"] == "") & (table["layer"] != "")].drop_duplicates()
+    present = list(dict.fromkeys(rows["metric"]))
+    for name in metrics or ():
+        check_choice("metrics", name, present)
+    main = list(
+        metrics or [name for name in METRICS if name in present and METRICS[name].digits is not None] or present
+    )
+    rows = rows[rows["metric"].isin(main)]
+    if rows.empty:
+        raise InputError("the table holds no numbers of layers over all classes; make it with manigeo capacity")
+    levels = ["metric", "kind", *_told_apart_by(rows)]
+    rows, by_setting = _settings_apart(rows, ["layer", *levels])
+    wide = rows.pivot(index="layer", columns=[*levels, *by_setting], values=what)
+    layers = rows.sort_values("depth", kind="stable")["layer"].unique()
+    places = {name: place for place, name in enumerate(main)}
+    order = sorted(wide.columns, key=lambda key: (places[key[0]], PLACES.get(key[1], len(PLACES))))
+    return wide.reindex(
+        index=pd.Index(layers, name="layer"), columns=pd.MultiIndex.from_tuples(order, names=wide.columns.names)
+    )
+
+
+def _told_apart_by(rows: pd.DataFrame) -> list[str]:
+    """As few columns as tell all activations of the rows apart."""
+    names: list[str] = []
+    for name in _APART:
+        if len(rows[[*names, name]].drop_duplicates()) > (len(rows[names].drop_duplicates()) if names else 1):
+            names.append(name)
+    return names
+
+
+def _settings_apart(rows: pd.DataFrame, place: list[str]) -> tuple[pd.DataFrame, list[str]]:
+    """Rows with those of their settings as columns by which numbers of one place differ, and the names of these settings."""
+    twice = rows[rows.duplicated(place, keep=False)]
+    settings = [row_settings(text) for text in twice["settings"]]
+    differ = sorted(
+        name
+        for name in {name for known in settings for name in known} - set(IDENTITY)
+        if twice.assign(is_=[str(known.get(name, "")) for known in settings]).groupby(place)["is_"].nunique().max() > 1
+    )
+    full = with_settings(rows, *differ)
+    for name in differ:
+        full[name] = full[name].map(lambda value: "" if value is None else value)
+    if full.duplicated([*place, *differ]).any():
+        first = full[full.duplicated([*place, *differ])].iloc[0]
+        raise InputError(f"the table holds two values of {first['metric']} of {first['kind']} at {first['layer']} that "
+                         "nothing tells apart; summarize the tables one by one")  # fmt: skip
+    return full, differ
 
 
 def runs_apart(table: pd.DataFrame) -> pd.DataFrame:

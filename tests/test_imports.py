@@ -54,6 +54,7 @@ LEVELS = {
     "manigeo": """
         errors kinds
         randomness vocabulary storage
+        faces
         manifolds
         inputs
         capacity
@@ -115,3 +116,8 @@ def test_a_module_can_be_imported_under_its_earlier_name():
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout == "True\n"
+
+
+@pytest.mark.parametrize("package", LEVELS)
+def test_a_package_says_that_it_has_types(package):
+    assert (Path(importlib.import_module(package).__file__).parent / "py.typed").is_file()

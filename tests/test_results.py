@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import manigeo
 from manigeo import read_results, write_results
 from manigeo.errors import InputError, UsageError
 from manigeo.results import COLUMNS, as_table
@@ -114,3 +115,44 @@ def test_an_unknown_suffix_or_a_missing_folder_is_refused_before_writing(tmp_pat
         write_results(table(), tmp_path / "a.txt")
     with pytest.raises(UsageError, match="does not exist; make it first"):
         write_results(table(), tmp_path / "none" / "a.csv")
+
+
+# --------------------------------------------------------------------------------------------------------------- summary
+def tables_of(checkpoints=("last",), **more) -> pd.DataFrame:
+    return as_table(
+        [
+            {"run": "r", "checkpoint": checkpoint, "layer": layer, "depth": depth, "kind": kind, "manifold": manifold,
+             "metric": metric, "value": depth + 10 * i, "stderr": 0.5, "n": 3, "fingerprint": checkpoint} | more
+            for i, checkpoint in enumerate(checkpoints) for depth, layer in enumerate(("z", "a"))
+            for kind in ("test", "permuted") for metric in ("radius", "residual", "capacity") for manifold in ("", "cat")
+        ]
+    )  # fmt: skip
+
+
+def test_a_summary_has_a_line_a_layer_by_depth_and_a_column_a_metric_and_kind():
+    wide = manigeo.summary(tables_of())
+    assert wide.index.tolist() == ["z", "a"]
+    assert wide.columns.names == ["metric", "kind"]
+    assert wide.columns.tolist() == [(m, k) for m in ("capacity", "radius") for k in ("permuted", "test")]
+    assert wide["capacity"]["test"].tolist() == [0, 1]
+    assert manigeo.summary(tables_of(), ["residual"], "stderr").to_numpy().tolist() == [[0.5] * 2] * 2
+
+
+def test_a_summary_keeps_checkpoints_and_settings_apart():
+    wide = manigeo.summary(pd.concat([tables_of(["first", "last"])] * 2), ["capacity"])
+    assert wide.columns.names == ["metric", "kind", "checkpoint"]
+    assert wide.xs("last", axis=1, level="checkpoint").to_numpy().tolist() == [[10, 10], [11, 11]]
+    sizes = [tables_of(settings=f'{{"per_class": {M}, "seed": 0}}') for M in (10, 20)]
+    wide = manigeo.summary(pd.concat(sizes))
+    assert wide.columns.names == ["metric", "kind", "per_class"]
+    assert wide.shape == (2, 8)
+
+
+def test_a_summary_of_what_the_table_does_not_have_is_refused_in_one_line():
+    with pytest.raises(UsageError, match="metrics must be one of radius, residual, capacity; got 'volume'"):
+        manigeo.summary(tables_of(), ["volume"])
+    with pytest.raises(InputError, match="no numbers of layers over all classes"):
+        manigeo.summary(tables_of().query("manifold == 'cat'"))
+    twice = tables_of()
+    with pytest.raises(InputError, match="two values of radius of test at z that nothing tells apart"):
+        manigeo.summary(pd.concat([twice, twice.assign(value=7.0)]))

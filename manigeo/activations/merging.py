@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from manigeo.activations import Shard, StoredLayer, create_activations, identity_of, open_shard
 from manigeo.activations.filters import Filter
 from manigeo.activations.scoring import Scoring
 from manigeo.errors import InputError, UsageError
+from manigeo.faces.progress import track
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def _rows(
     parts: Sequence[_Part], start: int, batch_size: int, progress: bool
 ) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray | None]]:
     """The rows from ``start`` on and their outcomes, in the batches of the whole, which are cut where a shard ends."""
-    for part in tqdm(parts, desc="merge", unit="shard", disable=None if progress else True):
+    for part in track(parts, "merge", "shard", progress):
         with open_shard(part.path) as (acts, _):
             first = max(start, part.shard.start)
             for batch in range(first // batch_size * batch_size, part.stop, batch_size):

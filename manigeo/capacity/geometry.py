@@ -18,6 +18,7 @@ from jaxtyping import Float
 
 from manigeo.capacity.anchors import solve_cone
 from manigeo.errors import InputWarning
+from manigeo.faces.results import Shown
 from manigeo.inputs import Points, as_array, finite_points, in_range, joined, largest_entry
 from manigeo.manifolds import global_mean, gram_coordinates, span_coordinates, standard_error
 from manigeo.randomness import Seed, generator
@@ -28,8 +29,8 @@ _LARGEST = 1e150  # squares of more overflow
 _CENTERED = 1e-3  # of the centre norm: a centre as far off as this moves the radius by less than the draws do
 
 
-@dataclass(frozen=True)
-class FrameGeometry:
+@dataclass(frozen=True, repr=False)
+class FrameGeometry(Shown):
     """Geometry of one manifold seen from its centre, each number with its standard error over draws.
 
     ``capacity`` and ``dimension``, ``dimension_prx`` have no unit, ``radius`` is in centre norms. ``rank`` is the
@@ -38,6 +39,8 @@ class FrameGeometry:
     the mean of the points is r times as far from the centre as they are from it, ``zero_center`` where there is no centre
     norm and the numbers are NaN, and ``dropped:n`` counts points that were left out.
     """
+
+    headline = ("capacity", "radius", "dimension", "rank")
 
     capacity: float
     radius: float

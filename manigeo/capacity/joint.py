@@ -34,6 +34,7 @@ from manigeo.capacity.glue import (
     measure_draw,
     per_class,
 )
+from manigeo.faces.results import Drawn
 from manigeo.inputs import Manifolds, in_range, joined, take_manifolds
 from manigeo.manifolds import (
     class_means,
@@ -54,8 +55,8 @@ _IDENTITY_RTOL = 1e-6  # a, from a pseudo-inverse, keeps half of float64's digit
 _DEAD_RTOL = 1e-12  # spread below this share of the activations is the rounding of their mean
 
 
-@dataclass(frozen=True)
-class JointCapacity:
+@dataclass(frozen=True, repr=False)
+class JointCapacity(Drawn):
     r"""Joint capacity and geometry of a set of manifolds, each number with its standard error over draws (jackknife).
 
     ``dimension``, ``radius`` and ``utility`` are GLUE's D, R and U; alignments are means of :class:`Pairs` over different
@@ -69,6 +70,8 @@ class JointCapacity:
     draws with mass; ``radius``, the anchors' spread around their mean by its norm, over those draws.
     ``flag`` tells why numbers are NaN (``no_spread``) or in doubt (``saturated``, ``uncertified``, ``identity``).
     """
+
+    headline = ("capacity", "radius", "dimension", "n_manifolds", "saturated")
 
     capacity: float
     dimension: float

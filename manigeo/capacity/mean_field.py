@@ -28,6 +28,7 @@ from manigeo.capacity.uncertainty import (
     stderr_over_manifolds,
     with_other_draws,
 )
+from manigeo.faces.results import Drawn
 from manigeo.inputs import Manifolds, joined, take_manifolds
 from manigeo.manifolds import RANK_RTOL, Clouds
 from manigeo.randomness import Seed, seed_sequence, stream
@@ -55,8 +56,8 @@ class Errors(NamedTuple):
     center_correlation: float
 
 
-@dataclass(frozen=True)
-class ManifoldCapacity:
+@dataclass(frozen=True, repr=False)
+class ManifoldCapacity(Drawn):
     """Mean-field geometry of a set of manifolds.
 
     ``stderr`` takes manifolds as a sample of classes (it contains the error of the draws), by the jackknife or over
@@ -69,6 +70,8 @@ class ManifoldCapacity:
     are over the ``n_manifolds`` others, and ``flag`` repeats what was flagged. ``rank`` is the mean over manifolds,
     ``residual`` the largest relative KKT residual of any draw.
     """
+
+    headline = ("capacity", "radius", "dimension", "center_correlation", "n_manifolds")
 
     capacity: float
     radius: float

@@ -33,6 +33,7 @@ from threadpoolctl import threadpool_limits
 
 from manigeo.capacity.dichotomies import random_dichotomy
 from manigeo.capacity.separation import Separation, linear_separation, whitened
+from manigeo.faces.results import Drawn
 from manigeo.inputs import Manifolds, joined, take_manifolds
 from manigeo.manifolds import global_mean, principal_directions, span_coordinates
 from manigeo.randomness import Seed, seed_sequence, stream
@@ -44,8 +45,8 @@ _COVER_WIDTH = np.sqrt(2) / 4
 _BATCH_SHARE = 40  # the bracket is found in batches of this part of all dichotomies, most of them go to the crossing
 
 
-@dataclass(frozen=True)
-class SimulatedCapacity:
+@dataclass(frozen=True, repr=False)
+class SimulatedCapacity(Drawn):
     """Capacity of ``n_manifolds`` by simulation, and the counts it comes from.
 
     ``critical_dimension`` is N_c, ``capacity`` P / N_c; the errors are standard errors over dichotomies. The curve: of
@@ -54,6 +55,8 @@ class SimulatedCapacity:
     ``uncertified`` counts dichotomies that were decided by the better of two imperfect certificates. ``flag`` tells why
     a number is NaN, and counts the uncertified; else it is empty.
     """
+
+    headline = ("capacity", "critical_dimension", "n_manifolds")
 
     capacity: float
     critical_dimension: float

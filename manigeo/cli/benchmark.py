@@ -69,11 +69,11 @@ def benchmark_command(
 
 
 def _told(finished: Iterator[tuple[int, dict[str, Any]]], names: Sequence[str]) -> None:
-    from tqdm import tqdm
+    from manigeo.faces.progress import bar
 
-    with tqdm(total=len(names), desc="benchmark", unit="cell", disable=None) as bar:
+    with bar(len(names), "benchmark", "cell") as told:
         for number, said in finished:
-            bar.update()
+            told.update()
             if said["state"] == "failed":
                 click.echo(f"{names[number]} failed: {said['why']}", err=True)
 

@@ -123,16 +123,16 @@ def _note(
     finished: Iterator[tuple[int, dict[str, Any]]], todo: Sequence[str], notes: Notes, save: Callable[[], None]
 ) -> None:
     """Note what became of each cell, saved now and then."""
-    from tqdm import tqdm
+    from manigeo.faces.progress import bar
 
     saved = time.monotonic()
-    with tqdm(total=len(todo), desc="sweep", unit="cell", disable=None) as bar:
+    with bar(len(todo), "sweep", "cell") as told:
         for number, said in finished:
             name = todo[number]
             notes[name] = {"state": "failed" if said["error"] else "done"} | said
-            bar.update()
+            told.update()
             if said["error"]:
-                bar.write(f"{name} failed: {said['error']}", file=sys.stderr)
+                told.write(f"{name} failed: {said['error']}", file=sys.stderr)
             if time.monotonic() - saved > _SAVE_SECONDS:
                 save()
                 saved = time.monotonic()

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import joblib
 import psutil
 from threadpoolctl import ThreadpoolController
-from tqdm import tqdm
 
 from manigeo import __version__
 from manigeo.errors import ManigeoError, UsageError
+from manigeo.faces.progress import bar
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,9 +74,9 @@ def parts_of(
     from manigeo.results import Part
 
     workers = Processes(workers) if isinstance(workers, int) else workers
-    with tqdm(total=len(jobs), desc=title, unit=unit, disable=None if progress else True) as bar:
+    with bar(len(jobs), title, unit, shown=progress) as told:
         for number, table in workers.as_completed(compute, jobs):
-            bar.update()
+            told.update()
             yield Part(number, table)
 
 

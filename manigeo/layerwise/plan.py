@@ -22,6 +22,7 @@ from manigeo.capacity.projection import project_manifolds
 from manigeo.errors import InputError, UsageError, check_choice
 from manigeo.execution.resuming import remaining
 from manigeo.execution.workers import Workers, parts_of
+from manigeo.faces.results import html_table
 from manigeo.layerwise.points import LabelledPoints
 from manigeo.layerwise.protocol import Measure, Row, kind_key, nothing
 from manigeo.layerwise.registry import SEPARABILITY, measure
@@ -39,6 +40,7 @@ from manigeo.layerwise.sample import (
 from manigeo.manifolds import ALL_KINDS, UNSEEN, matched_size, sample_rows
 from manigeo.randomness import stream
 from manigeo.results import Part, as_table, bare_settings, in_order, join_results
+from manigeo.vocabulary import flags_words
 
 _HALVES = crc32(b"halves")
 # Samples times features times the smaller of the two: up to here total dimension takes seconds, above it minutes.
@@ -53,7 +55,7 @@ class Task(NamedTuple):
     measure: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """Plan of a table: the layers and kinds of a file, the measures, and the number of examples per class.
 
@@ -116,6 +118,29 @@ class Plan:
         shapes = [(n, features, n // self.per_class) for n in sizes for features in self.features.values()]
         products = sum(4e-11 * n**2 * features for n, features, _ in shapes if features > n)
         return products + sum(m.seconds(n, min(n, f), P) for n, f, P in shapes for m in self.measures)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row per task: layer, kind, measure; features, classes and examples per class."""
+        sizes = [(self.features[layer], len(self.classes[kind]), self.per_class) for layer, kind, _ in self.tasks]
+        columns = [*Task._fields, "features", "n_classes", "per_class"]
+        return pd.DataFrame([(*task, *size) for task, size in zip(self.tasks, sizes, strict=True)], columns=columns)
+
+    def __repr__(self) -> str:
+        what = f"{len(self.layers)} layers x {len(self.kinds)} kinds ({', '.join(self.kinds)})"
+        size = f"P = {self.n_classes} classes x M = {self.per_class} examples"
+        return f"<Plan of {self.title} of {self.path!r}: {what}, {size}, {len(self.tasks)} tasks>"
+
+    def _repr_html_(self) -> str:
+        lines = [
+            ("layers", ", ".join(f"{name} ({n})" for name, n in self.features.items())),
+            ("kinds", ", ".join(self.kinds)),
+            ("classes P", str(self.n_classes)),
+            ("examples per class M", str(self.per_class)),
+            ("measures", ", ".join(m.name for m in self.measures)),
+        ]
+        notes = [f"{kind} is left out: {flags_words(flag)}" for kind, flag in self.excluded.items()]
+        return html_table(f"Plan of {self.title} of {self.path}", lines, notes)
 
     def measure(self, name: str) -> Measure:
         (found,) = (m for m in self.measures if m.name == name)

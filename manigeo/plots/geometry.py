@@ -1,31 +1,26 @@
 """Capacity, radius and dimension against depth, by one estimator or several, and against the number of points."""
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from manigeo.capacity.unstructured import unstructured_capacity
 from manigeo.errors import InputError
-from manigeo.kinds import ALL_KINDS, UNSEEN
+from manigeo.kinds import UNSEEN, in_order
+from manigeo.plots.canvas import FLOOR, SATURATED, Canvas, entitle
 from manigeo.plots.style import (
-    FLOOR,
     IDENTITY,
-    MOST_COLUMNS,
-    SATURATED,
     by_checkpoint,
     draw_line,
     draws,
     is_saturated,
-    legend,
     name_layers,
     rows_of,
     setting,
-    subplots,
 )
 from manigeo.results import row_settings
 from manigeo.vocabulary import metric_words
@@ -39,8 +34,8 @@ _ESTIMATORS = {
 }
 
 
-@draws("geometry", "capacity")
-def plot_geometry(table: pd.DataFrame) -> Figure:
+@draws("geometry", "capacity", panels=PANELS)
+def plot_geometry(table: pd.DataFrame, canvas: Canvas) -> None:
     """Draw the figure ``geometry``.
 
     >>> from manigeo.results import as_table
@@ -50,19 +45,20 @@ def plot_geometry(table: pd.DataFrame) -> Figure:
     >>> figure.axes[0].lines[0].get_ydata().tolist()
     [0.1, 0.2]
     """
-    columns = by_checkpoint(_aggregates(table, PANELS))
-    figure, axes = subplots(len(PANELS), len(columns), (1.2, 10.5), (4.2, 0.0), sharex="col", sharey="row")
+    every = _aggregates(table, canvas.panels)
+    panels = [metric for metric in canvas.panels if metric in set(every["metric"])]
+    columns = by_checkpoint(every)
+    axes = canvas.subplots(len(panels), len(columns), (1.2, 0.9), (4.2, 2.4), sharex="col", sharey="row")
     for (title, part), column in zip(columns.items(), axes.T, strict=True):
-        _draw_checkpoint(part, list(column))
-        column[0].set_title(title)
-    for metric, ax in zip(PANELS, axes[:, 0], strict=True):
-        ax.set_ylabel(metric_words(metric).label)
-    legend(figure)
-    return figure
+        for metric, ax in zip(panels, column, strict=True):
+            _draw_profile(ax, part[part["metric"] == metric], metric)
+            name_layers(ax, part)
+        entitle(column[0], title)
+    canvas.legend()
 
 
 @draws("estimators", "capacity_joint", "capacity_simulated")
-def plot_estimators(table: pd.DataFrame) -> Figure:
+def plot_estimators(table: pd.DataFrame, canvas: Canvas) -> None:
     """Draw the figure ``estimators``.
 
     >>> from manigeo.results import as_table
@@ -77,25 +73,22 @@ def plot_estimators(table: pd.DataFrame) -> Figure:
     if part.loc[part["value"].notna(), "metric"].nunique() < 2:
         raise InputError("the table holds one estimator of capacity; add --simulate or --joint to manigeo capacity")
     rows = by_checkpoint(part)
-    kinds = [kind for kind in ALL_KINDS if kind in set(part["kind"])]
-    figure, axes = subplots(len(rows), len(kinds), (1.2, 0.9), (3.2, 3.0), sharex=True, sharey=True)
+    kinds = in_order(part["kind"])
+    axes = canvas.subplots(len(rows), len(kinds), (1.2, 0.9), (3.2, 3.0), sharex=True, sharey=True)
     for (title, at), line in zip(rows.items(), axes, strict=True):
         for kind, ax in zip(kinds, line, strict=True):
             _draw_estimators(ax, at[at["kind"] == kind])
             for metric, color, *_ in _ESTIMATORS.values():
                 _draw_floor(ax, at[at["metric"] == metric], color, f"{FLOOR} of each estimator")
             name_layers(ax, at)
-        line[0].set_ylabel("\n".join(filter(None, [title, metric_words("capacity").label])))
+            ax.set_ylabel("\n".join(filter(None, [title, metric_words("capacity").label])))
     for kind, ax in zip(kinds, axes[0], strict=True):
-        ax.set_title(kind)
-    for ax in axes[:-1].flat:
-        ax.set_xlabel("")
-    legend(figure)
-    return figure
+        entitle(ax, canvas.word(kind))
+    canvas.legend()
 
 
 @draws("sweep", "capacity_sweep")
-def plot_sweep(table: pd.DataFrame) -> Figure:
+def plot_sweep(table: pd.DataFrame, canvas: Canvas) -> None:
     """Draw the figure ``sweep``.
 
     >>> from manigeo.results import as_table
@@ -114,21 +107,12 @@ def plot_sweep(table: pd.DataFrame) -> Figure:
     }
     for (_, layer), at in panels.items():
         _refuse_different(at.groupby("kind")["M"].agg(lambda M: tuple(sorted(M))), f"at {layer} kinds were swept over")
-    n_columns = min(MOST_COLUMNS, len(panels))
-    n_rows = -(-len(panels) // n_columns)
-    figure, axes = subplots(n_rows, n_columns, (1.2, 0.9), (2.9, 2.7), sharex=True, sharey=True)
-    for ((title, layer), at), ax in zip(panels.items(), axes.flat, strict=False):
+    axes = canvas.wrapped(len(panels), (1.2, 0.9), (2.9, 2.7), sharex=True, sharey=True)
+    for ((title, layer), at), ax in zip(panels.items(), axes, strict=True):
         _draw_sweep(ax, at)
-        ax.set_title(f"{title}: {layer}" if len({title for title, _ in panels}) > 1 else layer)
-    for ax in axes.flat[len(panels) :]:
-        ax.remove()
-    for ax in axes.flat[max(0, len(panels) - n_columns) : len(panels)]:
-        ax.set_xlabel("examples per class $M$")
-        ax.tick_params(labelbottom=True)
-    for ax in axes[:, 0]:
-        ax.set_ylabel(metric_words("capacity").label)
-    legend(figure)
-    return figure
+        entitle(ax, f"{title}: {layer}" if len({title for title, _ in panels}) > 1 else layer)
+        ax.set(xlabel="examples per class $M$", ylabel=metric_words("capacity").label)
+    canvas.legend()
 
 
 # ------------------------------------------------------------------------------------------------------- what compares
@@ -170,13 +154,12 @@ def _without_size(settings: str) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------------- drawing
-def _draw_checkpoint(part: pd.DataFrame, column: Sequence[Axes]) -> None:
-    for metric, ax in zip(PANELS, column, strict=True):
-        for kind in ALL_KINDS:
-            line = part[(part["metric"] == metric) & (part["kind"] == kind)].sort_values("depth")
-            draw_line(ax, line, kind)
-    _draw_floor(column[0], part[part["metric"] == "capacity"])
-    name_layers(column[-1], part)
+def _draw_profile(ax: Axes, rows: pd.DataFrame, metric: str) -> None:
+    for kind in in_order(rows["kind"]):
+        draw_line(ax, rows[rows["kind"] == kind].sort_values("depth"), kind)
+    if metric == "capacity":
+        _draw_floor(ax, rows)
+    ax.set_ylabel(metric_words(metric).label)
 
 
 def _draw_estimators(ax: Axes, rows: pd.DataFrame) -> None:
@@ -196,7 +179,7 @@ def _draw_estimators(ax: Axes, rows: pd.DataFrame) -> None:
 
 
 def _draw_sweep(ax: Axes, at: pd.DataFrame) -> None:
-    for kind in ALL_KINDS:
+    for kind in in_order(at["kind"]):
         draw_line(ax, at[at["kind"] == kind].sort_values("M"), kind, x="M")
     sizes = np.array(sorted(set(at["M"])), dtype=float)
     floors = at.drop_duplicates("M").sort_values("M")["settings"].map(lambda settings: _floor("capacity", settings))

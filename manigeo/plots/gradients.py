@@ -6,12 +6,12 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from manigeo.errors import InputError
 from manigeo.kinds import KINDS
-from manigeo.plots.style import draw_line, draws, legend, name_layers, rows_of, setting, subplots
+from manigeo.plots.canvas import Canvas, entitle
+from manigeo.plots.style import draw_line, draws, name_layers, rows_of, setting
 from manigeo.vocabulary import metric_words
 
 GRADIENT_PANELS = (
@@ -23,54 +23,50 @@ _CHANCE = "slope $-1/2$"
 _MOST_LAYERS = 8
 
 
-@draws("gradients", "label_dependent_centred_norm")
-def plot_gradients(table: pd.DataFrame) -> Figure:
-    part = _of_one_run(table, GRADIENT_PANELS)
+@draws("gradients", "label_dependent_centred_norm", panels=GRADIENT_PANELS)
+def plot_gradients(table: pd.DataFrame, canvas: Canvas) -> None:
+    part = _of_one_run(table, canvas.panels)
     with_other = [setting(settings, "with") for settings in part["settings"]]
     part = part[(part["metric"] != "gradient_cosine") | (pd.Series(with_other, index=part.index) == "unpermuted")]
     over_epochs = part["fingerprint"].nunique() > 1
     columns = _layers(part) if over_epochs else {"": part[part["layer"] != "(all)"]}
-    metrics = [metric for metric in GRADIENT_PANELS if metric in set(part["metric"])]
-    figure, axes = subplots(
+    metrics = [metric for metric in canvas.panels if metric in set(part["metric"])]
+    axes = canvas.subplots(
         len(metrics), len(columns), (1.4, 0.9), (2.3 if over_epochs else 5, 2.0), sharex=True, sharey="row"
     )
     for (layer, rows), column in zip(columns.items(), axes.T, strict=True):
         for metric, ax in zip(metrics, column, strict=True):
             _draw_kinds(ax, rows[rows["metric"] == metric], "epoch" if over_epochs else "depth")
             ax.set_yscale("linear" if metric.endswith("cosine") else "log")
-        column[0].set_title(layer)
-        if over_epochs:
-            column[-1].set_xlabel("epoch")
-            column[-1].set_xscale("symlog", linthresh=1)
-            column[-1].xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        else:
-            name_layers(column[-1], rows)
-    for metric, ax in zip(metrics, axes[:, 0], strict=True):
-        ax.set_ylabel(_label(metric))
-    legend(figure)
-    return figure
+            ax.set_ylabel(_label(metric))
+            if over_epochs:
+                ax.set_xlabel("epoch")
+                ax.set_xscale("symlog", linthresh=1)
+                ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            else:
+                name_layers(ax, rows)
+        entitle(column[0], layer)
+    canvas.legend()
 
 
-@draws("gradient-sizes", "label_dependent_centred_norm_sweep")
-def plot_gradient_sizes(table: pd.DataFrame) -> Figure:
-    part = _of_one_run(table, _SWEPT)
+@draws("gradient-sizes", "label_dependent_centred_norm_sweep", panels=_SWEPT)
+def plot_gradient_sizes(table: pd.DataFrame, canvas: Canvas) -> None:
+    part = _of_one_run(table, canvas.panels, "gradients --sizes")
     columns = _layers(part)
-    figure, axes = subplots(len(_SWEPT), len(columns), (1.4, 0.9), (2.3, 2.6), sharex=True, sharey="row")
+    axes = canvas.subplots(len(canvas.panels), len(columns), (1.4, 0.9), (2.3, 2.6), sharex=True, sharey="row")
     for (layer, rows), column in zip(columns.items(), axes.T, strict=True):
-        for metric, ax in zip(_SWEPT, column, strict=True):
+        for metric, ax in zip(canvas.panels, column, strict=True):
             _draw_kinds(ax, rows[rows["metric"] == metric], "n")
             _log_sizes(ax, rows)
-        _draw_chance(column[0], rows[rows["metric"] == _SWEPT[0]])
-        column[0].set_title(layer)
-        column[-1].set_xlabel("examples $n$")
-    for metric, ax in zip(_SWEPT, axes[:, 0], strict=True):
-        ax.set_ylabel(_label(metric.removesuffix("_sweep")))
-    legend(figure)
-    return figure
+            ax.set(xlabel="examples $n$", ylabel=_label(metric.removesuffix("_sweep")))
+            if metric == _SWEPT[0]:
+                _draw_chance(ax, rows[rows["metric"] == metric])
+        entitle(column[0], layer)
+    canvas.legend()
 
 
-def _of_one_run(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
-    part = rows_of(table, metrics, KINDS, "gradients --sizes" if metrics is _SWEPT else "")
+def _of_one_run(table: pd.DataFrame, metrics: Sequence[str], remedy: str = "") -> pd.DataFrame:
+    part = rows_of(table, metrics, KINDS, remedy)
     if part["run"].nunique() > 1:
         raise InputError(f"the tables are of {part['run'].nunique()} runs: plot one at a time")
     return part.drop_duplicates(["checkpoint", "epoch", "fingerprint", "layer", "kind", "metric", "settings"])

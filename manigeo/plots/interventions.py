@@ -3,11 +3,11 @@
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from manigeo.errors import InputError
 from manigeo.kinds import KINDS
-from manigeo.plots.style import draw_line, draw_map, draws, legend, name_colors, name_layers, rows_of, subplots
+from manigeo.plots.canvas import Canvas
+from manigeo.plots.style import draw_line, draw_map, draws, name_colors, name_layers, rows_of
 from manigeo.results import with_settings
 
 _SWEEPS = {"last": "last $k$ layers rewound", "each": "one layer rewound", "prefix": "first $k$ layers rewound"}
@@ -15,7 +15,7 @@ _WHOLE = "test, whole network rewound"
 
 
 @draws("rewind", "regained")
-def plot_rewind(table: pd.DataFrame) -> Figure:
+def plot_rewind(table: pd.DataFrame, canvas: Canvas) -> None:
     full = with_settings(table, "analysis", "sweep", "to", "to_epoch", "k", "direction")
     full = full[(full["analysis"] == "rewind") & full["metric"].isin(["accuracy", "selected"])]
     full = full[full["direction"] != "into_before"]
@@ -23,15 +23,14 @@ def plot_rewind(table: pd.DataFrame) -> Figure:
     if not sweeps:
         raise InputError("nothing to plot: the table holds no sweeps of manigeo rewind (--last-k, --each, --prefix)")
     targets = list(dict.fromkeys(zip(full["to"].dropna(), full["to_epoch"].dropna(), strict=True)))
-    figure, axes = subplots(len(targets), len(sweeps), (1.2, 0.9), (3.6, 3.2), sharey=True)
+    axes = canvas.subplots(len(targets), len(sweeps), (1.2, 0.9), (3.6, 3.2), sharey=True)
     for (to, epoch), line in zip(targets, axes, strict=True):
         at = full[(full["to"] == to) | full["sweep"].eq("none")]
         for sweep, ax in zip(sweeps, line, strict=True):
             _draw_rewinds(ax, at, sweep)
             ax.set_title(f"{_SWEEPS[sweep]} to {to}" + ("" if np.isnan(epoch) else f" (epoch {epoch:.0f})"))
-        line[0].set_ylabel("accuracy")
-    legend(figure)
-    return figure
+            ax.set_ylabel("accuracy")
+    canvas.legend()
 
 
 def _draw_rewinds(ax: Axes, at: pd.DataFrame, sweep: str) -> None:
@@ -55,7 +54,7 @@ def _draw_rewinds(ax: Axes, at: pd.DataFrame, sweep: str) -> None:
 
 
 @draws("reinit", "critical")
-def plot_reinit(table: pd.DataFrame) -> Figure:
+def plot_reinit(table: pd.DataFrame, canvas: Canvas) -> None:
     full = with_settings(table, "analysis", "sweep", "to", "to_epoch")
     accuracy = full[(full["analysis"] == "reinit") & (full["metric"] == "accuracy")]
     each = accuracy[accuracy["sweep"] == "each"]
@@ -64,20 +63,15 @@ def plot_reinit(table: pd.DataFrame) -> Figure:
     kinds = [kind for kind in KINDS if kind in set(each["kind"])]
     columns = each.drop_duplicates("to").set_index("to")["to_epoch"]
     n_rows, n_columns = each["layer"].nunique(), len(columns) + 1
-    lines = -(-len(kinds) // 2)
-    size = (2.4 + 0.44 * n_columns * min(2, len(kinds)), 0.9 + (0.5 + 0.3 * n_rows) * lines)
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(lines, min(2, len(kinds)), sharex=True, sharey=True, squeeze=False)
-    for kind, ax in zip(kinds, axes.flat, strict=False):
+    each_size = (0.44 * n_columns, 0.5 + 0.3 * n_rows)
+    axes = canvas.wrapped(len(kinds), (2.4, 0.9), each_size, most=2, sharex=True, sharey=True)
+    for kind, ax in zip(kinds, axes, strict=True):
         wide = each[each["kind"] == kind].pivot(index=["depth", "layer"], columns="to", values="value")
         wide = wide.reset_index("depth", drop=True)[list(columns.index)].assign(trained=trained.get(kind))
         draw_map(ax, wide, size=6, annot=n_columns <= 12)
         ax.set_xticks(np.arange(n_columns) + 0.5, [*map(_column, columns.index, columns), "trained"], rotation=90)
-        ax.set_title(kind)
-    for ax in axes[-1]:
-        ax.set_xlabel("set to")
-    name_colors(figure, axes, "accuracy")
-    return figure
+        ax.set(title=kind, xlabel="set to")
+    name_colors(canvas.figure, axes, "accuracy")
 
 
 def _column(to: str, epoch: float | None) -> str:

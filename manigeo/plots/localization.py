@@ -4,27 +4,26 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from manigeo.errors import InputError
-from manigeo.plots.style import draws, subplots
+from manigeo.plots.canvas import Canvas
+from manigeo.plots.style import draws
 from manigeo.results import with_settings
 
 
 @draws("localization", "profile")
-def plot_localization(table: pd.DataFrame) -> Figure:
+def plot_localization(table: pd.DataFrame, canvas: Canvas) -> None:
     full = with_settings(table, "analysis", "method", "other")
     full = full[(full["analysis"] == "localize") & full["method"].notna() & full["other"].isna()]
     methods = dict(list(full.groupby("method", sort=False)))
     if not methods:
         raise InputError("nothing to plot: the table holds no localization; make it with manigeo localize")
     n_layers = int(full["depth"].max()) + 1
-    figure, axes = subplots(len(methods), 1, (2.2, 0.6), (0.5 * max(n_layers, 5), 1.5), sharey=True)
+    axes = canvas.subplots(len(methods), 1, (2.2, 0.6), (0.5 * max(n_layers, 5), 1.5), sharey=True)
     for (name, rows), ax in zip(methods.items(), axes[:, 0], strict=True):
         _draw_profile(ax, rows)
         ax.set_title(name, loc="left")
         ax.set_ylabel("share")
-    return figure
 
 
 def _draw_profile(ax: Axes, rows: pd.DataFrame) -> None:

@@ -3,17 +3,17 @@
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.figure import Figure
 
 from manigeo.errors import InputError
-from manigeo.plots.style import MOST_COLUMNS, draw_layers, draws, name_depths, rows_of, setting, subplots
+from manigeo.plots.canvas import Canvas, entitle
+from manigeo.plots.style import draw_layers, draws, name_depths, rows_of, setting
 from manigeo.vocabulary import metric_words
 
 WEIGHT_PANELS = ("rotation", "step_angle", "distance_relative")
 
 
-@draws("weights", "step_angle")
-def plot_weights(table: pd.DataFrame) -> Figure:
+@draws("weights", "step_angle", panels=WEIGHT_PANELS)
+def plot_weights(table: pd.DataFrame, canvas: Canvas) -> None:
     """Draw the figure ``weights``.
 
     >>> from manigeo.results import as_table
@@ -22,21 +22,21 @@ def plot_weights(table: pd.DataFrame) -> Figure:
     >>> figure.axes[0].lines[0].get_ydata().tolist()
     [0.0, 0.1]
     """
-    part = rows_of(table[~table["layer"].str.startswith("(")], WEIGHT_PANELS, kinds=None)
+    part = rows_of(table[~table["layer"].str.startswith("(")], canvas.panels)
     runs = dict(list(part.groupby("run", sort=False)))
-    figure, axes = subplots(len(runs), len(WEIGHT_PANELS), (1.2, 0.9), (3.8, 3.1))
+    axes = canvas.subplots(len(runs), len(canvas.panels), (1.2, 0.9), (3.8, 3.1))
     for (run, rows), line in zip(runs.items(), axes, strict=True):
-        for metric, ax in zip(WEIGHT_PANELS, line, strict=True):
+        for metric, ax in zip(canvas.panels, line, strict=True):
             ax.set_xlabel(draw_layers(ax, rows[rows["metric"] == metric]))
             ax.set_ylabel(metric_words(metric).label)
-        line[0].set_title(run if len(runs) > 1 else "", loc="left")
-        line[0].set_ylim(bottom=0)
-        name_depths(figure, line[-1], rows)
-    return figure
+            if metric == WEIGHT_PANELS[0]:
+                ax.set_ylim(bottom=0)
+        entitle(line[0], run if len(runs) > 1 else "", loc="left")
+        name_depths(canvas.figure, line[-1], rows)
 
 
 @draws("correlation", "gap")
-def plot_correlation(table: pd.DataFrame) -> Figure:
+def plot_correlation(table: pd.DataFrame, canvas: Canvas) -> None:
     of_run = table[table["run"] != ""]
     gaps = of_run[of_run["metric"] == "gap"].set_index("run")["value"]
     moved = of_run[(of_run["metric"] != "gap") & of_run["layer"].ne("")]
@@ -44,19 +44,13 @@ def plot_correlation(table: pd.DataFrame) -> Figure:
         raise InputError("nothing to plot: the table holds no gaps of runs; make it with manigeo correlate")
     measure, gap = moved["metric"].iloc[0], setting(table["settings"].iloc[0], "gap")
     layers = list(moved.drop_duplicates("layer")["layer"])
-    n_columns = min(MOST_COLUMNS, len(layers))
-    n_rows = -(-len(layers) // n_columns)
-    figure, axes = subplots(n_rows, n_columns, (1.0, 0.6), (2.6, 2.6), sharey=True)
-    for color, layer, ax in zip(sns.color_palette("viridis", len(layers)), layers, axes.flat, strict=False):
+    axes = canvas.wrapped(len(layers), (1.0, 0.6), (2.6, 2.6), sharey=True)
+    for color, layer, ax in zip(sns.color_palette("viridis", len(layers)), layers, axes, strict=True):
         line = moved[moved["layer"] == layer]
         ax.plot(line["value"], gaps.loc[line["run"]], "o", color=color, markersize=4)
         ax.set_title(f"{layer}: {_coefficient(table, layer)}")
         ax.set_xlabel(metric_words(measure).label)
-    for ax in axes.flat[len(layers) :]:
-        ax.remove()
-    for ax in axes[:, 0]:
         ax.set_ylabel(f"{metric_words('gap').name} ({gap})")
-    return figure
 
 
 def _coefficient(table: pd.DataFrame, layer: str) -> str:

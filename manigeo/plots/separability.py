@@ -8,22 +8,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from manigeo.errors import InputError
-from manigeo.kinds import ALL_KINDS
+from manigeo.kinds import in_order
+from manigeo.plots.canvas import Canvas, entitle
 from manigeo.plots.style import (
-    COLOR,
     IDENTITY,
     by_checkpoint,
     draw_layers,
     draw_line,
     draw_map,
     draws,
-    legend,
+    look,
     name_colors,
     name_depths,
     name_layers,
     rows_of,
     setting,
-    subplots,
 )
 from manigeo.vocabulary import metric_words
 
@@ -35,8 +34,8 @@ _NORMAL_95 = 1.96
 _MOST_MAPS = 8  # layers, of more every second, third ...
 
 
-@draws("separability", *SEPARABILITY_PANELS)
-def plot_separability(table: pd.DataFrame) -> Figure:
+@draws("separability", *SEPARABILITY_PANELS, panels=SEPARABILITY_PANELS)
+def plot_separability(table: pd.DataFrame, canvas: Canvas) -> None:
     """Draw the figure ``separability``.
 
     >>> from manigeo.results import as_table
@@ -45,25 +44,23 @@ def plot_separability(table: pd.DataFrame) -> Figure:
     >>> plot_separability(as_table(rows)).axes[0].lines[0].get_ydata().tolist()
     [0.5, 0.7]
     """
-    part = _aggregates(table, SEPARABILITY_PANELS)
-    panels = [metric for metric in SEPARABILITY_PANELS if metric in set(part["metric"])]
+    part = _aggregates(table, canvas.panels)
+    panels = [metric for metric in canvas.panels if metric in set(part["metric"])]
     columns = by_checkpoint(part)
-    figure, axes = subplots(len(panels), len(columns), (1.2, 0.9), (4.2, 2.2), sharex="col", sharey="row")
+    axes = canvas.subplots(len(panels), len(columns), (1.2, 0.9), (4.2, 2.2), sharex="col", sharey="row")
     for (title, rows), column in zip(columns.items(), axes.T, strict=True):
         every = table[table["fingerprint"] == rows["fingerprint"].iloc[0]]
         for metric, ax in zip(panels, column, strict=True):
             _draw_profiles(ax, rows[rows["metric"] == metric])
             _draw_references(ax, every, metric)
-        name_layers(column[-1], rows)
-        column[0].set_title(title)
-    for metric, ax in zip(panels, axes[:, 0], strict=True):
-        ax.set_ylabel(metric_words(metric).label)
-    legend(figure)
-    return figure
+            name_layers(ax, rows)
+            ax.set_ylabel(metric_words(metric).label)
+        entitle(column[0], title)
+    canvas.legend()
 
 
-@draws("progress", *_OVER_EPOCHS, when=lambda table: shows_progress(table))
-def plot_progress(table: pd.DataFrame) -> Figure:
+@draws("progress", *_OVER_EPOCHS, panels=_OVER_EPOCHS, when=lambda table: shows_progress(table))
+def plot_progress(table: pd.DataFrame, canvas: Canvas) -> None:
     """Draw the figure ``progress``.
 
     >>> from manigeo.results import as_table
@@ -72,12 +69,12 @@ def plot_progress(table: pd.DataFrame) -> Figure:
     >>> figure.axes[0].get_xlabel(), figure.axes[0].get_title()
     ('epoch', 'test')
     """
-    part = _aggregates(table, _OVER_EPOCHS)
+    part = _aggregates(table, canvas.panels)
     if not shows_progress(table):
         raise InputError("one epoch is no curve: give manigeo separability the activations of several checkpoints")
-    panels = [metric for metric in _OVER_EPOCHS if metric in set(part["metric"])]
-    kinds = [kind for kind in ALL_KINDS if kind in set(part["kind"])]
-    figure, axes = subplots(len(panels), len(kinds), (1.6, 0.6), (3.0, 2.8), sharex=True, sharey="row")
+    panels = [metric for metric in canvas.panels if metric in set(part["metric"])]
+    kinds = in_order(part["kind"])
+    axes = canvas.subplots(len(panels), len(kinds), (1.6, 0.6), (3.0, 2.8), sharex=True, sharey="row")
     for metric, line in zip(panels, axes, strict=True):
         for kind, ax in zip(kinds, line, strict=True):
             rows = part[(part["metric"] == metric) & (part["kind"] == kind)]
@@ -85,16 +82,14 @@ def plot_progress(table: pd.DataFrame) -> Figure:
             chance = table.loc[(table["metric"] == f"{metric}_chance") & (table["kind"] == kind), "value"].mean()
             if np.isfinite(chance):
                 ax.axhline(chance, color="0.4", linestyle=":", linewidth=1)
-        line[0].set_ylabel(metric_words(metric).label)
-        name_depths(figure, line[-1], part)
-    for kind, top, bottom in zip(kinds, axes[0], axes[-1], strict=True):
-        top.set_title(kind)
-        bottom.set_xlabel("epoch")
-    return figure
+            ax.set(xlabel="epoch", ylabel=metric_words(metric).label)
+        name_depths(canvas.figure, line[-1], part)
+    for kind, top in zip(kinds, axes[0], strict=True):
+        entitle(top, canvas.word(kind))
 
 
 @draws("transfer", "transfer_accuracy")
-def plot_transfer(table: pd.DataFrame) -> Figure:
+def plot_transfer(table: pd.DataFrame, canvas: Canvas) -> None:
     """Draw the figure ``transfer``.
 
     >>> from manigeo.results import as_table
@@ -112,26 +107,22 @@ def plot_transfer(table: pd.DataFrame) -> Figure:
     part["origin"] = part["origin"].where(part["origin"].notna(), part["kind"])
     layers = part.drop_duplicates("depth").sort_values("depth")["layer"].tolist()
     layers = layers[:: -(-len(layers) // _MOST_MAPS)]
-    kinds = [kind for kind in ALL_KINDS if kind in set(part.loc[part["metric"] == "transfer_accuracy", "kind"])]
+    kinds = in_order(part.loc[part["metric"] == "transfer_accuracy", "kind"])
     if len(kinds) < 2:
         raise InputError("nothing to plot: the table holds no probes scored on other kinds")
     rows = by_checkpoint(part)
-    figure, axes = subplots(len(rows), len(layers), (1.2, 0.9), (1.9, 2.1), sharex=True, sharey=True)
+    axes = canvas.subplots(len(rows), len(layers), (1.2, 0.9), (1.9, 2.1), sharex=True, sharey=True)
     for (title, at), line in zip(rows.items(), axes, strict=True):
         for layer, ax in zip(layers, line, strict=True):
             wide = at[at["layer"] == layer].pivot(index="origin", columns="kind", values="value")
             draw_map(ax, wide.reindex(index=kinds, columns=kinds), size=7, square=True)
             ax.set_xticks(ax.get_xticks(), kinds, rotation=45, ha="right", rotation_mode="anchor")
-            ax.set_title(layer)
-        line[0].set_ylabel(f"{title}\ntrained on")
-    for ax in axes[-1]:
-        ax.set_xlabel("scored on")
-    name_colors(figure, axes, metric_words("probe_accuracy").label)
-    return figure
+            ax.set(title=layer, xlabel="scored on", ylabel=f"{title}\ntrained on".strip())
+    name_colors(canvas.figure, list(axes.flat), metric_words("probe_accuracy").label)
 
 
 @draws("memorization", "probe_accuracy", when=lambda table: shows_memorization(table))
-def plot_memorization(table: pd.DataFrame) -> Figure:
+def plot_memorization(table: pd.DataFrame, canvas: Canvas) -> None:
     """Draw the figure ``memorization``.
 
     >>> from manigeo.results import as_table
@@ -149,20 +140,30 @@ def plot_memorization(table: pd.DataFrame) -> Figure:
         )
     drawn = _aggregates(part[part["fingerprint"].isin(both["fingerprint"])], ["probe_accuracy", "capacity"])
     columns = by_checkpoint(drawn)
-    figure = Figure(figsize=(4.8 + 3.6 * len(columns), 6.0), layout="constrained")
-    grid = figure.add_gridspec(2, len(columns) + 1)
-    tops: list[Axes] = []
-    bottoms: list[Axes] = []
-    for i, (title, rows) in enumerate(columns.items()):
-        tops.append(figure.add_subplot(grid[0, i], sharey=tops[0] if tops else None))
-        bottoms.append(figure.add_subplot(grid[1, i], sharex=tops[-1], sharey=bottoms[0] if bottoms else None))
-        _draw_pair(tops[-1], bottoms[-1], rows, table)
-        tops[-1].set_title(title)
-    tops[0].set_ylabel(_permuted("probe_accuracy"))
-    bottoms[0].set_ylabel(_permuted("capacity"))
-    _draw_relation(figure.add_subplot(grid[:, -1]), both, list(columns))
-    legend(figure)
-    return figure
+    n = len(columns)
+    *pairs, relation = canvas.axes(2 * n + 1, (4.8 + 3.6 * n, 6.0), lambda figure: _pairs_and_relation(figure, n))
+    for (title, rows), top, bottom in zip(columns.items(), pairs[:n], pairs[n:], strict=True):
+        _draw_pair(top, bottom, rows, table)
+        entitle(top, title)
+        if not canvas.is_given:
+            top.set_xlabel("")  # stands below
+    pairs[0].set_ylabel(_permuted("probe_accuracy"))
+    pairs[n].set_ylabel(_permuted("capacity"))
+    _draw_relation(relation, both, list(columns))
+    canvas.legend()
+
+
+def _pairs_and_relation(figure: Figure, n: int) -> list[Axes]:
+    """``n`` axes above, ``n`` below, and one beside them."""
+    grid = figure.add_gridspec(2, n + 1)
+    rows: list[list[Axes]] = [[], []]
+    for row, line in enumerate(rows):
+        for i in range(n):
+            above = rows[0][i] if row else None
+            line.append(figure.add_subplot(grid[row, i], sharex=above, sharey=line[0] if line else None))
+    for ax in rows[0]:
+        ax.tick_params(labelbottom=False)
+    return [*rows[0], *rows[1], figure.add_subplot(grid[:, -1])]
 
 
 def shows_progress(table: pd.DataFrame) -> bool:
@@ -198,12 +199,12 @@ def _aggregates(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
 
 
 def _draw_profiles(ax: Axes, rows: pd.DataFrame) -> None:
-    for kind in ALL_KINDS:
+    for kind in in_order(rows["kind"]):
         line = rows[rows["kind"] == kind].sort_values("depth")
         if line["value"].notna().any():
             draw_line(ax, line, kind, errors=_NORMAL_95)
             best = line.loc[line["value"].idxmax()]
-            ax.plot(best["depth"], best["value"], "*", color=COLOR[kind], markersize=11, markeredgecolor="white")
+            ax.plot(best["depth"], best["value"], "*", color=look(kind)[0], markersize=11, markeredgecolor="white")
 
 
 def _draw_references(ax: Axes, every: pd.DataFrame, metric: str) -> None:
@@ -213,7 +214,7 @@ def _draw_references(ax: Axes, every: pd.DataFrame, metric: str) -> None:
         levels = rows.groupby("kind")["value"].mean()
         shared = np.ptp(levels) < 0.02 if len(levels) else False
         for kind, level in list(levels.items())[: 1 if shared else None]:
-            color = "0.4" if shared else COLOR[kind]
+            color = "0.4" if shared else look(kind)[0]
             ax.axhline(level, color=color, linestyle=dashes, linewidth=1, label=name if shared else None)
 
 
@@ -229,8 +230,8 @@ def _draw_pair(top: Axes, bottom: Axes, rows: pd.DataFrame, table: pd.DataFrame)
         level = mine.loc[mine["metric"] == metric, "value"].mean()
         if np.isfinite(level):
             ax.axhline(level, color="0.4", linestyle=":" if ax is top else "-.", linewidth=1, label=label)
-    top.tick_params(labelbottom=False)
-    name_layers(bottom, rows)
+    for ax in (top, bottom):
+        name_layers(ax, rows)
 
 
 def _draw_relation(ax: Axes, both: pd.DataFrame, titles: Sequence[str]) -> None:
@@ -238,7 +239,7 @@ def _draw_relation(ax: Axes, both: pd.DataFrame, titles: Sequence[str]) -> None:
     for i, ((_, rows), title) in enumerate(zip(checkpoints, titles, strict=True)):
         line = rows.sort_values("depth")
         ax.plot(line["value_capacity"], line["value_probe"], color=f"C{i}", marker="osD^v"[i % 5], markersize=5,
-                linewidth=1, label=title)  # fmt: skip
+                linewidth=1, label=title or None)  # fmt: skip
         for _, row in line.iloc[[0, -1]].iterrows():
             ax.annotate(row["layer"], (row["value_capacity"], row["value_probe"]), xytext=(5, -3),
                         textcoords="offset points", fontsize=8)  # fmt: skip

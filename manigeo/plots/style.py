@@ -1,10 +1,13 @@
 """Style that all figures share: one colour and marker per kind, one legend, titles of checkpoints, and saving."""
 
 import functools
+import inspect
 import itertools
 import os
-from collections.abc import Callable, Collection, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, Protocol, TypeVar, overload, runtime_checkable
+from zlib import crc32
 
 import numpy as np
 import pandas as pd
@@ -15,21 +18,48 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 
-from manigeo.errors import InputError
-from manigeo.kinds import ALL_KINDS, EVERY, MARKERS
+from manigeo.errors import InputError, UsageError, check_choice
+from manigeo.kinds import ALL_KINDS, MARKERS, VALIDATION
+from manigeo.plots.canvas import SATURATED, Canvas, Given
 from manigeo.results import row_settings
 from manigeo.storage.files import check_target, whole_file
 from manigeo.vocabulary import FIGURES, metric_words
 
 COLOR = dict(zip(ALL_KINDS, sns.color_palette("colorblind", len(ALL_KINDS)), strict=True))
 MOST_TICKS = 14
-MOST_COLUMNS = 4
-_LEGEND_INCHES = 1.7
-FLOOR, SATURATED = "floor", "saturated"
 _UNDATED = {".png": {}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 _OPEN = {"axes.spines.top": False, "axes.spines.right": False}
 IDENTITY = ["run", "epoch", "checkpoint", "fingerprint"]  # runs may share a name
-Draw = Callable[[pd.DataFrame], Figure]
+Axs = TypeVar("Axs", bound=Given)
+_AX = (
+    "``ax``: matplotlib axes to draw into, or an array of them, one per panel; they are returned. Without, the figure is, "
+    "and a notebook shows it."
+)
+_METRIC = "``metric``: one of {panels}, to draw its panel alone."
+
+
+@runtime_checkable
+class Draw(Protocol):
+    """Function that draws a results table: into a figure of its own, which it returns, or into ``ax``."""
+
+    __name__: str
+
+    @overload
+    def __call__(self, table: pd.DataFrame, ax: None = None, metric: str | None = None) -> Figure: ...
+    @overload
+    def __call__(self, table: pd.DataFrame, ax: Axs, metric: str | None = None) -> Axs: ...
+
+
+@contextmanager
+def in_style() -> Iterator[None]:
+    """The style of all figures, while they are drawn."""
+    with sns.axes_style("ticks", _OPEN), sns.plotting_context("paper", font_scale=1.1):
+        yield
+
+
+def _signature(table: pd.DataFrame, ax: Given | None = None, metric: str | None = None) -> Figure | Given:
+    """Signature that readers of the documentation are shown of every :class:`Draw`."""
+    raise NotImplementedError
 
 
 class Drawing(NamedTuple):
@@ -44,49 +74,72 @@ DRAWINGS: dict[str, Drawing] = {}
 
 
 def draws(
-    name: str, *metrics: str, when: Callable[[pd.DataFrame], bool] = lambda table: True
-) -> Callable[[Draw], Draw]:
+    name: str,
+    *metrics: str,
+    panels: Sequence[str] = (),
+    when: Callable[[pd.DataFrame], bool] = lambda table: True,
+) -> Callable[[Callable[[pd.DataFrame, Canvas], None]], Draw]:
     """Registers a function as the figure ``name`` of :data:`manigeo.vocabulary.FIGURES`, which also holds its docstring, and
-    draws it in the style of all figures."""
+    draws it in the style of all figures; ``panels`` are metrics that have a panel each."""
 
-    def register(draw: Draw) -> Draw:
+    def register(draw: Callable[[pd.DataFrame, Canvas], None]) -> Draw:
         @functools.wraps(draw)
-        def styled(table: pd.DataFrame) -> Figure:
-            with sns.axes_style("ticks", _OPEN), sns.plotting_context("paper", font_scale=1.1):
-                return draw(table)
+        def styled(table: pd.DataFrame, ax: Any = None, metric: str | None = None) -> Any:
+            canvas = Canvas(name, ax, _chosen(name, panels, metric), set(table["kind"]) - {""}, _advice(panels, metric))
+            with in_style():
+                draw(table, canvas)
+                return canvas.finished()
 
         words = FIGURES[name]
+        arguments = f"{_AX} {_METRIC.format(panels=', '.join(panels))}" if panels else _AX
         styled.__doc__ = f"""{words.title}.
 
-        {words.seen} {words.read} ``table``: a results table, or several one below the other.
+        {words.seen} {words.read} ``table``: a results table, or several one below the other. {arguments}
 
         Raises :class:`~manigeo.errors.InputError` for a table without these numbers, and with rows that do not compare: at
-        several settings, of other sizes, or of several runs where one is drawn.
+        several settings, of other sizes, or of several runs where one is drawn; :class:`~manigeo.errors.UsageError` for
+        another number of axes than there are panels.
 
         {_example(draw)}
         """
+        vars(styled)["__signature__"] = inspect.signature(_signature)
         DRAWINGS[name] = Drawing(styled, frozenset(metrics), when)
         return styled
 
     return register
 
 
-def _example(draw: Draw) -> str:
+def _chosen(name: str, panels: Sequence[str], metric: str | None) -> Sequence[str]:
+    if metric is None:
+        return panels
+    if not panels:
+        raise UsageError(f"the panels of {name} are not of single metrics: leave metric={metric!r} out")
+    check_choice("metric", metric, panels)
+    return (metric,)
+
+
+def _advice(panels: Sequence[str], metric: str | None) -> str:
+    """Remedy where there are too few axes."""
+    one = f"metric= one of {', '.join(panels)}, and " if panels and metric is None else ""
+    return f"{one}a part of the table: one checkpoint, kind or layer"
+
+
+def _example(draw: Callable[..., None]) -> str:
     """The example in the docstring of a function, as it is indented there."""
     text = draw.__doc__ or ""
     return text[text.index(">>>") :].rstrip().replace("\n", "\n    ") if ">>>" in text else ""
 
 
 def rows_of(
-    table: pd.DataFrame, metrics: Iterable[str], kinds: Iterable[str] | None = ALL_KINDS, remedy: str = ""
+    table: pd.DataFrame, metrics: Iterable[str], kinds: Iterable[str] | None = None, remedy: str = ""
 ) -> pd.DataFrame:
-    """The rows over manifolds of these metrics and kinds (None: of any).
+    """The rows over manifolds of these metrics and kinds (None: of any but validation, which is of no curve).
 
     Raises :class:`~manigeo.errors.InputError` where no number is among them; ``remedy`` is the command that measures them,
     by default their family.
     """
     rows = table[(table["manifold"] == "") & table["metric"].isin(list(metrics))]
-    rows = rows if kinds is None else rows[rows["kind"].isin(list(kinds))]
+    rows = rows[rows["kind"].ne(VALIDATION) if kinds is None else rows["kind"].isin(list(kinds))]
     if rows["value"].notna().sum() == 0:
         words = [metric_words(name) for name in metrics]
         names = ", ".join(of.name for of in words)
@@ -96,26 +149,16 @@ def rows_of(
     return rows
 
 
-Inches = tuple[float, float]
+def look(kind: str) -> tuple[Any, str]:
+    """Colour and marker of a kind; one that is not known has its own, whatever stands beside it.
 
-
-def subplots(n_rows: int, n_columns: int, margins: Inches, each: Inches, **shared: Any) -> tuple[Figure, np.ndarray]:
-    """A figure and its axes (rows, columns): ``margins``, and so much of width and height for each panel."""
-    size = (margins[0] + each[0] * n_columns, margins[1] + each[1] * n_rows)
-    figure = Figure(figsize=size, layout="constrained")
-    return figure, figure.subplots(n_rows, n_columns, squeeze=False, **shared)
-
-
-def legend(figure: Figure) -> None:
-    """One legend for all panels, each label once: curves, then what is off them, in as many columns as fit."""
-    labelled = [pair for ax in figure.axes for pair in zip(*ax.get_legend_handles_labels(), strict=True)]
-    handles = {label: handle for handle, label in reversed(labelled)}
-    order = sorted(dict.fromkeys(label for _, label in labelled), key=lambda x: (FLOOR in x, SATURATED in x))
-    order = [label for label in order if label != EVERY]  # of one kind, which needs no name
-    if not order:
-        return
-    columns = min(len(order), int(figure.get_figwidth() / _LEGEND_INCHES))
-    figure.legend([handles[x] for x in order], order, loc="outside upper center", ncols=columns, frameon=False)
+    >>> look("test") == (COLOR["test"], "^"), look("mine") == look("mine")
+    (True, True)
+    """
+    if kind in COLOR:
+        return COLOR[kind], MARKERS[kind]
+    others, key = sns.color_palette("colorblind")[len(ALL_KINDS) :], crc32(kind.encode())
+    return others[key % len(others)], "PX*h<>"[key // len(others) % 6]
 
 
 def setting(settings: str, name: str) -> object:
@@ -129,21 +172,28 @@ def by_checkpoint(part: pd.DataFrame) -> dict[str, pd.DataFrame]:
     several_runs = part["run"].nunique() > 1
     titled: dict[str, pd.DataFrame] = {}
     for (run, epoch, checkpoint, _), rows in groups:
-        title = (f"{run}: " if several_runs else "") + _title(epoch, checkpoint)
+        title = ": ".join(filter(None, [run if several_runs else "", _title(epoch, checkpoint)]))
         titled[_unused(title, titled)] = rows
+    if "" in titled and len(titled) > 1:
+        titled = {title or "[1]": rows for title, rows in titled.items()}
     return titled
 
 
 def _unused(title: str, titled: Collection[str]) -> str:
     """Title that is not used yet: runs of one name are told apart by number."""
-    names = itertools.chain([title], (f"{title} [{i}]" for i in itertools.count(2)))
+    names = itertools.chain([title], (f"{title} [{i}]".strip() for i in itertools.count(2)))
     return next(name for name in names if name not in titled)
 
 
 def _title(epoch: float, checkpoint: str) -> str:
-    if not checkpoint and np.isnan(epoch):
-        return ""  # arrays, or a network at hand: of no checkpoint
-    return (checkpoint or "checkpoint") + ("" if np.isnan(epoch) else f" (epoch {epoch:.0f})")
+    """Name and epoch, as far as they are known.
+
+    >>> _title(3, "last"), _title(3, ""), _title(np.nan, "")
+    ('last (epoch 3)', 'epoch 3', '')
+    """
+    if np.isnan(epoch):
+        return checkpoint
+    return f"{checkpoint} (epoch {epoch:.0f})" if checkpoint else f"epoch {epoch:.0f}"
 
 
 def draw_line(ax: Axes, line: pd.DataFrame, kind: str, x: str = "depth", errors: float = 1.0) -> None:
@@ -151,11 +201,12 @@ def draw_line(ax: Axes, line: pd.DataFrame, kind: str, x: str = "depth", errors:
     if line.empty:
         return
     at, y, error = (line[name].to_numpy(dtype=float) for name in (x, "value", "stderr"))
-    ax.plot(at, y, color=COLOR[kind], marker=MARKERS[kind], markersize=4, linewidth=1.6, label=kind)
+    color, marker = look(kind)
+    ax.plot(at, y, color=color, marker=marker, markersize=4, linewidth=1.6, label=kind)
     hollow = is_saturated(line)
     if hollow.any():
-        ax.plot(at[hollow], y[hollow], MARKERS[kind], color=COLOR[kind], markerfacecolor="white", markersize=4)
-    ax.fill_between(at, y - errors * error, y + errors * error, color=COLOR[kind], alpha=0.2, linewidth=0)
+        ax.plot(at[hollow], y[hollow], marker, color=color, markerfacecolor="white", markersize=4)
+    ax.fill_between(at, y - errors * error, y + errors * error, color=color, alpha=0.2, linewidth=0)
 
 
 def draw_layers(ax: Axes, rows: pd.DataFrame) -> str:
@@ -176,9 +227,9 @@ def draw_map(ax: Axes, wide: pd.DataFrame, size: int, **options: bool) -> None:
     ax.tick_params(axis="y", rotation=0, length=0)
 
 
-def name_colors(figure: Figure, axes: np.ndarray, label: str) -> None:
+def name_colors(figure: Figure, axes: Sequence[Axes], label: str) -> None:
     """A colour bar for the heat maps of all panels."""
-    figure.colorbar(axes[0, 0].collections[0], ax=axes, label=label, aspect=30).outline.set_visible(False)
+    figure.colorbar(axes[0].collections[0], ax=list(axes), label=label, aspect=30).outline.set_visible(False)
 
 
 def is_saturated(rows: pd.DataFrame) -> np.ndarray:

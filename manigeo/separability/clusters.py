@@ -18,15 +18,18 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import normalized_mutual_info_score
 from sklearn.metrics.cluster import contingency_matrix
 
+from manigeo.faces.results import Drawn
 from manigeo.inputs import Labels, Points, take_points, whole_number
 from manigeo.randomness import Seed, generator
 
 
-@dataclass(frozen=True)
-class ClusterAgreement:
+@dataclass(frozen=True, repr=False)
+class ClusterAgreement(Drawn):
     """``values`` (seeds,) of g, and their mean ``value``; ``per_class`` (classes,), whose mean it is; ``chance``, the mean
     of g for shuffled labels. ``converged`` tells whether every clustering ended; ``classes`` are the labels that
     ``per_class`` is of; ``flag`` counts points that were left out, ``dropped:n``."""
+
+    headline = ("value", "chance", "converged")
 
     value: float
     values: Float[np.ndarray, " seeds"]

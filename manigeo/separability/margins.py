@@ -20,6 +20,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import SVC
 
 from manigeo.capacity.separation import linear_separation
+from manigeo.faces.results import Drawn
 from manigeo.inputs import Labels, Points, Sample, take_points, whole_number
 from manigeo.randomness import Seed, generator
 
@@ -33,8 +34,8 @@ _TOLERANCE = 1e-4
 _CACHE_MB = 100
 
 
-@dataclass(frozen=True)
-class Margins:
+@dataclass(frozen=True, repr=False)
+class Margins(Drawn):
     """Margins, one per problem: ``separable``, the proven ``margin``, in units of the points' root mean square distance
     from their mean, and its upper bound ``margin + residual``. Where a problem is not separable the margin is 0, as the
     hulls meet, and the residual is the length of a combination of signed points that proves it by vanishing.
@@ -43,6 +44,8 @@ class Margins:
     ``certified`` tells whether a proof was found; ``flag`` counts points that were left out, ``dropped:n``.
     """
 
+    headline = ("n_problems", "n_separable", "smallest_margin")
+
     problems: Int[np.ndarray, "problems 2"]
     separable: Bool[np.ndarray, " problems"]
     margin: Float[np.ndarray, " problems"]
@@ -50,6 +53,18 @@ class Margins:
     certified: Bool[np.ndarray, " problems"]
     classes: np.ndarray
     flag: str
+
+    @property
+    def n_problems(self) -> int:
+        return len(self.separable)
+
+    @property
+    def n_separable(self) -> int:
+        return int(self.separable.sum())
+
+    @property
+    def smallest_margin(self) -> float:
+        return float(self.margin.min())
 
 
 def one_versus_rest(points: Points, labels: Labels, *, nan: str = "raise") -> Margins:

@@ -14,16 +14,19 @@ import numpy as np
 from jaxtyping import Bool, Float
 from sklearn.neighbors import NearestNeighbors
 
+from manigeo.faces.results import Drawn
 from manigeo.inputs import Labels, Points, Sample, take_points, whole_number
 
 
-@dataclass(frozen=True)
-class Purity:
+@dataclass(frozen=True, repr=False)
+class Purity(Drawn):
     """``scores`` (points,), the share of each one's ``k`` nearest that is of its class; ``value`` is their mean.
 
     ``chance`` is what labels without relation to the points give, ``ceiling`` what separate classes reach. ``kept`` (given,)
     tells which of the given points these are; ``flag`` counts the others, ``dropped:n``.
     """
+
+    headline = ("value", "k", "chance", "ceiling")
 
     k: int
     scores: Float[np.ndarray, " points"]

@@ -22,10 +22,11 @@ from scipy.linalg import solve_triangular
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
+from manigeo.faces.results import Drawn
 from manigeo.inputs import Labels, Points, Sample, as_array, take_points, whole_number
 from manigeo.randomness import Seed, generator
 from manigeo.separability.coordinates import CONSTANT_ULPS, gram_factor
-from manigeo.separability.scores import stratified_folds
+from manigeo.separability.scores import class_averages, stratified_folds
 
 # Memorized labels take the weakest: ten times weaker still adds .01 to an accuracy of .8, at twice the time. Few noisy
 # features take the strongest.
@@ -51,13 +52,16 @@ class LinearClassifier:
         return number if self.classes is None else self.classes[number]
 
 
-@dataclass(frozen=True)
-class LinearProbe:
-    """``predicted`` (points,): the label of each by the classifier that has not seen it, number ``folds`` of them.
+@dataclass(frozen=True, repr=False)
+class LinearProbe(Drawn):
+    """``predicted`` (points,): the label of each by the classifier that has not seen it, number ``folds`` of them;
+    ``per_class`` (classes,): the share of each of the ``classes`` that is predicted right.
 
     ``regularization`` (folds,) is the C that was chosen for each, of :data:`GRID`; ``converged`` (folds,) tells whether the
     solver ended. ``kept`` (given,) tells which of the given points these are; ``flag`` counts the others, ``dropped:n``.
     """
+
+    headline = ("accuracy", "n_classes", "n_folds")
 
     predicted: Shaped[np.ndarray, " points"]
     folds: Int[np.ndarray, " points"]
@@ -65,7 +69,27 @@ class LinearProbe:
     regularization: Float[np.ndarray, " folds"]
     converged: Bool[np.ndarray, " folds"]
     kept: Bool[np.ndarray, " given"]
+    per_class: Float[np.ndarray, " classes"]
+    classes: np.ndarray
     flag: str = ""
+
+    @property
+    def accuracy(self) -> float:
+        """The mean of ``per_class``: chance is one over the number of classes, however many points they have."""
+        return float(self.per_class.mean())
+
+    @property
+    def accuracy_stderr(self) -> float:
+        """Standard error of the accuracy over classes."""
+        return float(self.per_class.std(ddof=1) / np.sqrt(self.n_classes))
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.classes)
+
+    @property
+    def n_folds(self) -> int:
+        return len(self.regularization)
 
 
 def linear_probe(
@@ -116,6 +140,8 @@ def linear_probe(
         regularization=np.array([final.C for final in finals]),
         converged=np.array([final.converged for final in finals]),
         kept=sample.kept,
+        per_class=class_averages((predicted == sample.codes).astype(float), sample.codes),
+        classes=sample.classes,
         flag=sample.flag,
     )
 

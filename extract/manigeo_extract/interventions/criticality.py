@@ -36,9 +36,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from manigeo.errors import UsageError, check_choice, check_ranges
+from manigeo.faces.progress import bar
 from manigeo.kinds import KINDS
 from manigeo.manifolds import kind_examples, standard_error
 from manigeo.randomness import stream
@@ -165,9 +165,7 @@ def criticality_rows(
     bounds = learned.bounds(plan)
     settings = _settings(plan, learned)
     found: dict[str, list[Criticality]] = {metric: [] for metric in bounds}
-    with tqdm(
-        total=len(groups) * len(bounds), desc="criticality", unit="search", disable=None if progress else True
-    ) as bar:
+    with bar(len(groups) * len(bounds), "criticality", "search", shown=progress) as told:
         for group in groups:
             segment = Segment(run.model, group, origin, plan.seed)
             place = {"layer": group.name, "depth": group.order, "kind": "+".join(plan.kinds)}
@@ -175,7 +173,7 @@ def criticality_rows(
             for metric, bound in bounds.items():
                 answer = module_criticality(segment, learned, bound, _MEASURES[metric], plan)
                 found[metric].append(answer)
-                bar.update()
+                told.update()
                 own = settings | {"bound": bound / learned.n}
                 yield from (place | row | {"settings": own} for row in _rows(metric, answer, plan))
     for metric, answers in found.items():

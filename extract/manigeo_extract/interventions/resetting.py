@@ -19,9 +19,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float
-from tqdm import tqdm
 
 from manigeo.errors import UsageError, check_ranges
+from manigeo.faces.progress import track
 from manigeo.kinds import VALIDATION
 from manigeo.manifolds import standard_error
 from manigeo_extract.interventions.editing import Redraw, Tensors, draw_seed, merged, taken_from
@@ -116,7 +116,7 @@ def final_layer_reset(
     candidates = [_candidate(examiner, {"k": 0, "to": None, "epoch": None, "steps": 0}, [examiner.answers(run.model)])]
     sources = list(_sources(run, groups, plan, redraw))
     todo = [(k, source) for source in sources for k in range(1, plan.last + 1)]
-    for k, source in tqdm(todo, desc="reset", unit="network", disable=None if progress else True):
+    for k, source in track(todo, "reset", "network", progress):
         candidates += _with_last(k, source, run, examiner, groups, plan, with_steps)
     best = chosen(candidates)
     for candidate in candidates:

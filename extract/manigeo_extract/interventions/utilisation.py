@@ -25,9 +25,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
-from tqdm import tqdm
 
 from manigeo.errors import check_ranges
+from manigeo.faces.progress import track
 from manigeo.kinds import VALIDATION
 from manigeo.manifolds import standard_error
 from manigeo.randomness import stream
@@ -96,7 +96,7 @@ def prefix_curve(
     layers = list_layers(run.model, run.data.inputs([0, 1]))
     read = [(INPUT, 0, layer) for layer in layers if layer.module_class == "Input"]  # texts have none
     prefixes = [*read, *((group.name, i, _last_output(group, layers)) for i, group in enumerate(groups, start=1))]
-    for name, depth, layer in tqdm(prefixes, desc="utilisation", unit="layer", disable=None if progress else True):
+    for name, depth, layer in track(prefixes, "utilisation", "layer", progress):
         place = {"layer": name, "depth": depth}
         yield from (place | row for row in _probe_rows(run.model, examiner, layer, members, fitted, plan))
     place = {"layer": NETWORK, "depth": len(groups) + 1, "settings": {}}

@@ -15,7 +15,6 @@ import pandas as pd
 import psutil
 import torch
 from jaxtyping import Int64
-from tqdm import tqdm
 
 from manigeo.activations import (
     UNSCORED,
@@ -29,6 +28,7 @@ from manigeo.activations import (
     identity_of,
 )
 from manigeo.errors import UsageError
+from manigeo.faces.progress import track
 from manigeo.kinds import ALL_KINDS
 from manigeo.manifolds import kind_examples
 from manigeo.storage.commits import has_commit, partial_of
@@ -305,7 +305,7 @@ def _recording(model: torch.nn.Module, plan: ExtractionPlan) -> Iterator[Callabl
 def _batches(rows: range, batch_size: int, progress: bool) -> Iterator[tuple[range, slice]]:
     """The batches of the whole that hold some of ``rows``, and which of a batch's rows these are."""
     starts = range(rows.start // batch_size * batch_size, rows.stop, batch_size)
-    for start in tqdm(starts, desc="extract", unit="batch", disable=None if progress else True):
+    for start in track(starts, "extract", "batch", progress):
         batch = range(start, start + batch_size)
         yield batch, slice(max(rows.start - start, 0), rows.stop - start)
 

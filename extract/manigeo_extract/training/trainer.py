@@ -9,7 +9,6 @@ import hashlib
 import json
 import math
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,9 +22,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from manigeo.errors import InputError, ManigeoError, UsageError, check_ranges
+from manigeo.faces.progress import bar
 from manigeo.runs import RunFolder
 from manigeo_extract.batches import called, like_parameters, n_examples
 from manigeo_extract.data.datasets import DataSet
@@ -480,13 +479,13 @@ def _reported(progress: Progress | None, plan: TrainingPlan, done: int) -> Itera
     if progress is not None:
         yield progress
         return
-    with tqdm(total=plan.epochs, initial=max(done, 0), unit="epoch", disable=None, file=sys.stderr) as bar:
+    with bar(plan.epochs, "train", "epoch", initial=max(done, 0)) as told:
 
         def report(epoch: int, loss: float, scores: Scores) -> None:
             shown = {
                 kind: f"{values['accuracy']:.3f}" for kind, values in scores.items() if kind in ("permuted", "test")
             }
-            bar.set_postfix(loss=f"{loss:.4f}", **shown)
-            bar.update(min(epoch, 1))
+            told.set_postfix(loss=f"{loss:.4f}", **shown)
+            told.update(min(epoch, 1))
 
         yield report

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from manigeo.correlation import COEFFICIENTS, correlate
 from manigeo.errors import InputError, check_choice
+from manigeo.faces.progress import track
 from manigeo.results import as_table
 from manigeo.runs import RunFolder, distinct_names
 from manigeo.weights import MEASURES
@@ -74,13 +74,8 @@ def correlation_table(
     settings = json.dumps(
         {"analysis": "correlate", "measure": measure, "gap": gap, "resamples": n_resamples, "seed": seed}
     )
-    bar = tqdm(
-        dict(zip(distinct_names(runs), runs, strict=True)).items(),
-        desc="correlate",
-        unit="run",
-        disable=None if progress else True,
-    )
-    moved = pd.concat([_of_run(name, run, measure, gap) for name, run in bar], ignore_index=True)
+    named = track(list(zip(distinct_names(runs), runs, strict=True)), "correlate", "run", progress)
+    moved = pd.concat([_of_run(name, run, measure, gap) for name, run in named], ignore_index=True)
     common = [layer for layer, rows in moved.groupby("layer", sort=False) if len(rows) == len(runs)]
     if not common:
         raise InputError("the runs have no layer in common: compare networks of one depth")

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 from manigeo.errors import InputError
+from manigeo.faces.progress import track
 from manigeo.results import as_table
 from manigeo.weights import MEASURES, WeightChange, pooled_change, weight_change
 from manigeo_extract.files.checkpoints import load_checkpoint
@@ -66,7 +66,7 @@ def weight_table(
     if not strict:
         start = _common(start, [_read(path, options) for path in paths[1:]], tell)
     previous = start
-    for path in tqdm(paths, desc="weights", unit="checkpoint", disable=None if progress else True):
+    for path in track(paths, "weights", "checkpoint", progress):
         now = start if path == paths[0] else _read(path, options)
         if not strict:
             now = now._replace(kernels={name: now.kernels[name] for name in start.kernels})
