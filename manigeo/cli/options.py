@@ -3,7 +3,7 @@
 import json
 import os
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -127,6 +127,13 @@ def typed(param: click.Parameter, value: Any) -> list[str]:
     if isinstance(value, (list, tuple)) and param.multiple:
         return [word for item in value for word in (name, str(item))]
     return [name, ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)]
+
+
+def given(command: click.Command, request: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """The options of a command that were given, as typed, for another command that has them too."""
+    of_command = {param.name: param for param in command.params}
+    values = ((of_command[name], request[name]) for name in names)
+    return [word for param, value in values if value not in (None, (), {}) for word in typed(param, value)]
 
 
 config_option = click.option(
