@@ -109,6 +109,8 @@ class RunFolder:
         try:
             found = json.loads(self.description_path.read_text())
         except (OSError, ValueError, RecursionError) as error:
+            if not self.exists:
+                raise InputError(f"{self.path} is not the folder of a run of manigeo: it has no run.json") from error
             raise InputError(f"{self.description_path} cannot be read: {one_line(error)}") from error
         if not isinstance(found, dict):
             raise InputError(f"{self.description_path} holds no description of a run")

@@ -32,6 +32,7 @@ from manigeo.errors import InputError, UsageError, one_line
 from manigeo.kinds import ALL_KINDS
 from manigeo.manifolds import kind_examples, sample_rows
 from manigeo.storage.commits import CommittedFile, has_commit, partial_of
+from manigeo.storage.recognition import ACTIVATIONS, EMPTY, mistaken, recognized
 
 _READ_BYTES = 32 << 20  # at a time
 HELD_BYTES = 256 << 20  # manifolds above this stay in the file
@@ -250,7 +251,11 @@ def inspect_activations(path: str | os.PathLike[str]) -> Activations:
     path = Path(path)
     found = path if path.is_file() else partial_of(path)
     if not found.is_file():
+        if path.is_dir():
+            raise InputError(mistaken(path, ACTIVATIONS))
         raise InputError(f"{path} does not exist; write it with manigeo extract")
+    if recognized(found) not in (ACTIVATIONS, EMPTY) and not has_commit(found):
+        raise InputError(mistaken(found, ACTIVATIONS))
     with readable(found):
         committed = has_commit(found)
         verified = Verified() if committed else _verified(found)

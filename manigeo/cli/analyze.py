@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from manigeo.cli import options
+from manigeo.cli.commands import command
 from manigeo.cli.steps import run_command
 from manigeo.cli.subjects import Subject, open_subject
 from manigeo.errors import ManigeoError, one_line, shorten
@@ -31,8 +32,8 @@ def _names(ctx: click.Context, param: click.Parameter, names: tuple[str, ...]) -
     return names
 
 
-@click.command("analyze")
-@click.argument("run", metavar="RUN|CHECKPOINT", type=click.Path(path_type=Path, exists=True))
+@command("analyze")
+@click.argument("run", metavar="RUN|CHECKPOINT", type=click.Path(path_type=Path))
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -189,12 +190,16 @@ def _carried_out(todo: Sequence[Step], ledger: Ledger, force: bool) -> dict[str,
     failed: dict[str, str] = {}
     first: Exception | None = None
     log = ledger.path.parent / "log.txt"
+    said = ""
     for number, step in enumerate(todo, 1):
         began = time.monotonic()
         missing = [name for name in step.after if name in failed]
         if missing and (step.name not in _OF_WHAT_THERE_IS or missing == list(step.after)):
             failed[step.name] = f"needs {missing[0]}"
             continue
+        if said:  # and others go on
+            click.echo(said, err=True)
+            said = ""
         click.secho(f"[{number}/{len(todo)}] {step.name}", bold=True)
         goes_on = not force and ledger.state(step) == INTERRUPTED and step.words[0] in _RESUMABLE
         ledger.begin(step)
@@ -205,7 +210,7 @@ def _carried_out(todo: Sequence[Step], ledger: Ledger, force: bool) -> dict[str,
             failed[step.name] = (
                 str(error) if isinstance(error, ManigeoError) else f"{type(error).__name__}: {one_line(error)}"
             )
-            click.echo(f"  {shorten(failed[step.name], 300)}", err=True)
+            said = f"  {shorten(failed[step.name], 300)}"
             with open(log, "a") as file:
                 traceback.print_exc(file=file)
         else:

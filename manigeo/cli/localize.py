@@ -5,12 +5,13 @@ from pathlib import Path
 import click
 
 from manigeo.cli import options
+from manigeo.cli.commands import command
 from manigeo.cli.tables import tell
 from manigeo.errors import InputError
 
 
-@click.command("localize")
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+@command("localize")
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--resamples",
     default=1000,
@@ -42,7 +43,6 @@ def localize_command(
     from manigeo.results import check_results_path, write_results
     from manigeo.runs import RunFolder, find_tables, gate_accuracy, run_tables
 
-    check_results_path(out, force)
     folders, files = [path for path in runs if path.is_dir()], [path for path in runs if not path.is_dir()]
     found_in = {str(folder): run_tables(folder) for folder in folders}
     gates = {run: gate_accuracy(_recorded(run), found.table, found.folders) for run, found in found_in.items()}
@@ -54,13 +54,14 @@ def localize_command(
         given = found_in["tables"] = find_tables(files)
         gates["tables"] = gate_accuracy(None, given.table, given.folders)
     options.tell_left_out(*found_in.values())
+    check_results_path(out, force)
     tables = {run: found.table for run, found in found_in.items()}
     kind = kind_of(RunFolder(folders[0]).arch if folders else None)
     found = localization_table(
         tables, gates, metrics=curves, network=kind, near_guessing=near_guessing, n_resamples=resamples, seed=seed
     )
     write_results(found, out, force)
-    tell(found, out, describe_localization, as_json)
+    tell(found, out, describe_localization, as_json, drawn="profile" in set(found["metric"]))
 
 
 def _recorded(run: str) -> float | None:

@@ -40,11 +40,15 @@ def open_subject(
     Raises :class:`~manigeo.errors.UsageError` for checkpoints that are not there and for options of another subject, and
     :class:`~manigeo.errors.InputError` for a folder without checkpoints.
     """
+    from manigeo_extract.files.checkpoints import load_checkpoint
     from manigeo_extract.files.folders import is_in_parts
 
+    if not path.exists():
+        raise UsageError(f"{path} does not exist; expected the folder of a run, or a checkpoint")
     if path.is_file() or is_in_parts(path):
         if checkpoints is not None:
             raise UsageError(f"{path} is one checkpoint: leave --checkpoints out, or give a folder of several")
+        load_checkpoint(path, **{name: request[name] for name in ("state_key", "ema", "trust")})  # refused here, or not
         return _one_checkpoint(path, out, typed)
     if out is not None:
         raise UsageError(f"results of a run go to {path / 'analysis'}: leave --out out, or give one checkpoint")
