@@ -156,3 +156,13 @@ def test_every_option_that_a_message_names_is_an_option_of_a_command():
 
 def test_long_names_of_layers_leave_three_on_a_line():
     assert len(_short("features.denseblock4.denselayer16.conv2")) == 16
+
+
+def test_tables_that_a_figure_can_be_drawn_of_are_known_without_the_figures():
+    from manigeo.plots import FIGURES
+    from manigeo.results import as_table
+    from manigeo.vocabulary import DRAWN
+
+    plain = as_table([{"metric": "probe_accuracy", "value": 0.5}])
+    always = [drawing.metrics for drawing in FIGURES.values() if drawing.when(plain.iloc[:0]) or drawing.when(plain)]
+    assert frozenset().union(*always) == DRAWN

@@ -64,7 +64,7 @@ def extract_command(
     --data and --permute or --labels.
     """
     from manigeo.activations import inspect_activations
-    from manigeo_extract.devices import local_device
+    from manigeo_extract.devices import check_device, local_device
     from manigeo_extract.opening import ExtractionRequest, open_extraction, requested
     from manigeo_extract.recording.extraction import extract_activations
 
@@ -80,12 +80,14 @@ def extract_command(
     click.echo(f"{layer_table(plan)}; {plan.memory_words(batch_size)}")
     if dry_run:
         return
+    device = local_device(device)
+    check_device(device)
     check_target(out, force=force)
     settings = {"argv": sys.argv[1:], "backend": request.backend, "seed": plan.seed, "per_class": request.per_class}
     settings |= {"left_out_layers": dict(plan.unlisted), "batch_axis": dict(request.batch_axis)}
     with _way_on(out):
         extract_activations(
-            network, opened.data, plan, out, opened.provenance | settings, device=local_device(device), shard=part,
+            network, opened.data, plan, out, opened.provenance | settings, device=device, shard=part,
             batch_size=batch_size, compression=compression, tf32=tf32, resume=resume, force=force, progress=True,
             tell=options.note,
         )  # fmt: skip

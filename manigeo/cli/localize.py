@@ -61,7 +61,7 @@ def localize_command(
         tables, gates, metrics=curves, network=kind, near_guessing=near_guessing, n_resamples=resamples, seed=seed
     )
     write_results(found, out, force)
-    tell(found, out, describe_localization, as_json, drawn="profile" in set(found["metric"]))
+    tell(found, out, describe_localization, as_json)
 
 
 def _recorded(run: str) -> float | None:
