@@ -25,6 +25,7 @@ from manigeo.errors import InputError, UsageError, check_choice, one_line, short
 from manigeo.kinds import PLACES
 from manigeo.storage.files import check_target, whole_file
 from manigeo.vocabulary import METRICS
+from manigeo.storage.recognition import RESULTS, mistaken
 
 COLUMNS = (
     "run", "checkpoint", "epoch", "layer", "depth", "kind", "manifold", "metric", "value", "stderr", "n", "flag", "settings",
@@ -348,7 +349,11 @@ def runs_apart(table: pd.DataFrame) -> pd.DataFrame:
 def _read_one(name: str) -> pd.DataFrame:
     reader = _READERS.get(Path(name).suffix)
     if reader is None:
-        raise InputError(f"{name}: results are {', '.join(_READERS)} files")
+        raise InputError(
+            mistaken(name, RESULTS) if os.path.exists(name) else f"{name}: results are {', '.join(_READERS)} files"
+        )
+    if os.path.isfile(name) and not os.path.getsize(name):
+        raise InputError(f"{name} is an empty file, expected {RESULTS}; write it again")
     try:
         table = reader(name)
     except FileNotFoundError as error:
@@ -361,7 +366,9 @@ def _read_one(name: str) -> pd.DataFrame:
         raise InputError(f"{name} cannot be read as a results table: {one_line(error)}") from error
     missing = [column for column in COLUMNS if column not in table.columns]
     if missing:
-        raise InputError(f"{name} is not a results table: it has no column {', '.join(missing)}")
+        raise InputError(
+            f"{name} is not a results table: it has no column {', '.join(missing)}; expected what manigeo capacity writes"
+        )
     try:
         return _checked(_typed(table[list(COLUMNS)]))
     except (ValueError, TypeError, OverflowError) as error:

@@ -32,6 +32,15 @@ PathLike = str | os.PathLike[str]
 SUFFIXES = (".csv", ".json", ".parquet")
 ANALYSIS = "analysis"
 _CHECKPOINTS = "checkpoints"
+_MODEL_FILES = (".pt", ".pth", ".ckpt", ".safetensors", ".bin", ".pt.tar", ".pth.tar")
+_NO_WEIGHTS = (
+    "optim",
+    "sched",
+    "scaler",
+    "rng_state",
+    "training_args",
+    "resume",
+)  # in names of files beside checkpoints
 _MAKERS = "manigeo capacity, separability, weights, rewind, reinit, gradients or localize"
 
 
@@ -83,13 +92,25 @@ class RunFolder:
 
     def checkpoint_names(self) -> list[str]:
         """Names of all checkpoints, in alphabetical order."""
-        return sorted(path.stem for path in self.checkpoints.glob("*.pt"))
+        return list(self.checkpoint_files())
+
+    def checkpoint_files(self) -> dict[str, Path]:
+        """The checkpoints by name, in alphabetical order: those in ``checkpoints``, or else at the top of the folder. Of a
+        folder without ``run.json``, of another program, all files that look like weights."""
+        own = self.exists
+        for folder in (self.checkpoints, self.path):
+            files = sorted(folder.glob("*.pt") if own else filter(_holds_weights, folder.glob("*")))
+            if files := [path for path in files if path.is_file() and path != self.resume_path]:
+                return _by_stem(files)
+        return {}
 
     def description(self) -> dict[str, Any]:
         """The content of ``run.json``; raises :class:`~manigeo.errors.InputError` where there is none."""
         try:
             found = json.loads(self.description_path.read_text())
         except (OSError, ValueError, RecursionError) as error:
+            if not self.exists:
+                raise InputError(f"{self.path} is not the folder of a run of manigeo: it has no run.json") from error
             raise InputError(f"{self.description_path} cannot be read: {one_line(error)}") from error
         if not isinstance(found, dict):
             raise InputError(f"{self.description_path} holds no description of a run")
@@ -138,6 +159,16 @@ class RunFolder:
             raise InputError(
                 f"{self.path} has no metrics of a run ({one_line(error)}); give a folder of manigeo train or of a recorder"
             ) from error
+
+
+def _holds_weights(path: Path) -> bool:
+    return path.name.endswith(_MODEL_FILES) and not any(word in path.stem for word in _NO_WEIGHTS)
+
+
+def _by_stem(files: Sequence[Path]) -> dict[str, Path]:
+    """Files by their names without suffix, unless two have the same."""
+    stems = [path.stem for path in files]
+    return {path.stem if stems.count(path.stem) == 1 else path.name: path for path in files}
 
 
 def _float(text: str) -> float:
@@ -335,7 +366,7 @@ class _Search:
             return f"of another training than {run.path} ({ids[0][:6]}, expected {run.identity[:6] or 'none'})"
         if not run.identity or not claim.run:
             return None
-        files = {name: file_digest(run.checkpoint(name)) for name in run.checkpoint_names()}
+        files = {name: file_digest(path) for name, path in run.checkpoint_files().items()}
         if {claim.sha256, claim.fingerprint} & set(files.values()):
             return None
         return f"without the identity of a training, so that nothing says that it is of {run.path}: compute it again"

@@ -443,3 +443,14 @@ FIGURES = {
         "A line that falls with the dashed one is noise that averages out; a level one is a direction that examples share.",
     ),
 }
+# metrics that a table has a figure of, whatever else is in it; see manigeo.plots, which is slow to import
+# fmt: off
+DRAWN = frozenset(
+    (
+        "capacity", "capacity_joint", "capacity_simulated", "capacity_sweep", "label_dependent_centred_norm",
+        "label_dependent_centred_norm_sweep", "regained", "critical", "profile", "step_angle", "gap",
+        "transfer_accuracy", "prefix_accuracy", "criticality", "kmeans_nmi", "knn_purity_1", "knn_purity_class",
+        "margin_ovr", "nearest_mean_accuracy", "probe_accuracy",
+    )
+)
+# fmt: on

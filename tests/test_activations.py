@@ -213,7 +213,7 @@ def remove_examples(path: Path) -> None:
         (relabel, "fingerprint .* does not match"),
         (truncate, "cannot be opened as HDF5"),
         (remove_examples, "is damaged"),
-        (lambda path: path.write_text("layer,capacity"), "cannot be opened as HDF5"),
+        (lambda path: path.write_text("layer,capacity"), "is a file of another program, expected an activation file"),
         (Path.unlink, "does not exist; write it with manigeo extract"),
     ],
 )

@@ -90,7 +90,7 @@ def test_nothing_is_overwritten_and_nothing_half_written_is_left(tmp_path):
     ("name", "content", "message"),
     [
         ("a.csv", "layer,capacity\nh1,2\n", "no column run, checkpoint"),
-        ("a.csv", "", "cannot be read"),
+        ("a.csv", "", "is an empty file, expected a results table"),
         ("a.csv", ",".join(COLUMNS) + "\n" + ",".join(["x"] * len(COLUMNS)) + "\n", "not a results table"),
         ("a.csv", "\0\1\2", r"cannot be read|no column"),
         ("a.json", "{", "cannot be read"),

@@ -135,7 +135,7 @@ def test_several_layers_that_hold_labels_are_all_named_and_each_once():
 
 def test_a_question_without_tables_is_answered_by_the_command_that_makes_them():
     words = describe_localization(localized(capacities()))
-    assert "Which layers hold what was memorized is not known: run manigeo rewind RUN --each." in words
+    assert "Which layers hold what was memorized is not known: run manigeo rewind --each on the folder" in words
     words = describe_localization(localized(exchanges([0, 0, 0.9, 0])))
     assert "Where permuted examples come apart is not known: run manigeo capacity or separability" in words
 

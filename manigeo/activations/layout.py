@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -134,6 +135,7 @@ def readable(path: Path) -> Iterator[None]:
     except OSError as error:
         written = isinstance(error, BlockingIOError)
         remedy = "another program is writing it: wait for that to end" if written else "extract it again"
-        raise InputError(f"{path} cannot be opened as HDF5 ({one_line(error)}); {remedy}") from error
+        reason = re.sub(r"^.*\(([^:()]*).*$", r"\1", one_line(error))  # HDF5's own, without the calls that led to it
+        raise InputError(f"{path} cannot be opened as HDF5: {reason}; {remedy}") from error
     except Exception as error:  # it may raise anything, MemoryError too
         raise InputError(f"{path} is damaged: {one_line(error)}; extract it again") from error

@@ -29,6 +29,7 @@ from manigeo.activations.layout import (
 from manigeo.activations.scoring import read_outcomes
 from manigeo.errors import InputError, UsageError, one_line
 from manigeo.storage.commits import CommittedFile, has_commit, partial_of
+from manigeo.storage.recognition import ACTIVATIONS, EMPTY, mistaken, recognized
 
 _READ_BYTES = 32 << 20  # at a time
 _SETTLED_SECONDS = 2.0  # a file that changed just now may change again within the same tick of the clock
@@ -211,7 +212,11 @@ def inspect_activations(path: str | os.PathLike[str]) -> Activations:
     path = Path(path)
     found = path if path.is_file() else partial_of(path)
     if not found.is_file():
+        if path.is_dir():
+            raise InputError(mistaken(path, ACTIVATIONS))
         raise InputError(f"{path} does not exist; write it with manigeo extract")
+    if recognized(found) not in (ACTIVATIONS, EMPTY) and not has_commit(found):
+        raise InputError(mistaken(found, ACTIVATIONS))
     with readable(found):
         committed = has_commit(found)
         verified = Verified() if committed else _verified(found)

@@ -10,11 +10,17 @@ from typing import Any
 import click
 
 from manigeo.cli import options
+from manigeo.cli.commands import command
 from manigeo.cli.steps import run_command
-from manigeo.errors import ManigeoError, UsageError, one_line
+from manigeo.cli.subjects import Subject, open_subject
+from manigeo.errors import ManigeoError, one_line, shorten
 from manigeo.execution.pipeline import INTERRUPTED, UP_TO_DATE, Ledger, Step
 
 STEPS = ("extract", "capacity", "separability", "weights", "rewind", "reinit", "gradients", "localize", "report")
+# options that say what network, data and labels are, and how weights are read
+_NETWORK = ("arch", "arch_args", "data", "data_args", "permute", "convention", "permute_seed", "labels")
+_READING = ("state_key", "ema", "no_strict", "trust")
+_OF_WHAT_THERE_IS = ("localize", "report")  # steps that take what there is of the results before them
 _MEASURES = ("probe", "neighbours", "clusters", "means")
 _RESUMABLE = ("extract", "capacity", "separability", "rewind", "reinit", "gradients")
 
@@ -26,8 +32,13 @@ def _names(ctx: click.Context, param: click.Parameter, names: tuple[str, ...]) -
     return names
 
 
-@click.command("analyze")
-@click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@command("analyze")
+@click.argument("run", metavar="RUN|CHECKPOINT", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of the results of one CHECKPOINT.  [default: its name with -analysis, beside it]",
+)
 @click.option(
     "--checkpoints",
     metavar="NAMES",
@@ -54,84 +65,80 @@ def _names(ctx: click.Context, param: click.Parameter, names: tuple[str, ...]) -
 @options.force_option
 @options.config_option
 def analyze_command(
-    run: Path, checkpoints: str | None, skip: tuple[str, ...], dry_run: bool, force: bool, **request: Any
+    run: Path,
+    out: Path | None,
+    checkpoints: str | None,
+    skip: tuple[str, ...],
+    dry_run: bool,
+    force: bool,
+    **request: Any,
 ) -> None:
     """Analyze a run of manigeo train or of a recorder, up to its report: extract, capacity, separability (without
     margins, which take longest: manigeo separability --resume adds them), weights, rewind, reinit, gradients, localize,
-    report.
+    report. Of another program's folder of checkpoints, or of one CHECKPOINT, what these allow; the rest is named at the end.
 
     Results go to RUN/analysis. What is up to date is not done again; --force does all of it. What the commands print is in
-    RUN/analysis/log.txt.
+    log.txt beside them.
     """
     from manigeo.runs import run_tables
 
-    steps = _steps(run, _checkpoints(run, checkpoints or _compared(run, request)), skip, request)
-    ledger = Ledger(run / "analysis" / "steps.json", steps)
+    subject = open_subject(run, out, checkpoints, request, _repeated(request, *_NETWORK, *_READING))
+    steps = _steps(subject, skip, request)
+    ledger = Ledger(subject.folder / "steps.json", steps)
     todo = [step for step in steps if force or ledger.state(step) != UP_TO_DATE]
     for step in steps:
         click.echo(f"{'to do' if force else ledger.state(step):12} manigeo {shlex.join(step.words)}")
     if dry_run:
         return
     failed = _carried_out(todo, ledger, force)
-    if not failed and "localize" not in skip:
-        click.echo("\n" + _answer(run))
-        options.tell_left_out(run_tables(run))
-    results = [str(step.result) for step in steps if step.name == "report"] or [str(run / "analysis")]
+    if "localize" not in {*failed, *skip}:
+        click.echo("\n" + _answer(subject.folder))
+        options.tell_left_out(run_tables(subject.directory or subject.folder))
+    results = [str(step.result) for step in steps if step.name == "report"] or [str(subject.folder)]
     click.echo(
         f"{len(todo) - len(failed)} of {len(steps)} steps were done, {len(steps) - len(todo)} were up to date: {results[0]}"
     )
+    if missing := [*subject.missing, *_labels_missing(subject)]:
+        click.echo("For more:\n" + "\n".join(f"- {said}" for said in missing))
     if failed:
-        raise ManigeoError(f"left out: {'; '.join(f'{name}: {why}' for name, why in failed.items())}")
+        raise ManigeoError(f"left out: {_by_reason(failed)}")
 
 
-def _compared(run: Path, request: Mapping[str, Any]) -> str:
-    """The names of the checkpoints that are compared by default: before memorization and at the end.
+def _by_reason(failed: Mapping[str, str]) -> str:
+    """The steps that failed, those of one reason together.
 
-    Where the metrics do not tell which epoch is before memorization, the checkpoints are scored. Where none is, the reason
-    is said, and what needs no comparison is done.
+    >>> _by_reason({"extract a": "no data", "capacity a": "needs extract a", "rewind": "no data"})
+    'extract a, rewind: no data; capacity a: needs extract a'
     """
-    from manigeo.localization.reference import known_curves, run_reference
-    from manigeo.runs import RunFolder
-    from manigeo_extract.opening import RunRequest, open_run, requested
-
-    folder = RunFolder(run)
-    names = folder.checkpoint_names()
-    try:
-        if known_curves(folder):
-            found = run_reference(folder)
-            before = found[0] if found else ""
-        else:
-            before = open_run(run, requested(RunRequest, request)).reference.path.stem
-    except ManigeoError as error:
-        options.note(str(error))
-        before = ""
-    return ",".join(name for name in (before, "last") if name in names) or "last"
+    reasons: dict[str, list[str]] = {}
+    for name, why in failed.items():
+        reasons.setdefault(why, []).append(name)
+    return "; ".join(f"{', '.join(names)}: {why}" for why, names in reasons.items())
 
 
-def _checkpoints(run: Path, asked: str) -> dict[str, Path]:
-    """Names and files, without those that are the same as a later one.
+def _labels_missing(subject: Subject) -> list[str]:
+    """What to give where the activations know of no permuted labels."""
+    from manigeo.activations import open_activations
 
-    Raises :class:`~manigeo.errors.UsageError` for one that is not there.
-    """
-    from manigeo.runs import RunFolder, file_digest
+    stored = [subject.folder / f"{name}.h5" for name in subject.files]
+    for path in filter(Path.is_file, stored):
+        with open_activations(path) as acts:
+            if "permuted" in acts.kinds:
+                return []
+    if not any(map(Path.is_file, stored)):
+        return []
+    return [
+        "where memorization is takes labels that were known to be wrong in training: --labels FILE with those of training, "
+        "or --permute and --permute-seed as in manigeo train"
+    ]
 
-    folder = RunFolder(run)
-    found, names = folder.checkpoint_names(), asked.split(",")
-    for name in names:
-        if name not in found:
-            raise UsageError(f"{run} has no checkpoint {name!r}; there are: {', '.join(found) or 'none'}")
-    content = {file_digest(folder.checkpoint(name)): name for name in names}
-    return {name: folder.checkpoint(name) for name in content.values()}
 
-
-def _steps(run: Path, files: Mapping[str, Path], skip: Sequence[str], request: Mapping[str, Any]) -> list[Step]:
+def _steps(subject: Subject, skip: Sequence[str], request: Mapping[str, Any]) -> list[Step]:
     """The commands in their order."""
-    folder = run / "analysis"
-    every = sorted((run / "checkpoints").glob("*.pt"))
+    folder, run, files = subject.folder, subject.directory, subject.files
     seeded, jobs = ("--seed", str(request["seed"])), ("--jobs", str(request["jobs"]))
-    reading = _repeated(request, "state_key", "ema", "no_strict", "trust")
-    network = [*_repeated(request, "device", "arch", "arch_args", "data", "data_args", "permute", "convention",
-                          "permute_seed", "labels"), *reading, *seeded]  # fmt: skip
+    reading = _repeated(request, *_READING)
+    network = [*_repeated(request, "device", *_NETWORK), *reading, *seeded]
     sample = [*_repeated(request, "per_class", "classes"), *jobs, *seeded]
     steps: list[Step] = []
 
@@ -153,55 +160,70 @@ def _steps(run: Path, files: Mapping[str, Path], skip: Sequence[str], request: M
     measures = [word for name in _MEASURES for word in ("--measures", name)]
     add("separability", ["separability", *stored, *measures, *sample], "separability.csv",
         after=[f"extract {name}" for name in files])  # fmt: skip
-    add("weights", ["weights", run, *reading], "weights.csv", every)
-    add("rewind", ["rewind", run, *jobs, *network], "rewind.csv", every)
-    add("reinit", ["reinit", run, *jobs, *network], "reinit.csv", every)
-    epochs = ",".join(["init", *files])
-    add("gradients", ["gradients", run, "--checkpoints", epochs, *network], "gradients.csv", every)
+    if run is not None:
+        add("weights", ["weights", run, *reading], "weights.csv", subject.every)
+        if subject.has_before:
+            add("rewind", ["rewind", run, *jobs, *network], "rewind.csv", subject.every)
+        if subject.has_initial:
+            add("reinit", ["reinit", run, *jobs, *network], "reinit.csv", subject.every)
+        epochs = ",".join([*(["init"] if subject.has_initial else []), *files])
+        add("gradients", ["gradients", run, "--checkpoints", epochs, *network], "gradients.csv", subject.every)
     before = [step.name for step in steps]
-    add("localize", ["localize", run, *seeded], "localize.csv", [run / "metrics.csv"], before)
-    add("report", ["report", run], "report.html", [run / "metrics.csv", run / "run.json"], [*before, "localize"])
+    of = run or folder
+    metrics = [] if run is None else [run / "metrics.csv"]
+    add("localize", ["localize", of, *seeded], "localize.csv", metrics, before)
+    description = [] if run is None else [run / "run.json"]
+    add("report", ["report", of], "report.html", [*metrics, *description], [*before, "localize"])
     return steps
 
 
 def _repeated(request: Mapping[str, Any], *names: str) -> list[str]:
     """The options that were given, for another command that has them too."""
-    of_command = {param.name: param for param in analyze_command.params}
-    given = ((of_command[name], request[name]) for name in names)
-    return [word for param, value in given if value not in (None, (), {}) for word in options.typed(param, value)]
+    return options.given(analyze_command, request, names)
 
 
 def _carried_out(todo: Sequence[Step], ledger: Ledger, force: bool) -> dict[str, str]:
-    """Carry out the steps; return those that failed, and why. The ledger knows of every step that was finished."""
+    """Carry out the steps; return those that failed, and why. The ledger knows of every step that was finished.
+
+    Raises what the first step did where none could be done.
+    """
     failed: dict[str, str] = {}
+    first: Exception | None = None
     log = ledger.path.parent / "log.txt"
+    said = ""
     for number, step in enumerate(todo, 1):
         began = time.monotonic()
-        if missing := [name for name in step.after if name in failed and step.name not in ("localize", "report")]:
+        missing = [name for name in step.after if name in failed]
+        if missing and (step.name not in _OF_WHAT_THERE_IS or missing == list(step.after)):
             failed[step.name] = f"needs {missing[0]}"
             continue
+        if said:  # and others go on
+            click.echo(said, err=True)
+            said = ""
         click.secho(f"[{number}/{len(todo)}] {step.name}", bold=True)
         goes_on = not force and ledger.state(step) == INTERRUPTED and step.words[0] in _RESUMABLE
         ledger.begin(step)
         try:
             run_command([*step.words, "--resume" if goes_on else "--force"], log)
-        except KeyboardInterrupt:
-            raise
         except Exception as error:  # of the user's own network or data, too: what comes after is worth having
+            first = first or error
             failed[step.name] = (
                 str(error) if isinstance(error, ManigeoError) else f"{type(error).__name__}: {one_line(error)}"
             )
-            click.echo(f"  {failed[step.name]}", err=True)
+            said = f"  {shorten(failed[step.name], 300)}"
             with open(log, "a") as file:
                 traceback.print_exc(file=file)
         else:
-            ledger.finish(step)
+            if not missing:  # what was made without some of it is made again
+                ledger.finish(step)
             click.echo(f"  {time.monotonic() - began:.0f} s")
+    if first is not None and len(failed) == len(ledger.steps):
+        raise first
     return failed
 
 
-def _answer(run: Path) -> str:
+def _answer(folder: Path) -> str:
     from manigeo.localization.statement import describe_localization
     from manigeo.results import read_results
 
-    return describe_localization(read_results(run / "analysis" / "localize.csv"))
+    return describe_localization(read_results(folder / "localize.csv"))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from manigeo.cli import options
+from manigeo.cli.commands import command
 from manigeo.errors import ManigeoError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ RESULTS = "localization_benchmark.csv"
 SUMMARY = "localization_summary.csv"
 
 
-@click.command("benchmark")
+@command("benchmark")
 @click.option("--cases", "patterns", multiple=True, metavar="GLOB", help="Cases by their names, e.g. 'mlp-*'; may be "
               "repeated. Default: all.")  # fmt: skip
 @click.option("--seeds", default=5, show_default=True, type=click.IntRange(min=1), help="Networks per case.")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from manigeo.cli import options
+from manigeo.cli.commands import command
 from manigeo.cli.tables import earlier_table, measured, tell
 from manigeo.kinds import ALL_KINDS
 
@@ -20,7 +21,7 @@ def _resamples(ctx: click.Context, param: click.Parameter, n: int) -> int:
 
 
 # fmt: off
-@click.command("capacity")
+@command("capacity")
 @options.acts_argument
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False),
               help="Results: .csv, .json or .parquet.  [default: ACTS with .capacity.csv]")

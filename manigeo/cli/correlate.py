@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from manigeo.cli import options
+from manigeo.cli.commands import command
 from manigeo.cli.tables import tell
 
 if TYPE_CHECKING:
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
 
 
 # fmt: off
-@click.command("correlate")
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
+@command("correlate")
+@options.runs_argument
 @click.option("--measure", default="rotation", show_default=True,
               help="rotation, angle, distance_l1, distance_l2, distance_linf, distance_rms, distance_relative or norm.")
 @click.option("--gap", default="accuracy", show_default=True, type=click.Choice(["accuracy", "clean", "loss"]),
@@ -32,11 +33,11 @@ def correlate_command(
     from manigeo.text.weights import correlation_report
     from manigeo_extract.weights.comparing import correlation_table, what_varied
 
-    check_results_path(out, force or dry_run)
     varied = [f"{name} ({', '.join(map(str, values))})" for name, values in what_varied(runs).items()]
     click.echo(f"{len(runs)} runs, which differ in {', '.join(varied) or 'nothing'}", err=as_json)
     if dry_run:
         return
+    check_results_path(out, force)
     table = correlation_table(runs, measure, gap, n_resamples=resamples, seed=seed, progress=True)
     write_results(table, out, force)
     tell(table, out, correlation_report, as_json)

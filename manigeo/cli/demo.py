@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from manigeo.cli import options
+from manigeo.cli.commands import command
 from manigeo.errors import ManigeoError, UsageError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ SETTINGS = {
 SAMPLE = {"glyphs": ("--classes", "30"), "digits": ()}
 
 
-@click.command("demo")
+@command("demo")
 @click.option("--data", default="glyphs", show_default=True, type=click.Choice(list(SETTINGS)))
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder.  [default: manigeo-demo-DATA]")
 @click.option(

@@ -9,9 +9,12 @@ from typing import Any
 import click
 
 from manigeo.cli import options
+from manigeo.cli.commands import command
 from manigeo.cli.layers import layer_table
-from manigeo.errors import ManigeoError
+from manigeo.errors import ManigeoError, UsageError
 from manigeo.storage.files import check_target
+
+OTHERS = (".csv", ".json", ".parquet", ".html", ".pt", ".pth", ".png")  # suffixes of what other commands write
 
 storing_options = options.several(
     click.option("--project", type=click.IntRange(min=1), metavar="D",
@@ -35,7 +38,7 @@ running_options = options.several(
 )  # fmt: skip
 
 
-@click.command("extract")
+@command("extract")
 @options.model_options
 @click.option("--out", default="acts.h5", show_default=True, type=click.Path(path_type=Path, dir_okay=False))
 @options.layer_options
@@ -61,24 +64,30 @@ def extract_command(
     --data and --permute or --labels.
     """
     from manigeo.activations import inspect_activations
-    from manigeo_extract.devices import local_device
+    from manigeo_extract.devices import check_device, local_device
     from manigeo_extract.opening import ExtractionRequest, open_extraction, requested
     from manigeo_extract.recording.extraction import extract_activations
 
     part = _asked_shard(shard)
     out = _shard_path(out, part)
-    check_target(out, force=force or dry_run)
+    if out.suffix in OTHERS:
+        raise UsageError(
+            f"activations are written as HDF5; {out} is the name of another kind: --out {out.with_suffix('.h5')}"
+        )
     request = requested(ExtractionRequest, asked)
     opened, network, plan = open_extraction(model, request, options.note)
     batch_size = plan.batch_size(batch_size, None if max_memory is None else max_memory * 1e9)
     click.echo(f"{layer_table(plan)}; {plan.memory_words(batch_size)}")
     if dry_run:
         return
+    device = local_device(device)
+    check_device(device)
+    check_target(out, force=force)
     settings = {"argv": sys.argv[1:], "backend": request.backend, "seed": plan.seed, "per_class": request.per_class}
     settings |= {"left_out_layers": dict(plan.unlisted), "batch_axis": dict(request.batch_axis)}
     with _way_on(out):
         extract_activations(
-            network, opened.data, plan, out, opened.provenance | settings, device=local_device(device), shard=part,
+            network, opened.data, plan, out, opened.provenance | settings, device=device, shard=part,
             batch_size=batch_size, compression=compression, tf32=tf32, resume=resume, force=force, progress=True,
             tell=options.note,
         )  # fmt: skip

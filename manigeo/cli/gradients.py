@@ -7,6 +7,7 @@ from uuid import uuid4
 import click
 
 from manigeo.cli import options
+from manigeo.cli.commands import command
 from manigeo.cli.tables import collected, earlier_table, tell
 from manigeo.kinds import KINDS
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 # fmt: off
-@click.command("gradients")
+@command("gradients")
 @options.run_argument
 @options.checkpoints_option("all", "Checkpoints by name or epoch (init, 10, best), or all of the run.")
 @click.option("--kinds", multiple=True, type=click.Choice(KINDS), help="Kinds of examples; may be repeated. Default: all.")
@@ -43,13 +44,12 @@ def gradients_command(
     from manigeo.text.gradients import describe_survey, gradient_report
     from manigeo_extract.opening import RunRequest, SurveyRequest, open_survey, requested, surveyed
 
-    earlier = earlier_table(out, resume, force or dry_run)
     request = SurveyRequest(uuid4().hex, run, requested(RunRequest, asked), checkpoints, kinds, sizes, sizes_at, repetitions)
     survey = open_survey(request, options.note)
     click.echo(describe_survey(survey), err=as_json)
     if dry_run:
         return
-    todo, earlier = survey.todo(earlier)
+    todo, earlier = survey.todo(earlier_table(out, resume, force))
     with open_workers(jobs if request.run.device == "cpu" else 1, cluster) as workers:
         parts = parts_of(surveyed, [(request, task) for task in todo], workers, "gradients", "checkpoint", progress=True)
         table = collected(parts, out, earlier)

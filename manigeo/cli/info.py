@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from manigeo.cli import options
+from manigeo.cli.commands import command
 
 if TYPE_CHECKING:
     from manigeo.activations import Activations
 
 
-@click.command("info")
+@command("info")
 @options.acts_argument
 @options.json_option
 def info_command(acts: Path, as_json: bool) -> None:

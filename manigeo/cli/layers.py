@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from manigeo.cli import options
+from manigeo.cli.commands import command
 
 if TYPE_CHECKING:
     from manigeo_extract.recording.extraction import ExtractionPlan
 
 
-@click.command("layers")
+@command("layers")
 @options.model_options
 @options.layer_options
 @options.per_class_option

@@ -5,11 +5,13 @@ from pathlib import Path
 import click
 
 from manigeo.cli import options
+from manigeo.cli.commands import command
 from manigeo.cli.tables import tell
+from manigeo.errors import InputError
 
 
-@click.command("localize")
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+@command("localize")
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--resamples",
     default=1000,
@@ -39,12 +41,11 @@ def localize_command(
     from manigeo.localization.statement import describe_localization, has_memorized, localization_table
     from manigeo.localization.trials import kind_of
     from manigeo.results import check_results_path, write_results
-    from manigeo.runs import RunFolder, find_tables, gate_accuracy, memorized_accuracy, run_tables
+    from manigeo.runs import RunFolder, find_tables, gate_accuracy, run_tables
 
-    check_results_path(out, force)
     folders, files = [path for path in runs if path.is_dir()], [path for path in runs if not path.is_dir()]
     found_in = {str(folder): run_tables(folder) for folder in folders}
-    gates = {run: gate_accuracy(memorized_accuracy(run), found.table, found.folders) for run, found in found_in.items()}
+    gates = {run: gate_accuracy(_recorded(run), found.table, found.folders) for run, found in found_in.items()}
     curves = {run: known for run in found_in if (known := known_curves(RunFolder(Path(run)))) is not None}
     for run in found_in:
         if has_memorized(gates[run]):
@@ -53,6 +54,7 @@ def localize_command(
         given = found_in["tables"] = find_tables(files)
         gates["tables"] = gate_accuracy(None, given.table, given.folders)
     options.tell_left_out(*found_in.values())
+    check_results_path(out, force)
     tables = {run: found.table for run, found in found_in.items()}
     kind = kind_of(RunFolder(folders[0]).arch if folders else None)
     found = localization_table(
@@ -60,3 +62,15 @@ def localize_command(
     )
     write_results(found, out, force)
     tell(found, out, describe_localization, as_json)
+
+
+def _recorded(run: str) -> float | None:
+    """Accuracy on permuted labels that a run has recorded; None for another program's folder, with or without metrics."""
+    from manigeo.runs import RunFolder, memorized_accuracy
+
+    try:
+        return memorized_accuracy(run)
+    except InputError:
+        if RunFolder(Path(run)).exists:
+            raise
+        return None

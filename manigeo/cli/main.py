@@ -9,31 +9,41 @@ import traceback
 import click
 
 from manigeo import __version__
+from manigeo.cli.commands import WIDTH
 from manigeo.errors import ManigeoError
 from manigeo.storage.files import failure_of_files
 
-# name -> what it does; the command stands in the module of its name, which is imported when it runs
-COMMANDS = {
-    "train": "Train a network on partly permuted labels.",
-    "layers": "List the layers of a model, with shapes and sizes.",
-    "extract": "Write the activations of a model's layers to acts.h5.",
-    "merge": "Join the shards of an extraction to one file.",
-    "info": "Show the contents of an activation file.",
-    "capacity": "Mean-field capacity, radius and dimension of every layer and kind.",
-    "separability": "Probes, neighbours, clusters, margins of every layer, and the best.",
-    "weights": "Movement of the layers of a run: rotation, distances.",
-    "correlate": "Movement of layers against the generalization gap, over many runs.",
-    "rewind": "Set layers back to an earlier epoch, and score the four kinds.",
-    "reinit": "Re-initialise, re-randomise, zero each layer: critical or robust?",
-    "gradients": "Label-dependent and label-independent parts of the gradient.",
-    "sweep": "Train and analyze every cell of a grid; resumable, on one machine or many.",
-    "analyze": "All analyses of a run, from its checkpoints to its report; resumable.",
-    "localize": "Where is it memorized? Every method's answer, and whether they agree.",
-    "benchmark": "How often each method of localization finds layers known to have memorized.",
-    "plot": "Draw figures from results: geometry, estimators, sweeps, weights.",
-    "report": "One HTML page of a run: answer, gate, figures, tables, provenance.",
-    "demo": "Train, extract, analyse and draw, from nothing, in a few minutes.",
+# group -> name -> what it does; the command stands in the module of its name, which is imported when it runs
+SECTIONS = {
+    "From a network to activations": {
+        "train": "Train a network on partly permuted labels.",
+        "layers": "List the layers of a model, with shapes and sizes.",
+        "extract": "Write the activations of a model's layers to acts.h5.",
+        "merge": "Join the shards of an extraction to one file.",
+        "info": "Show the contents of an activation file.",
+    },
+    "Measures": {
+        "capacity": "Mean-field capacity, radius and dimension, by layer and kind.",
+        "separability": "Probes, neighbours, clusters, margins, and the best layer.",
+        "weights": "Movement of the layers of a run: rotation, distances.",
+        "correlate": "Movement of layers against the generalization gap of runs.",
+    },
+    "Interventions": {
+        "rewind": "Set layers back to an earlier epoch, and score the four kinds.",
+        "reinit": "Re-initialise, re-randomise, zero each layer: is it critical?",
+        "gradients": "Label-dependent and independent parts of the gradient.",
+    },
+    "Answers": {
+        "analyze": "All analyses of a run or a checkpoint, up to the report.",
+        "localize": "Where is it memorized? Every method's answer.",
+        "plot": "Draw figures from results: geometry, sweeps, weights ...",
+        "report": "One HTML page of runs: answer, gate, figures, tables.",
+        "sweep": "Train and analyze every cell of a grid; resumable.",
+        "benchmark": "How often each method finds layers known to have memorized.",
+        "demo": "Train, extract, analyse and draw, from nothing, in minutes.",
+    },
 }
+COMMANDS = {name: line for section in SECTIONS.values() for name, line in section.items()}
 
 
 class LazyGroup(click.Group):
@@ -49,8 +59,9 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+        for section, commands in SECTIONS.items():
+            with formatter.section(section):
+                formatter.write_dl(list(commands.items()))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -58,13 +69,13 @@ class LazyGroup(click.Group):
         from difflib import get_close_matches
 
         if args[0] not in COMMANDS and not args[0].startswith("-"):
-            near = get_close_matches(args[0], COMMANDS)
+            near = get_close_matches(args[0].lower(), COMMANDS)
             hint = f"did you mean {', '.join(near)}?" if near else "see manigeo --help"
             raise click.UsageError(f"there is no command {args[0]!r}; {hint}")
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDTH})
 @click.version_option(__version__, "--version", message="manigeo %(version)s")
 @click.option(
     "--debug", is_flag=True, expose_value=False, help="Show the traceback of an error (anywhere in the line)."

@@ -6,10 +6,11 @@ from pathlib import Path
 import click
 
 from manigeo.cli import options
+from manigeo.cli.commands import command
 
 
-@click.command("merge")
-@click.argument("shards", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False))
+@command("merge")
+@click.argument("shards", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", default="acts.h5", show_default=True, type=click.Path(path_type=Path, dir_okay=False))
 @options.force_option
 def merge_command(shards: tuple[Path, ...], out: Path, force: bool) -> None:

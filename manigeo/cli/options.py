@@ -3,7 +3,7 @@
 import json
 import os
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -127,6 +127,13 @@ def typed(param: click.Parameter, value: Any) -> list[str]:
     if isinstance(value, (list, tuple)) and param.multiple:
         return [word for item in value for word in (name, str(item))]
     return [name, ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)]
+
+
+def given(command: click.Command, request: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """The options of a command that were given, as typed, for another command that has them too."""
+    of_command = {param.name: param for param in command.params}
+    values = ((of_command[name], request[name]) for name in names)
+    return [word for param, value in values if value not in (None, (), {}) for word in typed(param, value)]
 
 
 config_option = click.option(
@@ -280,8 +287,27 @@ per_class_option = click.option(
     "--per-class", default=50, show_default=True, help="Largest number of examples per class and kind."
 )
 
-acts_argument = click.argument("acts", type=click.Path(path_type=Path, dir_okay=False))
-run_argument = click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
+acts_argument = click.argument("acts", type=click.Path(path_type=Path))
+
+
+def _run_folder(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+    """A folder, or folders; a file in its place is told what it is."""
+    for path in value if isinstance(value, tuple) else (value,):
+        if path.is_file():
+            from manigeo.storage.recognition import RUN, mistaken
+
+            raise click.BadParameter(mistaken(path, RUN), ctx, param)
+        if not path.is_dir():
+            raise click.BadParameter(
+                f"{path} does not exist; expected the folder of a run, as manigeo train --out {path} makes one",
+                ctx,
+                param,
+            )
+    return value
+
+
+run_argument = click.argument("run", type=click.Path(path_type=Path), callback=_run_folder)
+runs_argument = click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), callback=_run_folder)
 
 # The trained network of a run, and what of it is looked at.
 run_options = several(

@@ -6,17 +6,19 @@ import click
 
 from manigeo import vocabulary
 from manigeo.cli import options
+from manigeo.cli.commands import command
 
 
-@click.command(
+@command(
     "plot",
-    epilog="\b\nFigures:\n" + "\n".join(f"  {name:<16}{words.line}" for name, words in vocabulary.FIGURES.items()),
+    lists={"Figures": [(name, words.line) for name, words in vocabulary.FIGURES.items()]},
 )
 @click.argument("results", nargs=-1, required=True)
 @click.option(
     "--figure",
     type=click.Choice(list(vocabulary.FIGURES)),
-    help="Figure to draw.  [default: every one that the tables have numbers for; with --out, the first of these]",
+    metavar="NAME",
+    help="Figure to draw, see below.  [default: every one that the tables have numbers for; with --out, the first of these]",
 )
 @click.option(
     "--out",

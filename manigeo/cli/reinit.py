@@ -7,6 +7,7 @@ from uuid import uuid4
 import click
 
 from manigeo.cli import options
+from manigeo.cli.commands import command
 from manigeo.cli.interventions import carried_out, intervention_options, plan_interventions, set_option
 from manigeo.cli.tables import earlier_table, tell
 
@@ -38,7 +39,7 @@ study_options = options.several(
 )  # fmt: skip
 
 
-@click.command("reinit")
+@command("reinit")
 @options.run_argument
 @options.checkpoints_option(
     "all", "To which each layer is set: checkpoints by name or epoch, with commas between (init,1,2), or all."
@@ -61,7 +62,6 @@ def reinit_command(
     from manigeo_extract.interventions.studies import StudiesRequest, plan_studies
     from manigeo_extract.opening import LaboratoryRequest, RunRequest, open_groups, open_laboratory, requested
 
-    earlier = earlier_table(out, resume, force or dry_run)
     in_run = requested(RunRequest, asked)
     request = LaboratoryRequest(uuid4().hex, run, in_run, "reinit", batch_norm, threshold, draws)
     laboratory = open_laboratory(request, options.note)
@@ -81,5 +81,6 @@ def reinit_command(
     click.echo(plan.text, err=as_json)
     if dry_run:
         return
+    earlier = earlier_table(out, resume, force)
     table = carried_out(plan, out, earlier, jobs, cluster)
     tell(table, out, reinit_report, as_json)

@@ -5,9 +5,10 @@ from pathlib import Path
 import click
 
 from manigeo.cli import options
+from manigeo.cli.commands import command
 
 
-@click.command("report")
+@command("report")
 @click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
 @click.option(
     "--out",
@@ -30,8 +31,8 @@ def report_command(sources: tuple[Path, ...], out: Path, title: str, force: bool
     from manigeo.report import collect_sources, render_page, write_page
     from manigeo.storage.files import check_target
 
-    check_target(out, force=force, suffixes=(".html", ".htm"), what="reports")
     found = collect_sources(sources)
+    check_target(out, force=force, suffixes=(".html", ".htm"), what="reports")
     write_page(render_page(found, title), out, force)
     for note in found.left_out:
         click.echo(f"left out: {note}", err=True)

@@ -7,6 +7,7 @@ from uuid import uuid4
 import click
 
 from manigeo.cli import options
+from manigeo.cli.commands import command
 from manigeo.cli.interventions import carried_out, intervention_options, plan_interventions, set_option
 from manigeo.cli.tables import earlier_table, tell
 
@@ -25,7 +26,7 @@ evidence_options = options.several(
 )  # fmt: skip
 
 
-@click.command("rewind")
+@command("rewind")
 @options.run_argument
 @options.checkpoints_option(
     "before",
@@ -56,7 +57,6 @@ def rewind_command(
     from manigeo_extract.interventions.groups import select_groups
     from manigeo_extract.opening import LaboratoryRequest, RunRequest, open_groups, open_laboratory, requested
 
-    earlier = earlier_table(out, resume, force or dry_run)
     request = LaboratoryRequest(
         uuid4().hex, run, requested(RunRequest, asked), "rewind", batch_norm, draws=noise, retrain_steps=retrain,
         retrain_lr=retrain_lr,
@@ -80,6 +80,7 @@ def rewind_command(
     click.echo(plan.text, err=as_json)
     if dry_run:
         return
+    earlier = earlier_table(out, resume, force)
     table = carried_out(plan, out, earlier, jobs, cluster)
     table = pd.concat([table[table["metric"] != "selected"], rewind_summary(table)], ignore_index=True)
     write_results(table, out, force=True)

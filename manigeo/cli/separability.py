@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from manigeo.cli import options
+from manigeo.cli.commands import command
 from manigeo.cli.tables import earlier_table, measured, tell
 from manigeo.kinds import ALL_KINDS
 from manigeo.layerwise.registry import SEPARABILITY, measure
@@ -25,8 +26,8 @@ def _fewest(least: int, what: str) -> Callable[[click.Context, click.Parameter, 
 
 
 # fmt: off
-@click.command("separability")
-@click.argument("acts", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False))
+@command("separability")
+@click.argument("acts", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False),
               help="Results: .csv, .json or .parquet.  [default: the first ACTS with .separability.csv]")
 @click.option("--layers", multiple=True, metavar="GLOB", help="Layers to measure; may be repeated. Default: all.")

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from manigeo.cli import options
+from manigeo.cli.commands import command
 from manigeo.errors import ManigeoError
 from manigeo.execution.grids import Cell, cells_table, sweep_cells, sweep_results, sweep_text
 from manigeo.execution.pipeline import UP_TO_DATE, Step
@@ -33,7 +34,7 @@ def _share(shard: tuple[int, int] | None) -> slice:
     return slice(None) if shard is None else slice(shard[0] - 1, None, shard[1])
 
 
-@click.command("sweep")
+@command("sweep")
 @click.argument("source", metavar="SWEEP")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder.  [default: the name of SWEEP]")
 @click.option("--show", is_flag=True, help="Print SWEEP, a file or one that comes with manigeo, and do nothing.")

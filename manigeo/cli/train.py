@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from manigeo.cli import options
+from manigeo.cli.commands import command
 from manigeo.errors import UsageError
 from manigeo.text.cells import duration
 
@@ -25,7 +26,7 @@ def _classes(ctx: click.Context, param: click.Parameter, text: str | None) -> in
 
 
 # fmt: off
-@click.command("train")
+@command("train")
 @click.option("--out", default="run", show_default=True, type=click.Path(path_type=Path, file_okay=False),
               help="Folder of the run.")
 @options.arch_options
@@ -74,9 +75,9 @@ def train_command(
 
     if resume and force:
         raise UsageError("--resume continues a run and --force replaces it: give one of them")
+    t = _opened(**asked)
     if RunFolder(out).exists and not (resume or force or dry_run):
         raise UsageError(f"{out} holds a run already: --resume continues it, --force replaces it")
-    t = _opened(**asked)
     click.echo(
         f"{describe(t.dataset, t.examples)}\n{t.arch}: {t.parameters:,} parameters, {t.plan.epochs} epochs, about "
         f"{duration(t.seconds(device))}, seed {t.plan.seed} -> {out}"

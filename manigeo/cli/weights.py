@@ -6,11 +6,12 @@ from typing import Any
 import click
 
 from manigeo.cli import options
+from manigeo.cli.commands import command
 from manigeo.cli.tables import tell
 from manigeo.errors import UsageError
 
 
-@click.command("weights")
+@command("weights")
 @click.argument("checkpoints", nargs=-1, required=True, type=click.Path(path_type=Path))
 @options.file_options
 @options.results_option("weights.csv")
@@ -33,11 +34,11 @@ def weights_command(
     folders = [path for path in checkpoints if path.is_dir() and not is_in_parts(path)]
     if folders and len(checkpoints) > 1:
         raise UsageError(f"give one run, or files: {folders[0]} is a folder among {len(checkpoints)} arguments")
-    check_results_path(out, force or dry_run)
     paths = run_checkpoints(folders[0], reading) if folders else list(checkpoints)
     click.echo(f"{len(paths)} checkpoints, against {paths[0]}", err=as_json)
     if dry_run:
         return
+    check_results_path(out, force)
     table = weight_table(paths, reading=reading, strict=not no_strict, progress=True, tell=options.note)
     write_results(table, out, force)
     tell(table, out, weights_report, as_json)

@@ -45,7 +45,8 @@ def select_layers(acts: Activations, patterns: Sequence[str]) -> tuple[str, ...]
 
     for pattern in patterns:
         if not any(matches(layer, pattern) for layer in acts.layers):
-            raise UsageError(f"no layer matches {pattern!r}; {acts.name} has {', '.join(acts.layers)}")
+            several = "give --layers once for each; " * ("," in pattern)
+            raise UsageError(f"no layer matches {pattern!r}; {several}{acts.name} has {', '.join(acts.layers)}")
     return tuple(layer for layer in acts.layers if not patterns or any(matches(layer, p) for p in patterns))
 
 

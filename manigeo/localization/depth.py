@@ -60,6 +60,19 @@ def same_layer(place: str, layer: str) -> bool:
     return place == layer or place.startswith(f"{layer}.") or layer.startswith(f"{place}.")
 
 
+def unwrapped(layers: Sequence[str], others: Iterable[str]) -> tuple[str, ...]:
+    """The layers by the names that ``others`` give them: without a first part that all have, as Lightning's ``model.`` in
+    weights that were read without the network, where some of them are known then and none before.
+
+    >>> unwrapped(("model.0", "model.2"), ["0", "2"]), unwrapped(("model.0", "model.2"), ["model.0"])
+    (('0', '2'), ('model.0', 'model.2'))
+    """
+    known, (first, dot, _) = set(others), layers[0].partition(".")
+    shorter = tuple(name.removeprefix(f"{first}.") for name in layers)
+    wrapped = dot and all(name.startswith(f"{first}.") for name in layers)
+    return shorter if wrapped and known.isdisjoint(layers) and not known.isdisjoint(shorter) else tuple(layers)
+
+
 def layer_list(scale: Sequence[str], chosen: Iterable[int]) -> str:
     """Layers in words, neighbours as a range, each named once.
 

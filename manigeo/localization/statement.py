@@ -8,6 +8,7 @@ has learned permuted labels has its manifolds come apart in later ones.
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from zlib import crc32
 
@@ -15,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from manigeo.errors import InputError
-from manigeo.localization.depth import INPUT, common_scale, layer_list, read_at, same_layer
+from manigeo.localization.depth import INPUT, common_scale, layer_list, read_at, same_layer, unwrapped
 from manigeo.localization.evidence import APART, HELD, METHODS, Curve, Method, epochs_compared, named_reference, rewound
 from manigeo.localization.profile import Estimate, Evidence, Localization, agreement, locate
 from manigeo.localization.reference import GATE, NEAR_GUESSING, reference_epoch
@@ -106,7 +107,11 @@ def _curves_of(runs: Mapping[str, pd.DataFrame], before: Mapping[str, float | No
             "the tables hold nothing of permuted examples at the end of training: run manigeo capacity, separability, "
             "rewind or reinit first (of last.pt and of before.pt)"
         )
-    return curves
+    every = {layer for known in curves.values() for curve in known for layer in curve.layers}
+    return {
+        name: [replace(curve, layers=unwrapped(curve.layers, every.difference(curve.layers))) for curve in known]
+        for name, known in curves.items()
+    }
 
 
 def _agreement_rows(one: _Located, other: _Located) -> Iterator[Row]:
@@ -265,8 +270,9 @@ def _reason(found: Localization) -> str:
 # question -> how its answer begins, what it asks, and what to run where no method was tried
 _ANSWERS = {
     APART: ("Permuted examples come apart at", "Where permuted examples come apart",
-            "manigeo capacity or separability, of last.pt and of before.pt"),
-    HELD: ("What was memorized is held by", "Which layers hold what was memorized", "manigeo rewind RUN --each"),
+            "manigeo capacity or separability on activations of the checkpoints from before memorization and from the end"),
+    HELD: ("What was memorized is held by", "Which layers hold what was memorized",
+           "manigeo rewind --each on the folder of the training, with its checkpoints"),
 }  # fmt: skip
 _SHARES = {
     "geometry": "of the fall of the inverse capacity of permuted manifolds",
@@ -335,8 +341,8 @@ def _describe_reference(rows: pd.DataFrame) -> list[str]:
     if rows.empty:
         return []
     return [
-        "No epoch before memorization is in the tables (manigeo extract and capacity of before.pt add it): permuted "
-        "examples are compared with points without structure."
+        "No epoch before memorization is in the tables (give those of a checkpoint from before it, too): permuted examples "
+        "are compared with points without structure."
     ]
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 from manigeo.kinds import in_order
 from manigeo.localization.reference import GATE
 from manigeo.report.sources import DescribedRun
+from manigeo.results import with_settings
 from manigeo.runs import gate_accuracy, rows_of
 
 
@@ -59,6 +60,17 @@ def read_gate(run: DescribedRun, table: pd.DataFrame) -> Gate | None:
         kinds,
         tuple((epoch, named.get(epoch, ""), _at(accuracies.loc[epoch], kinds)) for epoch in epochs),
     )
+
+
+def gates_of_answer(aggregates: pd.DataFrame) -> list[Gate]:
+    """The gates that the table of manigeo localize has, for tables without the folder of a run."""
+    rows = with_settings(aggregates, "analysis")
+    rows = rows[(rows["analysis"] == "localize") & (rows["metric"] == "gate") & rows["flag"].ne("accuracy_unknown")]
+    known = aggregates.loc[aggregates["kind"].eq("permuted"), "epoch"].max()
+    return [
+        Gate(str(run), None if flag == "nothing_permuted" else float(value), float(known), None, (), ())
+        for run, value, flag in rows[["run", "value", "flag"]].itertuples(index=False)
+    ]
 
 
 def _at(accuracies: pd.Series, kinds: tuple[str, ...]) -> tuple[float | None, ...]:

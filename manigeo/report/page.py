@@ -19,7 +19,7 @@ from manigeo.report.answer import read_answer
 from manigeo.report.caveats import caveats, flags_in_words
 from manigeo.report.downloads import embed_tables
 from manigeo.report.figures import draw_pictures
-from manigeo.report.gate import read_gate
+from manigeo.report.gate import gates_of_answer, read_gate
 from manigeo.report.sources import Recording, Sources
 from manigeo.report.tables import metric_tables, settings_of
 from manigeo.storage.files import check_target, whole_file
@@ -44,7 +44,7 @@ def render_page(sources: Sources, title: str = "") -> str:
         answer=read_answer(aggregates),
         answering=[picture for picture in pictures if picture.figure == ANSWERING],
         pictures=[picture for picture in pictures if picture.figure != ANSWERING],
-        gates=[gate for run in sources.runs if (gate := read_gate(run, aggregates))],
+        gates=[gate for run in sources.runs if (gate := read_gate(run, aggregates))] or gates_of_answer(aggregates),
         analyses=metric_tables(aggregates),
         downloads=embed_tables(sources.tables),
         settings=_settings(aggregates),

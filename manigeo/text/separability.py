@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from manigeo.kinds import in_order
 from manigeo.results import with_settings
-from manigeo.text.cells import as_text, cell, duration, flag_lines, wide
+from manigeo.text.cells import NOTHING, as_text, cell, duration, flag_lines, wide
 from manigeo.text.geometry import limits
 from manigeo.vocabulary import metric_words
 
@@ -18,6 +18,7 @@ REPORTED = (
     "probe_accuracy", "knn_purity_1", "knn_purity_class", "kmeans_nmi", "nearest_mean_accuracy", "fisher_ratio",
     "separable_ovr", "margin_ovr", "margin_pairs",
 )  # fmt: skip
+_LONGEST = 16  # characters of a layer's name where three of them stand on a line
 
 
 def describe_plan(plan: "Plan") -> str:
@@ -81,29 +82,40 @@ def _transfers(part: "pd.DataFrame") -> Iterator[str]:
 
 
 def _best_layers(part: "pd.DataFrame") -> Iterator[str]:
-    """Layer, interval, value, and by how much choosing it was optimistic: one line per measure, one column per kind."""
+    """Layer, interval, value, and by how much choosing it was optimistic: one line per measure and kind."""
+    import pandas as pd
+
     rows = part[part["metric"].str.startswith("best_")]
     if rows.empty:
         return
-    cells = rows.groupby(["measure", "kind"]).apply(_best_cell).unstack("kind")
-    order = [name for name in REPORTED if name in cells.index]
-    order += [name for name in cells.index if name not in order]
-    cells = cells.loc[order, in_order(cells.columns)].rename(index=lambda name: metric_words(name).name)
-    yield as_text(cells, "best layer")
+    cells = {place: _best_cells(of) for place, of in rows.groupby(["measure", "kind"])}
+    measures = dict.fromkeys([*REPORTED, *(measure for measure, _ in cells)])
+    order = [(m, kind) for m in measures for kind in in_order(kind for _, kind in cells) if (m, kind) in cells]
+    lines = pd.MultiIndex.from_tuples([(metric_words(m).name, kind) for m, kind in order])
+    table = pd.DataFrame([cells[place] for place in order], lines, ["layer", "95 % over classes", "value", "optimism"])
+    yield as_text(table.rename_axis(index=["best layer", ""]))
     yield (
-        "in brackets 95 % over classes; then the value there and, where the layer is chosen on one half of the examples\n"
-        "and scored on the other, how much lower that is than the best of the half it is scored on"
+        "value at that layer; optimism: where the layer is chosen on one half of the examples and scored on the\n"
+        "other, how much lower that is than the best of the half it is scored on"
     )
 
 
-def _best_cell(of: "pd.DataFrame") -> str:
-    layers, values = of.set_index("metric")["layer"], of.set_index("metric")["value"]
+def _best_cells(of: "pd.DataFrame") -> tuple[str, str, str, str]:
+    layers, values = of.set_index("metric")["layer"].map(_short), of.set_index("metric")["value"]
     low, high = layers["best_layer_ci_low"], layers["best_layer_ci_high"]
     best = cell(values["best_value"], digits=metric_words("best_value").digits)
-    text = f"{layers['best_layer']} [{low}{'' if low == high else f' .. {high}'}] {best}"
-    if "best_value_split" not in values:
-        return text
-    return text + f" (-{values['best_value_halves'] - values['best_value_split']:.3f})"
+    halves = "best_value_split" in values
+    lost = f"{values['best_value_halves'] - values['best_value_split']:.3f}" if halves else NOTHING
+    return layers["best_layer"], low if low == high else f"{low} .. {high}", best, lost
+
+
+def _short(layer: str) -> str:
+    """A name that leaves three of its kind room on a line: its beginning and its end, which tell layers apart.
+
+    >>> _short("features.denseblock4.denselayer16.conv2"), _short("h1.linear")
+    ('feat...16.conv2', 'h1.linear')
+    """
+    return layer if len(layer) <= _LONGEST else f"{layer[:4]}...{layer[7 - _LONGEST :]}"
 
 
 def _agreements(part: "pd.DataFrame", name: str, line: str) -> Iterator[str]:

@@ -21,7 +21,7 @@ from manigeo import __version__
 from manigeo.errors import InputError, UsageError
 from manigeo.storage.files import whole_file
 from manigeo_extract.files.fitting import Fit, fit_state, renamed
-from manigeo_extract.files.foreign import find_weights
+from manigeo_extract.files.foreign import find_weights, found_epoch
 from manigeo_extract.files.formats import REMEDY, read_model_file
 from manigeo_extract.recording.layers import unwrap
 
@@ -33,7 +33,8 @@ NOT_STORED = ("sha256", "path", "state_key", "module", "notes")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Content of a checkpoint file; of a foreign file only the weights, ``path`` and ``sha256`` are known.
+    """Content of a checkpoint file; of a foreign file only the weights, ``path``, ``sha256`` and, where the file or its name
+    tells, the ``epoch`` are known.
 
     ``permutation`` has the keys fraction, convention and seed; ``metrics`` is ``{kind: {"accuracy", "loss"}}``;
     ``run_id`` is the identity of the run that wrote it (:mod:`manigeo.runs`). ``state_key`` is where in the file the
@@ -129,7 +130,7 @@ def load_checkpoint(
     """
     content, sha256 = read_model_file(path, trust=trust)
     own = isinstance(content, Mapping) and str(content.get("format", "")).startswith("manigeo-")
-    fields = _own_fields(content, path) if own else {}
+    fields = _own_fields(content, path) if own else {"epoch": found_epoch(content, path)}
     if not own or state_key is not None or ema:
         fields |= _found(content, path, state_key=state_key, ema=ema)
     return Checkpoint(**fields, sha256=sha256, path=str(path))

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from manigeo.errors import InputError, one_line
+from manigeo.runs import RunFolder
 
 INDEX = ".index.json"
 _PREFERRED = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-_SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 Reader = Callable[[Path], tuple[Any, str]]  # content and sha256 of a single file
 
 
@@ -51,7 +51,7 @@ def read_parts(path: Path, read: Reader, *, trust: bool = False) -> tuple[dict[s
 
 def other_folder(path: Path) -> str:
     """Description of a folder that is no state dict."""
-    inside = sorted(p.name for p in path.iterdir() if p.suffix in _SUFFIXES)
+    inside = [str(file.relative_to(path)) for file in RunFolder(path).checkpoint_files().values()]
     return "is a folder, not a model file" + (f"; give one of those in it: {', '.join(inside[:5])}" if inside else "")
 
 

@@ -6,8 +6,10 @@ before those of what it compiled, and Lightning the name of the attribute that h
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +22,8 @@ from manigeo_extract.files.formats import REMEDY
 STATE_KEYS = ("state_dict", "model_state_dict", "model", "net", "module")
 EMA_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")  # averages of the weights over the training
 WRAPPERS = ("module.", "_orig_mod.", "module.")  # DataParallel and torch.compile, in either order
+COUNTERS = ("epoch", "iteration", "global_step", "step")
+LIGHTNING = "pytorch-lightning_version"
 COUNTER = "n_averaged"  # torch.optim.swa_utils.AveragedModel counts its updates under this name
 
 
@@ -66,6 +70,26 @@ def find_weights(content: Any, *, state_key: str | None = None, ema: bool = Fals
         return _weights(tensors, None, [f"took the tensors of the file, and left out {others}"])
     what = "averaged weights" if ema else "state dict, by itself or"
     raise InputError(f"no {what} under {', '.join(keys)}; found {_described(content)}; {_way_out(nested, ema)}")
+
+
+def found_epoch(content: Any, path: str | Path) -> int | None:
+    """When in its training another program's checkpoint was written: the epoch that the file holds, or else its step, or
+    else the last number in the name of the file; None where there is neither.
+
+    Lightning counts epochs from 0, so that its epoch 0 is the one after which one epoch is done.
+
+    >>> found_epoch({"epoch": 9}, "model.pt"), found_epoch({}, "model_0500.pth"), found_epoch({}, "model_final.pth")
+    (9, 500, None)
+    >>> found_epoch({"epoch": 0, "global_step": 40, "pytorch-lightning_version": "2.5"}, "epoch=0-step=40.ckpt")
+    1
+    """
+    held = content if isinstance(content, Mapping) else {}
+    for key in COUNTERS:
+        if type(number := held.get(key)) is int and number >= 0:
+            began_at_zero = key == "epoch" and LIGHTNING in held and held.get("global_step") != 0
+            return number + began_at_zero
+    named = re.search(r"epoch[=_-]?(\d+)", Path(path).name) or re.search(r"(\d+)\D*$", Path(path).stem)
+    return int(named[1]) if named else None
 
 
 def _places(content: Any, path: str = "", levels: int = 3) -> Iterator[str]:

@@ -13,6 +13,7 @@ TorchScript                             refused: its layers take no hooks
 from __future__ import annotations
 
 import argparse
+import difflib
 import hashlib
 import os
 import pickle
@@ -30,6 +31,7 @@ import safetensors.torch
 import torch
 
 from manigeo.errors import InputError, one_line
+from manigeo.storage.recognition import ACTIVATIONS, RESULTS, recognized
 from manigeo_extract.files.exported import exported_network
 from manigeo_extract.files.folders import is_in_parts, other_folder, read_parts
 
@@ -64,13 +66,20 @@ def read_model_file(path: str | os.PathLike[str], *, trust: bool = False) -> tup
     if is_in_parts(path):
         return read_parts(path, lambda part: read_model_file(part, trust=trust), trust=trust)
     if not path.is_file():
-        raise InputError(f"{path}: {other_folder(path) if path.is_dir() else 'no such file'}")
+        raise InputError(f"{path}: {other_folder(path) if path.is_dir() else 'no such file' + _near_files(path)}")
     with open(path, "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         try:
             return _reader(file)(file, trust), sha256
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
+
+
+def _near_files(path: Path) -> str:
+    """Names like that of a file that is not there."""
+    beside = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, beside, n=2)
+    return f"; did you mean {' or '.join(str(path.with_name(name)) for name in near)}?" if near else "; check the path"
 
 
 def _reader(file: BinaryIO) -> Callable[[BinaryIO, bool], Any]:
@@ -210,6 +219,8 @@ def _what_was_found(file: BinaryIO) -> str:
         return "is empty; copy or write it again"
     if _is_pickled(file):
         return "is truncated or damaged; copy or write it again"
+    if (found := recognized(file.name)) in (ACTIVATIONS, RESULTS):
+        return f"is {found}, expected a checkpoint; give the file that it was made of"
     return f"is not a file written by torch.save, safetensors or torch.export; {REMEDY}"
 
 

@@ -5,6 +5,7 @@ A case is made at several seeds, of the data, the permutation, the weights and t
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -141,5 +142,8 @@ def select_cases(patterns: Sequence[str]) -> list[Case]:
     """
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in CASES):
-            raise UsageError(f"no case matches {pattern!r}{near_names(pattern, CASES)}")
+            near = near_names(pattern, CASES) if get_close_matches(pattern, CASES) else ""
+            raise UsageError(
+                f"no case matches {pattern!r}{near or '; manigeo benchmark --dry-run lists all'} ({len(CASES)} cases)"
+            )
     return [case for name, case in CASES.items() if not patterns or any(fnmatchcase(name, p) for p in patterns)]

@@ -25,6 +25,7 @@ from manigeo_extract.training.evaluation import HasInputs, evaluate
 
 PathLike = str | os.PathLike[str]
 INITIAL = 0  # the epoch before training
+LAST = "last"
 Name = str | int
 
 
@@ -137,22 +138,30 @@ def place_of(checkpoint: Checkpoint) -> dict[str, Any]:
 def run_snapshots(
     directory: PathLike, reading: Mapping[str, Any] | None = None, *, loosely: bool = False
 ) -> tuple[Snapshot, ...]:
-    """The checkpoint files in a run's folder, by epoch: those of chosen epochs and the named ones.
+    """The checkpoint files in a run's folder, by epoch: those of chosen epochs and the named ones; in the folder of another
+    program all of them.
 
     ``reading`` are options of :func:`~manigeo_extract.files.checkpoints.load_checkpoint`; see :class:`Snapshot`.
 
     Raises :class:`~manigeo.errors.InputError` where there are none, or one of them is of another training.
     """
-    folder = RunFolder(Path(directory)).checkpoints
-    folder = folder if folder.is_dir() else Path(directory)
-    named = [folder / f"{name}.pt" for name in (BEFORE, "best", "last") if (folder / f"{name}.pt").is_file()]
-    identity = RunFolder(Path(directory)).identity
-    found = [_snapshot(path, identity, reading or {}, loosely) for path in [*sorted(folder.glob("epoch-*.pt")), *named]]
+    run = RunFolder(Path(directory))
+    files = run.checkpoint_files()
+    own = [name for name in files if name.startswith("epoch-")]
+    own += [name for name in (BEFORE, "best", "last") if name in files]
+    names = own if run.exists else list(files)
+    found = [_snapshot(files[name], run.identity, reading or {}, loosely) for name in names]
     if not found:
-        raise InputError(
-            f"{directory} holds no checkpoints: give a folder of manigeo train or of a recorder, or checkpoint files"
-        )
+        raise InputError(f"{directory} holds no checkpoints: {_other_places(Path(directory))}")
     return tuple(sorted(found, key=lambda s: -1 if s.epoch is None else s.epoch))
+
+
+def _other_places(directory: Path) -> str:
+    """What to give instead of a folder without checkpoints."""
+    within = [path for path in sorted(directory.glob("*/")) if RunFolder(path).checkpoint_files()]
+    if within:
+        return f"give one of the folders in it that do: {', '.join(map(str, within[:5]))}"
+    return "give a folder of manigeo train or of a recorder, or of another program's checkpoints (.pt, .pth, .ckpt ...)"
 
 
 def _snapshot(path: Path, identity: str, reading: Mapping[str, Any], loosely: bool) -> Snapshot:
@@ -166,12 +175,14 @@ def _snapshot(path: Path, identity: str, reading: Mapping[str, Any], loosely: bo
 
 
 def find_snapshot(snapshots: Sequence[Snapshot], name: Name, directory: PathLike) -> Snapshot:
-    """The snapshot of this name or epoch; "init" is epoch 0.
+    """The snapshot of this name or epoch; "init" is epoch 0, and "last", where no file has that name, the highest.
 
-    Raises :class:`~manigeo.errors.InputError` where the initial one was not recorded, and
+    Raises :class:`~manigeo.errors.InputError` where the initial one was not recorded, or the last is not known, and
     :class:`~manigeo.errors.UsageError` for a name that is not there, with near ones.
     """
     wanted = str(INITIAL) if name == "init" else str(name)
+    if wanted == LAST and not any(snapshot.name == LAST for snapshot in snapshots):
+        return _last(snapshots, directory)
     for snapshot in snapshots:
         if wanted in (snapshot.name, str(snapshot.epoch)):
             return snapshot
@@ -182,3 +193,17 @@ def find_snapshot(snapshots: Sequence[Snapshot], name: Name, directory: PathLike
         )
     known = dict.fromkeys(text for s in snapshots for text in (s.name, str(s.epoch)))
     raise UsageError(f"{directory} has no checkpoint {str(name)!r}{near_names(str(name), known)}")
+
+
+def _last(snapshots: Sequence[Snapshot], directory: PathLike) -> Snapshot:
+    """The snapshot at the end of training, where no file is called so."""
+    called = [snapshot for snapshot in snapshots if "final" in snapshot.name.lower() or "last" in snapshot.name.lower()]
+    if len(called or snapshots) == 1:
+        return (called or snapshots)[0]
+    if any(snapshot.epoch is None for snapshot in snapshots):
+        names = ", ".join(snapshot.name for snapshot in snapshots[:5])
+        raise InputError(
+            f"{directory}: which of {names} is the last is not known, since neither they nor their names tell an epoch: "
+            "name them epoch-0001.pt and so on, or give one of the files"
+        )
+    return snapshots[-1]

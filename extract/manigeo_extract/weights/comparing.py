@@ -46,7 +46,8 @@ def generalization_gap(metrics: pd.DataFrame, gap: str = "accuracy") -> float:
     trained = last.reindex(kinds).dropna(subset="n")
     if trained.empty or "test" not in last.index:
         raise InputError(
-            f"a gap needs test and {' or '.join(kinds)} examples, the metrics have {', '.join(last.index)}"
+            f"a gap needs test and {' or '.join(kinds)} examples, the metrics have {', '.join(last.index)}; give runs of "
+            "manigeo train, which scores all kinds"
         )
     in_training = float(np.average(trained[name].astype(float), weights=trained["n"].astype(float)))
     return sign * (float(last.loc["test", name]) - in_training)

@@ -1,0 +1,56 @@
+"""Examples of every command, as its help shows them; a test reads each of them as the command line would."""
+
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "train": (
+        "manigeo train --data glyphs --permute 0.5 --out run",
+        "manigeo train --arch resnet18 --data cifar10:data --permute 0.3 --epochs 200 --device cuda",
+        "manigeo train --from-checkpoint weights.pt --arch vgg16 --data folder:images --lr 0.001",
+    ),
+    "layers": (
+        "manigeo layers --model run/checkpoints/last.pt",
+        "manigeo layers --model weights.pt --arch package.module:factory --data folder:images --all",
+    ),
+    "extract": (
+        "manigeo extract --model run/checkpoints/last.pt",
+        "manigeo extract --model model.ckpt --arch net.py:make --data folder:images --labels labels.csv",
+        "manigeo extract --model run/checkpoints/last.pt --layers 'features.*' --readout mean",
+    ),
+    "merge": ("manigeo merge acts.shard-*-of-4.h5 --out acts.h5",),
+    "info": ("manigeo info acts.h5", "manigeo info acts.h5 --json"),
+    "capacity": (
+        "manigeo capacity acts.h5",
+        "manigeo capacity acts.h5 --kinds permuted --kinds restored --bootstrap 1000 --jobs -1",
+        "manigeo capacity acts.h5 --simulate --joint --classes 10 --dry-run",
+    ),
+    "separability": (
+        "manigeo separability acts.h5",
+        "manigeo separability before.h5 last.h5 --measures probe --measures means --out separability.csv",
+    ),
+    "weights": ("manigeo weights run", "manigeo weights first.pt later.pt --out weights.csv"),
+    "correlate": ("manigeo correlate run1 run2 run3 --measure rotation --gap accuracy",),
+    "rewind": (
+        "manigeo rewind run",
+        "manigeo rewind run --each --pairs --checkpoints before,best",
+        "manigeo rewind run --set h1,h2 --arch net.py:make --data folder:images",
+    ),
+    "reinit": (
+        "manigeo reinit run",
+        "manigeo reinit run --draws 0 --criticality",
+        "manigeo reinit run --final-reset 3",
+    ),
+    "gradients": ("manigeo gradients run", "manigeo gradients run --checkpoints init,before,last --sizes 200,2000"),
+    "sweep": ("manigeo sweep wang2022 --show", "manigeo sweep grid.toml --jobs 4", "manigeo sweep wang2022 --dry-run"),
+    "analyze": (
+        "manigeo analyze run",
+        "manigeo analyze model.ckpt --arch net.py:make --data folder:images --labels labels.csv",
+        "manigeo analyze run --skip separability --per-class 20 --dry-run",
+    ),
+    "localize": ("manigeo localize run", "manigeo localize seed0 seed1 seed2 --out seeds.csv"),
+    "benchmark": ("manigeo benchmark --cases 'mlp-*' --seeds 2", "manigeo benchmark --dry-run"),
+    "plot": (
+        "manigeo plot acts.capacity.csv",
+        "manigeo plot before.capacity.csv last.capacity.csv --figure geometry --out geometry.pdf",
+    ),
+    "report": ("manigeo report run", "manigeo report seed0 seed1 seed2 --out seeds.html --title 'Three seeds'"),
+    "demo": ("manigeo demo", "manigeo demo --data digits --out demo --seed 1"),
+}
