@@ -170,7 +170,7 @@ def jobs_option(default: int = 1) -> Callable[[F], F]:
 cluster_option = click.option(
     "--cluster",
     metavar="local|ADDRESS",
-    help="Work on a Dask cluster: one of --jobs workers started here, or that at tcp://host:8786 or of a scheduler file.",
+    help="Work on a Dask cluster: one of --jobs workers started here, or that at tls://host:8786 or of a scheduler file.",
 )
 
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdout instead of a table.")
