@@ -90,7 +90,7 @@ def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
     if path is None:
         return
     try:
-        settings = tomllib.loads(read_text(path, MOST_SETTINGS_BYTES))
+        settings = tomllib.loads(read_text(path, MOST_SETTINGS_BYTES, pipe=True))
         json.dumps(settings, default=str)  # looks into everything
     except InputError as error:
         raise click.BadParameter(str(error), ctx, param) from error
