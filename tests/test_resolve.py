@@ -166,6 +166,10 @@ from manigeo.execution.workers import Processes
 assert sorted(Processes(2).as_completed(abs, [(-1,), (-2,)])) == [(0, 1), (1, 2)]
 import numba.core.caching
 assert not numba.core.config.CACHE_DIR
+from manigeo.execution.start import leave_out_working_directory
+leave_out_working_directory()
+import manigeo.plots, matplotlib
+assert not matplotlib.rcParams["text.usetex"] and matplotlib.get_backend() == "agg"
 """
 
 
@@ -182,6 +186,7 @@ def test_no_file_of_the_folder_runs_because_a_command_does(folder, program, entr
     leave_out_working_directory()
     write(folder, **dict.fromkeys(SHADOWS, "import os\nos.close(os.open('RAN', os.O_CREAT))\nraise ImportError"))
     (folder / ".numba_config.yaml").write_text(f"cache_dir: {folder}/compiled\n")
+    (folder / "matplotlibrc").write_text("text.usetex: True\nbackend: module://bottleneck\n")
     places = [str(Path(m.__file__).parents[1]) for m in map(importlib.import_module, ("manigeo", "manigeo_extract"))]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([*entries, *places])}
     ended = subprocess.run([sys.executable, *program], capture_output=True, env=environment, text=True)

@@ -56,7 +56,11 @@ def die(deaths: str) -> None:
 
 
 def here() -> tuple[str, bool, str]:
-    return os.getcwd(), os.getcwd() in sys.path or "" in sys.path, os.environ.get("PYTHONSAFEPATH", "")
+    return (
+        os.getcwd(),
+        os.getcwd() in sys.path or "" in sys.path,
+        os.environ.get("PYTHONSAFEPATH", "") + os.environ["NUMBA_CACHE_DIR"],
+    )
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,8 @@ Imports nothing that is not in memory when Python starts: anything else could al
 import os
 import sys
 
+_STARTED: list[bool] = []
+
 
 def started_as(name: str) -> bool:
     """Return whether this process is the program ``name``: its console script, or ``python -m name``, as is seen while
@@ -17,14 +19,26 @@ def started_as(name: str) -> bool:
     return bool(given) and os.path.basename(given[0]).partition(".")[0] == name
 
 
+def started() -> bool:
+    """Return whether this process carries out commands, and is not a user's own script or notebook."""
+    return bool(_STARTED)
+
+
+def leave_out_compiled() -> None:
+    """See to it that no ``.numba_config.yaml`` of the working directory says where compiled functions, which are pickles, are
+    read from: a variable, though empty, goes before that file."""
+    for name in ("NUMBA_CACHE_DIR", "NUMBA_CACHE_LOCATOR_CLASSES"):
+        os.environ.setdefault(name, "")
+
+
 def leave_out_working_directory() -> None:
     """Take the working directory out of ``sys.path``, where ``python -m`` and an empty entry of ``PYTHONPATH`` put it.
 
-    It stays where ``PYTHONPATH`` names it in full, and last where manigeo itself lies in it. Nor may a file
-    ``.numba_config.yaml`` there say where compiled functions, which are pickles, are read from.
+    It stays where ``PYTHONPATH`` names it in full, and last where manigeo itself lies in it. Nor do settings of that folder
+    count: :func:`leave_out_compiled`, and for figures :mod:`manigeo.plots.defaults`.
     """
-    for name in ("NUMBA_CACHE_DIR", "NUMBA_CACHE_LOCATOR_CLASSES"):  # a variable, though empty, goes before that file
-        os.environ.setdefault(name, "")
+    _STARTED.append(True)
+    leave_out_compiled()
     try:
         here = os.getcwd()
     except FileNotFoundError:  # it was deleted, and holds no modules

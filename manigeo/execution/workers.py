@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from manigeo import __version__
 from manigeo.errors import ManigeoError, UsageError
+from manigeo.execution.start import leave_out_compiled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -148,6 +149,7 @@ def _numbered(folder: str, compute: Callable[..., Any], number: int, job: Job) -
 
 def _go_to(folder: str) -> None:
     """Go to the folder where the command was given, whose paths are meant."""
+    leave_out_compiled()
     if os.getcwd() != folder:
         try:
             os.chdir(folder)
