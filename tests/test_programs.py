@@ -1,10 +1,12 @@
 """A file may name a program; it runs where the command line repeats it."""
 
+import shutil
 import sys
 from pathlib import Path
 
 import click
 import pytest
+import torch
 
 from manigeo.cli.main import cli
 from manigeo.errors import UsageError
@@ -46,6 +48,47 @@ def here(tmp_path, monkeypatch):
     yield tmp_path
     assert "os:system" not in sys.modules
     sys.modules.pop("pwn", None)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of one epoch."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    done(
+        "train",
+        "--data",
+        "digits",
+        "--data-arg",
+        "per_class=5",
+        "--arch-arg",
+        "width=8",
+        "--epochs",
+        1,
+        "--out",
+        folder,
+    )
+    return folder
+
+
+NAMED = {
+    "arch": ({"arch": "pwn.py:net"}, "--arch pwn.py:net"),
+    "data": ({"data": "pwn:data"}, "--data pwn:data"),
+    "transform": ({"data_args": {"transform": "pwn:transform"}}, "--data-arg transform=pwn:transform"),
+}
+
+
+@pytest.mark.parametrize("command", ["extract", "layers", "rewind", "reinit", "gradients", "analyze"])
+@pytest.mark.parametrize("case", NAMED)
+def test_a_checkpoint_runs_no_program_not_even_for_a_plan(here, trained, command, case):
+    shutil.copytree(trained, "run")
+    for path in Path("run/checkpoints").glob("*.pt"):
+        torch.save(torch.load(path, weights_only=True) | NAMED[case][0], path)
+    words = ["--model", "run/checkpoints/last.pt"] if command in ("extract", "layers") else ["run"]
+    Path("run/metrics.csv").unlink()  # so that analyze looks at the checkpoints
+    code, _, err = run(command, *words, *["--dry-run"] * (command != "layers"))
+    assert code == (0 if command == "analyze" else 2), err  # whose plan leaves out what it cannot know
+    assert f"if you trust it, repeat {NAMED[case][1]}" in err
+    assert not Path("RAN").exists()
 
 
 def context(*words: str) -> click.Context:

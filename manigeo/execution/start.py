@@ -25,8 +25,8 @@ def started() -> bool:
 
 
 def leave_out_compiled() -> None:
-    """See to it that no ``.numba_config.yaml`` of the working directory says where compiled functions, which are pickles, are
-    read from: a variable, though empty, goes before that file."""
+    """See to it that no ``.numba_config.yaml`` of the working directory says where compiled functions, which are pickles,
+    are read from: a variable, though empty, goes before that file."""
     for name in ("NUMBA_CACHE_DIR", "NUMBA_CACHE_LOCATOR_CLASSES"):
         os.environ.setdefault(name, "")
 
