@@ -4,6 +4,11 @@ Arrays in, numbers out; importing this package imports no torch (the live networ
 Names are imported when they are first used, as listed in ``__init__.pyi``, so that the command line starts at once.
 """
 
+from manigeo.execution.start import leave_out_working_directory, started_as
+
+if started_as("manigeo"):  # before anything is imported that a file of the folder could stand for
+    leave_out_working_directory()
+
 import importlib
 import sys
 from importlib.abc import Loader, MetaPathFinder

@@ -24,8 +24,8 @@ import pandas as pd
 from manigeo.errors import InputError, UsageError, check_choice, one_line, shorten
 from manigeo.kinds import PLACES
 from manigeo.storage.files import check_target, whole_file
-from manigeo.vocabulary import METRICS
 from manigeo.storage.recognition import RESULTS, mistaken
+from manigeo.vocabulary import METRICS
 
 COLUMNS = (
     "run", "checkpoint", "epoch", "layer", "depth", "kind", "manifold", "metric", "value", "stderr", "n", "flag", "settings",

@@ -27,6 +27,7 @@ import pandas as pd
 
 from manigeo.errors import InputError, ManigeoError, UsageError, one_line
 from manigeo.results import COLUMNS, as_table, identities, read_results, runs_apart, with_settings
+from manigeo.storage.ceilings import MOST_NOTES_BYTES, read_text
 
 PathLike = str | os.PathLike[str]
 SUFFIXES = (".csv", ".json", ".parquet")
@@ -107,7 +108,7 @@ class RunFolder:
     def description(self) -> dict[str, Any]:
         """The content of ``run.json``; raises :class:`~manigeo.errors.InputError` where there is none."""
         try:
-            found = json.loads(self.description_path.read_text())
+            found = json.loads(read_text(self.description_path, MOST_NOTES_BYTES))
         except (OSError, ValueError, RecursionError) as error:
             if not self.exists:
                 raise InputError(f"{self.path} is not the folder of a run of manigeo: it has no run.json") from error

@@ -1,11 +1,17 @@
 """Where tasks run makes no difference: not to the numbers, and not to what a user is told."""
 
+import contextlib
+import json
 import os
 import signal
+import socket
+import stat
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from threadpoolctl import threadpool_info
 
@@ -49,8 +55,12 @@ def die(deaths: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def here() -> tuple[str, bool]:
-    return os.getcwd(), os.getcwd() in sys.path
+def here() -> tuple[str, bool, str]:
+    return (
+        os.getcwd(),
+        os.getcwd() in sys.path or "" in sys.path,
+        os.environ.get("PYTHONSAFEPATH", "") + os.environ["NUMBA_CACHE_DIR"],
+    )
 
 
 @pytest.fixture(scope="module")
@@ -82,10 +92,9 @@ def test_the_error_of_a_task_is_the_error_of_the_whole(workers):
     assert len(list(workers.as_completed(product, SIZES))) == len(SIZES)  # they can be used again
 
 
-def test_a_task_finds_files_and_modules_of_the_folder_of_the_command(workers, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "path", list(sys.path))
+def test_a_task_finds_files_of_the_folder_of_the_command_and_no_modules(workers, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert set(workers.as_completed(here, [(), ()])) == {(i, (str(tmp_path), True)) for i in range(2)}
+    assert set(workers.as_completed(here, [(), ()])) == {(i, (str(tmp_path), False, "1")) for i in range(2)}
 
 
 def test_without_jobs_nothing_is_done(workers):
@@ -95,6 +104,97 @@ def test_without_jobs_nothing_is_done(workers):
 def test_what_a_killed_worker_was_at_is_done_by_another(cluster, tmp_path):
     jobs = [(str(tmp_path / name),) for name in "abc"]
     assert sorted(cluster.as_completed(die_once, jobs)) == [(0, "done"), (1, "done"), (2, "done")]
+
+
+# Tries to have a task done: without TLS, without a certificate, with one of its own, and with that of the cluster. Imports
+# come first, since another user may not be allowed to read them.
+TRIES = """
+import json, os, sys, warnings
+from distributed import Client, Security
+address, known, user = json.load(sys.stdin)
+own, known = Security.temporary(), Security(require_encryption=True, **known)
+if user is not None:
+    os.chdir("/"), os.setgroups([]), os.setgid(user), os.setuid(user)
+warnings.simplefilter("ignore")
+def tried(address, security=None):
+    try:
+        with Client(address, security=security, timeout=5) as client:
+            return client.submit(abs, -7).result(timeout=20)
+    except Exception as error:
+        return type(error).__name__
+print(json.dumps([tried(address.replace("tls", "tcp")), tried(address), tried(address, own), tried(address, known)]))
+"""
+
+
+@pytest.mark.parametrize("user", ["the same user", "another user"])
+def test_nobody_else_can_use_a_cluster_that_a_command_has_started(cluster, user):
+    if user == "another user" and os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    security, address = cluster.client.security, cluster.client.scheduler.address
+    known = {name: getattr(security, name) for name in ("tls_ca_file", "tls_client_cert", "tls_client_key")}
+    given = json.dumps([address, known, 65534 if user == "another user" else None])
+    done = subprocess.run([sys.executable, "-c", TRIES], input=given, capture_output=True, text=True, check=True)
+    *others, with_the_certificate = json.loads(done.stdout)
+    assert with_the_certificate == 7  # what fails before does so for want of it
+    assert len(others) == 3
+    assert all(name.endswith("Error") for name in others)
+
+
+def test_a_cluster_that_a_command_has_started_tells_nothing_by_http(cluster):
+    me, ports = psutil.Process(), set()
+    for process in (me, *me.children(recursive=True)):
+        ports |= {at.laddr for at in process.net_connections("tcp") if at.status == psutil.CONN_LISTEN}
+    assert {ip for ip, _ in ports} == {"127.0.0.1"}
+    assert len(ports) >= 4
+    for port in ports:
+        for page in ("info/main/workers.html", "json/counts.json", "metrics", "health", "status"):
+            with socket.create_connection(port, timeout=5) as to, contextlib.suppress(ConnectionError):
+                to.sendall(f"GET /{page} HTTP/1.0\r\n\r\n".encode())
+                answer = to.recv(100)
+                assert not answer or b"404" in answer
+
+
+def test_files_of_a_cluster_that_a_command_has_started_are_its_own(cluster):
+    places = [Path(info["local_directory"]) for info in cluster.client.scheduler_info()["workers"].values()]
+    folder = Path(os.path.commonpath(places))
+    private = next(path for path in (folder, *folder.parents) if path.name.startswith("manigeo-"))
+    assert stat.S_IMODE(private.stat().st_mode) == 0o700
+
+
+def test_without_cryptography_no_cluster_is_started_and_the_remedy_is_named(monkeypatch):
+    pytest.importorskip("distributed", reason="needs manigeo[dask]")
+    monkeypatch.setitem(sys.modules, "cryptography", None)
+    with (
+        pytest.raises(UsageError, match=r"cryptography, to keep others out: pip install 'manigeo\[dask\]'"),
+        open_workers(1, "local"),
+    ):
+        pass
+
+
+def test_a_scheduler_without_tls_is_warned_of(capsys):
+    distributed = pytest.importorskip("distributed", reason="needs manigeo[dask]")
+    with (
+        distributed.LocalCluster(
+            n_workers=1, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address="127.0.0.1:0"
+        ) as others,
+        open_workers(1, others.scheduler_address) as workers,
+    ):
+        assert list(workers.as_completed(abs, [(-3,)])) == [(0, 3)]
+    assert f"warning: {others.scheduler_address} has no TLS: whoever can reach it" in capsys.readouterr().err
+
+
+def test_certificates_of_a_scheduler_are_taken_from_the_configuration_of_dask(cluster, capsys, tmp_path):
+    dask = pytest.importorskip("dask", reason="needs manigeo[dask]")
+    security, address = cluster.client.security, cluster.client.scheduler.address
+    with pytest.raises(UsageError, match="for tls:// also its certificates"), open_workers(1, address):
+        pass
+    settings = {"ca-file": "tls_ca_file", "client.cert": "tls_client_cert", "client.key": "tls_client_key"}
+    for name in settings.values():
+        (tmp_path / name).write_text(getattr(security, name))
+    files = {f"distributed.comm.tls.{key}": str(tmp_path / name) for key, name in settings.items()}
+    with dask.config.set(files), open_workers(1, address) as workers:
+        assert list(workers.as_completed(abs, [(-3,)])) == [(0, 3)]
+    assert "warning" not in capsys.readouterr().err
 
 
 def test_a_task_that_kills_every_worker_is_tried_again_and_given_up(monkeypatch, tmp_path):

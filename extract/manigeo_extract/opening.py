@@ -28,7 +28,7 @@ from manigeo_extract.data.label_files import read_labels
 from manigeo_extract.data.noise import MATRIX, read_matrix
 from manigeo_extract.devices import check_device
 from manigeo_extract.files.checkpoints import Checkpoint, load_checkpoint, plain
-from manigeo_extract.files.networks import Network, trained_network, untrained_network
+from manigeo_extract.files.networks import Network, check_claim, trained_network, untrained_network
 from manigeo_extract.gradients.accounts import GradientAccounts
 from manigeo_extract.gradients.tables import Survey, Sweep, Task, plan_survey
 from manigeo_extract.interventions.editing import Redraw
@@ -304,6 +304,8 @@ def open_network(checkpoint: Checkpoint, data: DataSet, request: ModelRequest, t
     """The network with the weights that were asked for; ``tell`` hears what was done to get them."""
     seed = request.seed if checkpoint.seed is None else checkpoint.seed
     arch, args = _architecture(checkpoint, request.network, data)
+    if arch is not None and arch == checkpoint.arch and not request.network.arch_args:
+        check_claim(checkpoint, bare_model(arch, args))
     if request.weights.weights == "checkpoint":
         network = trained_network(checkpoint, arch, args, strict=not request.weights.no_strict, seed=seed)
     elif arch is None:

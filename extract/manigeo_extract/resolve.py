@@ -1,13 +1,26 @@
-"""The user's own code by name: ``package.module:attribute`` or ``path/to/file.py:attribute``."""
+"""The user's own code by name: ``package.module:attribute`` or ``path/to/file.py:attribute``.
+
+The working directory is not on ``sys.path``: every library that tries an optional import (pandas: ``bottleneck``) would take
+a file of that name in it. A finder at the end of ``sys.meta_path`` looks at who asks instead. It serves the module that the
+user has named, from the working directory, and what that module and those beside it import themselves, while they are
+imported or later in their functions, from the same folder (of a file: its own and the working directory). Whoever else asks,
+such as an installed library that they import or call, finds nothing there; and modules that are installed or come with
+Python are found before. A process that the user's code starts by itself ("spawn") finds them by ``PYTHONPATH``.
+"""
 
 from __future__ import annotations
 
 import difflib
 import hashlib
+import importlib
 import importlib.util
-import pkgutil
+import os
 import sys
-from collections.abc import Iterable
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -55,9 +68,63 @@ def _public_names(module: ModuleType) -> list[str]:
     return [name for name in vars(module) if not name.startswith("_")]
 
 
+# ----------------------------------------------------------------------------------------------- who may import from here
+_MACHINERY = ("importlib", "_frozen_importlib", "_frozen_importlib_external", "pkgutil", "runpy")
+
+
+class OwnModules(MetaPathFinder):
+    """Finder of modules for those of the user, and for nobody else.
+
+    ``folders`` holds where to look for each module that may ask, by its name or that of its package; a module that was found
+    for one of them may ask for others in the same folders.
+    """
+
+    def __init__(self) -> None:
+        self.folders: dict[str, tuple[str, ...]] = {}
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Spec of a top-level module; those of a package are found in the package."""
+        if path is not None:
+            return None
+        asker = _asker()
+        folders = self.folders.get(asker) or self.folders.get(asker.partition(".")[0])
+        spec = PathFinder.find_spec(fullname, list(folders)) if folders else None
+        if spec is not None and folders is not None:
+            self.folders[fullname] = folders
+        return spec
+
+    @contextmanager
+    def serving(self, *askers: str) -> Iterator[None]:
+        """Serve these modules from the working directory, too."""
+        before = dict(self.folders)
+        self.folders |= dict.fromkeys(askers, (os.getcwd(),))
+        try:
+            yield
+        finally:
+            for name in askers:
+                self.folders.pop(name, None)
+            self.folders |= {name: before[name] for name in askers if name in before}
+
+
+def _asker() -> str:
+    """Name of the module whose code has the import in it: of the first frame beyond the machinery of imports."""
+    names = [str(frame.f_globals.get("__name__", "")) for frame, _ in traceback.walk_stack(None)]
+    within = [name.partition(".")[0] in _MACHINERY for name in names]
+    beyond = within.index(False, within.index(True)) if True in within else len(names)
+    return names[beyond] if beyond < len(names) else ""
+
+
+OWN_MODULES = OwnModules()
+sys.meta_path.append(OWN_MODULES)
+
+
 def _module_of_package(name: str) -> ModuleType:
+    importlib.invalidate_caches()  # a file may just have been written
     try:
-        return pkgutil.resolve_name(f"{name}:")
+        with OWN_MODULES.serving(__name__):
+            return importlib.import_module(name)
     except Exception as error:  # the user's module runs while it is imported: anything may come out of it
         raise UsageError(f"cannot import {name!r}: {type(error).__name__}: {error}") from error
 
@@ -72,6 +139,7 @@ def _module_of_file(name: str) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[own_name] = module  # dataclasses look their own module up while the file runs
+    OWN_MODULES.folders[own_name] = (str(path.parent), os.getcwd())
     try:
         spec.loader.exec_module(module)
     except Exception as error:

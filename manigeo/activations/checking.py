@@ -21,6 +21,7 @@ from manigeo.activations.layout import (
     row_bytes,
 )
 from manigeo.errors import InputError, shorten
+from manigeo.storage.ceilings import MOST_CLASSES, MOST_LAYERS, MOST_PROVENANCE
 
 _DENSEST = 1100  # bytes that a stored byte can stand for: gzip packs 1032 zeros into one
 _LARGEST_CHUNK = 4 << 20  # bytes, or one row
@@ -81,6 +82,8 @@ def check_header(path: Path, file: h5py.File) -> None:
 
 def check_claims(path: Path, file: h5py.File) -> None:
     """Check that everything the format wants is there, in this very file, and as large as claimed."""
+    if len(str(file.attrs["provenance"])) > MOST_PROVENANCE:
+        raise ValueError(f"its provenance has more than {MOST_PROVENANCE:,} characters")
     for place in ("examples", "classes", "layers", *(["scores"] if "scores" in file else [])):
         _check_within(file, place, {_address(file)}, _DEEPEST)
     n_examples = _check_examples(path, file)
@@ -102,6 +105,8 @@ def _check_within(group: h5py.Group, name: str, seen: set[tuple[int, int]], deep
     if _address(node) in seen or not deepest:
         raise ValueError(f"{node.name} stands in more than one place, or too deep")
     seen.add(_address(node))
+    if len(seen) > 2 * MOST_LAYERS:  # with groups that layers are in
+        raise ValueError(f"it has more than {MOST_LAYERS:,} layers")
     for inner in node if isinstance(node, h5py.Group) else ():
         _check_within(node, inner, seen, deepest - 1)
 
@@ -120,6 +125,8 @@ def _check_examples(path: Path, file: h5py.File) -> int:
     (n_examples,) = {len(dataset) for dataset in columns}
     if any(kind not in kinds_of for kind, kinds_of in zip(kinds, ("iu", "O", "iu", "iu", "b"), strict=True)):
         raise ValueError(f"the columns of the examples are of other types: {kinds}")
+    if len(file["classes"]) > MOST_CLASSES:
+        raise ValueError(f"it has {len(file['classes']):,} classes, expected at most {MOST_CLASSES:,}")
     for texts in (file["examples/split"], file["classes"]):
         _check_texts(path, texts)
     for column in ("true_label", "train_label"):

@@ -34,6 +34,7 @@ from manigeo.activations.layout import (
 )
 from manigeo.activations.scoring import PLACE, UNSCORED, Scoring, create_outcomes
 from manigeo.errors import InputError, ManigeoError, UsageError
+from manigeo.storage.ceilings import MOST_CLASSES, MOST_LAYERS
 from manigeo.storage.commits import CommittedFile, has_commit, partial_of
 from manigeo.storage.files import check_target
 
@@ -180,6 +181,7 @@ def create_activations(
     True
     """
     _check_names(layers)
+    _check_sizes(class_names, layers)
     if dtype not in DTYPES:
         raise UsageError(f"activations are stored as {' or '.join(DTYPES)}, got {dtype!r}")
     header = _Header(examples, class_names, layers, provenance, dtype, batch_size, shard, scoring, filters or {})
@@ -254,6 +256,13 @@ def _check_names(layers: Sequence[StoredLayer]) -> None:
     clashes = sorted(name for name in names if any(other.startswith(f"{name}/") for other in names))
     if clashes:
         raise UsageError(f"layers {clashes} and layers below them cannot be stored together; --exclude one of them")
+
+
+def _check_sizes(class_names: Sequence[str], layers: Sequence[StoredLayer]) -> None:
+    """No more is written than a reader takes."""
+    for what, n, most in (("classes", len(class_names), MOST_CLASSES), ("layers", len(layers), MOST_LAYERS)):
+        if n > most:
+            raise UsageError(f"an activation file holds at most {most:,} {what}, got {n:,}: choose some of them")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """A cell of a sweep as the commands that it takes, and the carrying out of them by one worker among others."""
 
 import contextlib
+import functools
 import threading
 import time
 import traceback
@@ -12,51 +13,82 @@ import click
 from threadpoolctl import threadpool_limits
 
 from manigeo.cli import options
+from manigeo.cli.programs import check_allowed, programs
 from manigeo.cli.steps import errors_to, run_command
 from manigeo.errors import InputError, ManigeoError, UsageError, one_line
 from manigeo.execution.grids import Cell
 from manigeo.execution.pipeline import INTERRUPTED, UP_TO_DATE, Ledger, Step
+from manigeo.storage.ceilings import MOST_CELLS
 from manigeo.storage.files import lock_file
 
 _NOT_OF_A_SWEEP = ("out", "resume", "force", "dry-run", "config", "help")
+_RUNNING = ("--arch", "--data", "--data-arg", "--trust")
 _LOCK_SECONDS = 10.0
 _ONE_CELL = threading.Lock()
 
 
-def cell_steps(source: str, run: Path, cell: Cell) -> tuple[Step, ...]:
+def cell_steps(source: str, run: Path, cell: Cell, allowed: tuple[str, ...] = ()) -> tuple[Step, ...]:
     """Training and analysis of a cell; asked for wrongly they are refused before anything begins.
 
-    Raises :class:`~manigeo.errors.InputError` for options that a command does not have, or not with that value.
+    Raises :class:`~manigeo.errors.InputError` for options that a command does not have, or not with that value, and
+    :class:`~manigeo.errors.UsageError` for a program that is not ``allowed``.
     """
     from manigeo.cli.analyze import analyze_command
     from manigeo.cli.train import train_command
 
-    train = ["train", "--out", str(run), *_words(source, train_command, cell.train)]
-    _check(source, cell, train_command, train[1:])
-    steps = [Step("train", tuple(train), run / "metrics.csv")]
+    train = ("train", "--out", str(run), *_words(source, cell, train_command, cell.train, allowed))
+    steps = [Step("train", train, run / "metrics.csv")]
     if cell.analyze is not None:
-        analyze = ["analyze", str(run), *_words(source, analyze_command, {"jobs": 1} | dict(cell.analyze))]
-        _check(source, cell, analyze_command, [".", *analyze[2:]])
-        steps.append(Step("analyze", tuple(analyze), run / "analysis" / "steps.json", after=("train",)))
+        settings = {"jobs": 1} | dict(cell.analyze)
+        analyze = ("analyze", str(run), *_words(source, cell, analyze_command, settings, allowed))
+        steps.append(Step("analyze", analyze, run / "analysis" / "steps.json", after=("train",)))
     return tuple(steps)
 
 
-def _words(source: str, command: click.Command, settings: Mapping[str, Any]) -> Iterator[str]:
-    """The options of a command as they are typed."""
-    known = {name.removeprefix("--"): param for param in command.params for name in param.opts}
+def names_programs(step: Step) -> bool:
+    """Return whether a step runs something that its sweep has named."""
+    from manigeo.cli.train import train_command
+
+    words = step.words[1:]
+    return any(_programs(train_command, words[i : i + 2]) for i, word in enumerate(words) if word in _RUNNING)
+
+
+def _words(
+    source: str, cell: Cell, command: click.Command, settings: Mapping[str, Any], allowed: tuple[str, ...]
+) -> Iterator[str]:
+    """The options of a command as they are typed, each looked at once however many cells have it."""
+    known = _options_of(command)
     for key, value in settings.items():
         name = key.replace("_", "-")
         if name in _NOT_OF_A_SWEEP or name not in known:
             what = "is said by the sweep itself" if name in known else f"is no option of manigeo {command.name}"
             raise InputError(f"{source}: {key} {what}; see manigeo {command.name} --help")
-        yield from options.typed(known[name], value)
+        words = options.typed(known[name], value)
+        size = 1 if getattr(known[name], "is_flag", False) else 2
+        for start in range(0, len(words), size):
+            given = tuple(words[start : start + size])
+            for option, named in _checked(source, cell, command, given):
+                check_allowed(source, option, named, allowed)
+            yield from given
 
 
-def _check(source: str, cell: Cell, command: click.Command, words: Sequence[str]) -> None:
+def _checked(source: str, cell: Cell, command: click.Command, words: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     try:
-        command.make_context(str(command.name), list(words))
+        return _programs(command, words)
     except click.UsageError as error:
         raise InputError(f"{source}: cell {cell.name}: {error.format_message()}") from error
+
+
+@functools.cache
+def _options_of(command: click.Command) -> dict[str, click.Parameter]:
+    return {name.removeprefix("--"): param for param in command.params for name in param.opts}
+
+
+@functools.lru_cache(maxsize=MOST_CELLS)
+def _programs(command: click.Command, words: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """What an option runs; raises :class:`click.UsageError` for one that the command does not take so."""
+    where = ["."] if any(isinstance(param, click.Argument) for param in command.params) else []
+    return tuple(programs(command.make_context(str(command.name), [*where, *words]).params))
 
 
 def cell_state(run: Path, steps: Sequence[Step]) -> str:

@@ -2,7 +2,6 @@
 
 import importlib
 import io
-import os
 import sys
 import traceback
 
@@ -11,6 +10,7 @@ import click
 from manigeo import __version__
 from manigeo.cli.commands import WIDTH
 from manigeo.errors import ManigeoError
+from manigeo.execution.start import leave_out_working_directory
 from manigeo.storage.files import failure_of_files
 
 # group -> name -> what it does; the command stands in the module of its name, which is imported when it runs
@@ -99,7 +99,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name in a file may hold what no terminal can show
             stream.reconfigure(errors="backslashreplace")
-    sys.path.append(os.getcwd())  # so that package.module:factory finds a user's own modules; last, to shadow nothing
+    leave_out_working_directory()
     try:
         result = cli.main(args or ["--help"], standalone_mode=False)
         code = result if isinstance(result, int) else 0

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from manigeo.errors import shorten
+from manigeo.cli.programs import typed as typed_program
+from manigeo.errors import InputError, shorten
+from manigeo.storage.ceilings import MOST_SETTINGS_BYTES, read_text
 
 if TYPE_CHECKING:
     from manigeo.activations import Activations
@@ -27,6 +29,12 @@ def pair(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) ->
             raise click.BadParameter(f"expected KEY=VALUE, got {text!r}", ctx, param)
         pairs[key] = _value(value)
     return pairs
+
+
+def program_pair(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
+    """The same, where a value may name a program."""
+    found: dict[str, Any] = typed_program(ctx, param, pair(ctx, param, values))
+    return found
 
 
 def _value(text: str) -> Any:
@@ -82,8 +90,10 @@ def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
     if path is None:
         return
     try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+        settings = tomllib.loads(read_text(path, MOST_SETTINGS_BYTES, pipe=True))
         json.dumps(settings, default=str)  # looks into everything
+    except InputError as error:
+        raise click.BadParameter(str(error), ctx, param) from error
     except (OSError, ValueError, RecursionError) as error:
         raise click.BadParameter(f"{path} is not a TOML file: {error}", ctx, param) from error
     settings = {key.replace("-", "_"): value for key, value in settings.items()}
@@ -142,7 +152,7 @@ config_option = click.option(
     is_eager=True,
     expose_value=False,
     callback=_read_config,
-    help="TOML file with this command's options; the command line wins.",
+    help="TOML file with this command's options; the command line wins, and alone names programs.",
 )
 
 
@@ -177,7 +187,8 @@ def jobs_option(default: int = 1) -> Callable[[F], F]:
 cluster_option = click.option(
     "--cluster",
     metavar="local|ADDRESS",
-    help="Work on a Dask cluster: one of --jobs workers started here, or that at tcp://host:8786 or of a scheduler file.",
+    callback=typed_program,
+    help="Work on a Dask cluster: one of --jobs workers started here, or that at tls://host:8786 or of a scheduler file.",
 )
 
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdout instead of a table.")
@@ -207,9 +218,9 @@ def work_options(resume_help: str, jobs: int = 1) -> Callable[[F], F]:
 
 # What data, and which labels of it are permuted.
 data_options = several(
-    click.option("--data", help="glyphs, digits, idx:DIR, cifar10:DIR, cifar100:DIR, npz:PATH, folder:PATH, hf:PATH, "
-                 "package.module:factory or file.py:factory."),
-    click.option("--data-arg", "data_args", multiple=True, callback=pair, metavar="KEY=VALUE",
+    click.option("--data", callback=typed_program, help="glyphs, digits, idx:DIR, cifar10:DIR, cifar100:DIR, npz:PATH, "
+                 "folder:PATH, hf:PATH, package.module:factory or file.py:factory."),
+    click.option("--data-arg", "data_args", multiple=True, callback=program_pair, metavar="KEY=VALUE",
                  help="An option of the data set, e.g. per_class=80; may be repeated."),
     click.option("--permute", type=float, help="Fraction of the training labels to permute."),
     click.option("--noise", "--convention", "convention", metavar="NAME|FILE", help="How labels are replaced: permutation "
@@ -220,7 +231,7 @@ data_options = several(
 
 # What network.
 arch_options = several(
-    click.option("--arch", help="mlp, resmlp, cnn, vgg11, vgg16, resnet18, alexnet, densenet, vit, "
+    click.option("--arch", callback=typed_program, help="mlp, resmlp, cnn, vgg11, vgg16, resnet18, alexnet, densenet, vit, "
                  "package.module:factory or file.py:factory."),
     click.option("--arch-arg", "arch_args", multiple=True, callback=pair, metavar="KEY=VALUE",
                  help="An option of the network, e.g. depth=6; may be repeated."),
@@ -237,7 +248,8 @@ file_options = several(
                  "state_dict, model_state_dict, model, net, module, or the file itself."),
     click.option("--ema", is_flag=True, help="Averaged weights: state_dict_ema, model_ema, ema_state_dict or ema."),
     click.option("--no-strict", is_flag=True, help="Load the weights that fit, and list those that do not."),
-    click.option("--trust", is_flag=True, help="Allow pickle files, which can run code when loaded."),
+    click.option("--trust", is_flag=True, callback=typed_program,
+                 help="Allow pickle files, which can run code when loaded."),
 )  # fmt: skip
 
 # Which network, with which weights.

@@ -1,6 +1,7 @@
 """``manigeo sweep``: many runs and their analyses, each cell of a grid in a folder of its own."""
 
 import math
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ import click
 
 from manigeo.cli import options
 from manigeo.cli.commands import command
+from manigeo.cli.programs import typed
 from manigeo.errors import ManigeoError
 from manigeo.execution.grids import Cell, cells_table, sweep_cells, sweep_results, sweep_text
 from manigeo.execution.pipeline import UP_TO_DATE, Step
@@ -44,12 +46,16 @@ def _share(shard: tuple[int, int] | None) -> slice:
     "--shard", callback=_own_share, metavar="I/N", help="Every N-th cell, from the I-th on, for N processes that share a "
     "folder; auto: as the Slurm array says. Without --shard the same command then writes the tables of all cells.",
 )  # fmt: skip
+@click.option(
+    "--allow", multiple=True, callback=typed, metavar="NAME", help="A program that SWEEP names as network, data or "
+    "transform, or trust (in pickle files), which may then run; may be repeated.",
+)  # fmt: skip
 @options.dry_run_option
 @click.option("--force", is_flag=True, help="Do all of it again.")
 @options.config_option
 def sweep_command(
-    source: str, out: Path | None, show: bool, jobs: int, cluster: str | None, shard: tuple[int, int] | None, dry_run: bool,
-    force: bool,
+    source: str, out: Path | None, show: bool, jobs: int, cluster: str | None, shard: tuple[int, int] | None,
+    allow: tuple[str, ...], dry_run: bool, force: bool,
 ) -> None:  # fmt: skip
     """Train and analyze every cell of the grid in SWEEP, a TOML file or the name of a sweep that comes with manigeo.
 
@@ -64,7 +70,7 @@ def sweep_command(
     cells = sweep_cells(source)[_share(shard)]
     folder = out or Path(Path(source).stem)
     runs = {cell.name: folder / "cells" / cell.name for cell in cells}
-    steps = {cell.name: cell_steps(source, runs[cell.name], cell) for cell in cells}
+    steps = {cell.name: cell_steps(source, runs[cell.name], cell, allow) for cell in cells}
     states = {name: "to do" if force else cell_state(run, steps[name]) for name, run in runs.items()}
     todo = [name for name in runs if states[name] != UP_TO_DATE]
     click.echo(_described(source, folder, states, [steps[name] for name in todo]))
@@ -81,7 +87,7 @@ def sweep_command(
         raise
     finally:
         _write_cells(folder, cells, notes, shard)
-    _finish(source, folder, cells, notes, shard)
+    _finish(source, folder, cells, notes, shard, allow)
 
 
 def _described(source: str, folder: Path, states: Mapping[str, str], todo: Sequence[Sequence[Step]]) -> str:
@@ -95,8 +101,12 @@ def _described(source: str, folder: Path, states: Mapping[str, str], todo: Seque
 
 def _described_size(todo: Sequence[Sequence[Step]]) -> str:
     """Parameters, disk and time of training, from a few of the networks, spread over the cells."""
+    from manigeo.cli.cells import names_programs
     from manigeo.text.cells import duration
 
+    todo = [steps for steps in todo if not names_programs(steps[0])]  # a plan runs nothing that a file names
+    if not todo:
+        return "its size is not known: that of a network or data set of your own is not measured"
     some = todo[:: math.ceil(len(todo) / _MEASURED)]
     sizes = [size for steps in some if (size := _measured(steps[0])) is not None]
     if not sizes:
@@ -148,7 +158,9 @@ def _cells_path(folder: Path, shard: tuple[int, int] | None) -> Path:
     return folder / ("cells.csv" if shard is None else f"cells.shard-{shard[0]}-of-{shard[1]}.csv")
 
 
-def _finish(source: str, folder: Path, cells: Sequence[Cell], notes: Notes, shard: tuple[int, int] | None) -> None:
+def _finish(
+    source: str, folder: Path, cells: Sequence[Cell], notes: Notes, shard: tuple[int, int] | None, allow: Sequence[str]
+) -> None:
     from manigeo.results import write_results
 
     failed = [name for name, note in notes.items() if note["state"] == "failed"]
@@ -158,7 +170,10 @@ def _finish(source: str, folder: Path, cells: Sequence[Cell], notes: Notes, shar
         click.echo(f"{n - len(failed)} of {n} cells are done: {lists}, {folder / 'results.csv'}")
     else:
         click.echo(f"{n - len(failed)} of the {n} cells of this share are done: {lists}")
-        click.echo(f"next, when all shares are done: manigeo sweep {source} --out {folder}")
+        words = [word for name in allow for word in ("--allow", name)]
+        click.echo(
+            f"next, when all shares are done: {shlex.join(['manigeo', 'sweep', source, '--out', str(folder), *words])}"
+        )
     if failed:
         raise ManigeoError(
             f"{len(failed)} of {n} cells failed ({', '.join(failed[:3])}{', ...' * (len(failed) > 3)}): why is in "

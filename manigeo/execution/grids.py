@@ -15,15 +15,18 @@ A sweep is a TOML file::
     checkpoints = "best,last"
     skip = ["separability"]
 
-Several grids, ``[[grid]]``, make one sweep of all their cells.
+Several grids, ``[[grid]]``, make one sweep of all their cells, at most 100,000. Networks, data sets and transforms of your
+own (``arch = "nets.py:small"``), and ``trust``, are repeated on the command line, since the file may be somebody else's:
+``--allow nets.py:small``.
 """
 
 import itertools
+import math
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -33,10 +36,11 @@ import pandas as pd
 from manigeo.errors import InputError, UsageError
 from manigeo.results import as_table
 from manigeo.runs import RunFolder, run_tables
+from manigeo.storage.ceilings import MOST_CELLS, MOST_SETTINGS_BYTES, read_text
+from manigeo.storage.names import safe_name
 
 EXAMPLES = resources.files("manigeo.execution") / "examples"
 _TABLES = ("train", "grid", "analyze")
-_LONGEST_NAME = 120
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ def sweep_text(source: str) -> str:
     """
     if Path(source).is_file():
         try:
-            return Path(source).read_text("utf-8")
+            return read_text(Path(source), MOST_SETTINGS_BYTES)
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{source} cannot be read: {error}") from error
     if source in example_names():
@@ -86,19 +90,34 @@ def sweep_cells(source: str) -> list[Cell]:
     tables = [said.get("train", {}), *grids, *([said["analyze"]] if "analyze" in said else [])]
     if not all(isinstance(table, dict) for table in tables):
         raise InputError(f"{source}: {', '.join(_TABLES)} are tables, such as [train]; [[grid]] may be repeated")
+    _check_number(source, grids)
     combined = [values for grid in grids for values in _combinations(source, grid)]
     cells = [Cell(_name(v), v, _merged(said.get("train", {}), v), said.get("analyze")) for v in combined]
     _check_different(source, [cell.name for cell in cells])
     return cells
 
 
+def _check_number(source: str, grids: Sequence[Mapping[str, Any]]) -> None:
+    """Count the cells before any is made."""
+    n = sum(math.prod(len(values) for values in _axes(source, grid).values()) for grid in grids)
+    if n > MOST_CELLS:
+        raise InputError(
+            f"{source} has {n:,} cells; expected at most {MOST_CELLS:,}: give fewer values, or several sweeps"
+        )
+
+
 def _combinations(source: str, grid: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    axes = _axes(source, grid)
+    for chosen in itertools.product(*axes.values()):
+        yield dict(zip(axes, chosen, strict=True))
+
+
+def _axes(source: str, grid: Mapping[str, Any]) -> dict[str, list[Any]]:
     axes = dict(_leaves(grid))
     for name, values in axes.items():
         if not isinstance(values, list) or not values:
             raise InputError(f"{source}: {name} of the grid must be a list of values, such as [1, 2]; got {values!r}")
-    for chosen in itertools.product(*axes.values()):
-        yield dict(zip(axes, chosen, strict=True))
+    return axes
 
 
 def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -125,8 +144,7 @@ def _merged(common: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, A
 def _name(values: Mapping[str, Any]) -> str:
     """Name of a cell in a path, a table and a legend: ``width=16,permute=0.5``."""
     parts = [f"{name.rpartition('.')[2]}={_plain(value)}" for name, value in values.items()]
-    name = ",".join(parts) or "run"
-    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}-{sha256(name.encode()).hexdigest()[:8]}"
+    return safe_name(",".join(parts) or "run")
 
 
 def _plain(value: Any) -> str:
@@ -134,7 +152,7 @@ def _plain(value: Any) -> str:
 
 
 def _check_different(source: str, names: Sequence[str]) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, n in Counter(names).items() if n > 1)
     if twice:
         raise InputError(f"{source} has cells twice: {', '.join(twice[:3])}; take what is repeated out of the grids")
 

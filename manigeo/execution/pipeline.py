@@ -13,6 +13,7 @@ from pathlib import Path
 from manigeo import __version__
 from manigeo.errors import InputError
 from manigeo.runs import file_digest
+from manigeo.storage.ceilings import MOST_NOTES_BYTES, read_text
 from manigeo.storage.files import whole_file
 
 UP_TO_DATE, TO_DO, INTERRUPTED, STALE = "up to date", "to do", "interrupted", "stale"
@@ -85,7 +86,7 @@ def _read(path: Path) -> dict[str, dict[str, object]]:
     if not path.exists():
         return {}
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(read_text(path, MOST_NOTES_BYTES))
         if all({"key", "file"} == set(entry) for entry in found.values()):
             return dict(found)
     except (ValueError, AttributeError, TypeError, RecursionError):

@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from threadpoolctl import ThreadpoolController
 
 from manigeo import __version__
 from manigeo.errors import ManigeoError, UsageError
+from manigeo.execution.start import leave_out_compiled
 from manigeo.faces.progress import bar
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ Job = Sequence[Any]
 # A worker that dies takes its task with it, which is not the task's fault; one that kills ten workers is to blame.
 _MOST_DEATHS = 10
 _CONNECT_SECONDS = 20
+_INSTALL = "pip install 'manigeo[dask]'"
+_TLS_PAGE = "'Sweeps' in the documentation"
 
 # joblib starts a process anew whose memory has grown, after its task: nothing that a user must know
 warnings.filterwarnings("ignore", "A worker stopped while some jobs were given to the executor", UserWarning)
@@ -59,7 +63,20 @@ class Processes:
         here = os.getcwd()
         calls = (joblib.delayed(_numbered)(here, compute, number, job) for number, job in enumerate(jobs))
         n_jobs = min(joblib.effective_n_jobs(self.n_jobs), max(len(jobs), 1))
-        yield from joblib.Parallel(n_jobs, return_as="generator_unordered")(calls)
+        with _no_modules_from_here():
+            yield from joblib.Parallel(n_jobs, return_as="generator_unordered")(calls)
+
+
+@contextmanager
+def _no_modules_from_here() -> Iterator[None]:
+    """Processes that are started meanwhile do not look for modules in the working directory, as ``python -c`` does."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["PYTHONSAFEPATH"]
+        os.environ |= {} if before is None else {"PYTHONSAFEPATH": before}
 
 
 def parts_of(
@@ -131,7 +148,8 @@ def _numbered(folder: str, compute: Callable[..., Any], number: int, job: Job) -
 
 
 def _go_to(folder: str) -> None:
-    """Go to the folder where the command was given, whose paths and modules are meant."""
+    """Go to the folder where the command was given, whose paths are meant."""
+    leave_out_compiled()
     if os.getcwd() != folder:
         try:
             os.chdir(folder)
@@ -139,8 +157,6 @@ def _go_to(folder: str) -> None:
             raise UsageError(
                 f"a worker on {socket.gethostname()} cannot go to {folder} ({error.strerror}): machines must share the disk"
             ) from error
-    if folder not in sys.path:
-        sys.path.append(folder)
 
 
 def _of_version(version: str, folder: str, compute: Callable[..., Any], number: int, job: Job) -> tuple[int, Any]:
@@ -162,9 +178,9 @@ def _threadpools_of(n_modules: int) -> ThreadpoolController:
 
 @contextmanager
 def open_workers(n_jobs: int = 1, cluster: str | None = None, task_bytes: int = 0) -> Iterator[Workers]:
-    """Processes of this machine, or a Dask cluster: "local" starts one of ``n_jobs`` workers; an address such as
-    ``tcp://host:8786``, or the path of a scheduler file, names one that runs. On this machine there are as many as the
-    free memory has room for tasks of ``task_bytes``, and one at least.
+    """Processes of this machine, or a Dask cluster: "local" starts one of ``n_jobs`` workers, which nobody else can use; an
+    address such as ``tls://host:8786``, or the path of a scheduler file, names one that runs; one without TLS is warned
+    of. On this machine there are as many as the free memory has room for tasks of ``task_bytes``, and one at least.
 
     Raises :class:`~manigeo.errors.UsageError` where Dask is not installed, nothing answers, or versions differ.
     """
@@ -175,39 +191,71 @@ def open_workers(n_jobs: int = 1, cluster: str | None = None, task_bytes: int = 
     try:
         from distributed import Client
     except ImportError as error:
-        raise UsageError(f"--cluster takes dask.distributed ({error}): pip install 'manigeo[dask]'") from error
+        raise UsageError(f"--cluster takes dask.distributed ({error}): {_INSTALL}") from error
     if cluster == "local":
         with _local_cluster(n_jobs) as started, Client(started) as client:
             yield DaskWorkers(client)
         return
-    where = {"scheduler_file": cluster} if os.path.exists(cluster) else {"address": cluster}
-    try:
-        client = Client(**where, timeout=_CONNECT_SECONDS)
-    except (OSError, ValueError, TypeError) as error:
-        raise UsageError(
-            f"no Dask scheduler answers at {cluster}: give 'local', an address such as tcp://host:8786, or the path of a "
-            f"scheduler file ({type(error).__name__})"
-        ) from error
-    with client:
+    with _foreign_client(cluster) as client:
         yield DaskWorkers(client)
 
 
-def _local_cluster(n_jobs: int) -> Any:
-    """One thread a worker."""
-    import dask
-    from distributed import LocalCluster
+@contextmanager
+def _local_cluster(n_jobs: int) -> Iterator[Any]:
+    """A cluster that nobody else can use, of one thread a worker.
 
+    Its processes talk by TLS, each with a certificate that is made for this cluster and stays in memory; its pages on HTTP,
+    which know no certificates, are empty; its files lie in a folder of its own.
+    """
+    import dask
+    from distributed import LocalCluster, Security
+
+    try:
+        security = Security.temporary()
+    except ImportError as error:
+        raise UsageError(f"--cluster local takes cryptography, to keep others out: {_INSTALL}") from error
     settings = {
         "distributed.scheduler.allowed-failures": _MOST_DEATHS,
         "distributed.worker.profile.enabled": False,  # it keeps the stacks of an hour: .1 MB a second
+        "distributed.scheduler.http.routes": [],
+        "distributed.worker.http.routes": [],
     }
-    with dask.config.set(settings):
-        return LocalCluster(
+    with (
+        tempfile.TemporaryDirectory(prefix="manigeo-", ignore_cleanup_errors=True) as folder,
+        dask.config.set(settings),
+        _no_modules_from_here(),
+        LocalCluster(
             n_workers=n_jobs,
             threads_per_worker=1,
-            dashboard_address="127.0.0.1:0",  # any free port: there may be another cluster
+            host="127.0.0.1",
+            security=security,
+            scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},  # any port that is free
+            local_directory=folder,  # on sys.path of its workers, and so no place for others
             silence_logs=logging.CRITICAL,
+        ) as cluster,
+    ):
+        yield cluster
+
+
+def _foreign_client(cluster: str) -> "Client":
+    """A client of the scheduler at an address or of a scheduler file; that others can use it, too, is said."""
+    from distributed import Client
+
+    where = {"scheduler_file": cluster} if os.path.exists(cluster) else {"address": cluster}
+    try:
+        client = Client(**where, timeout=_CONNECT_SECONDS)
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        raise UsageError(
+            f"no Dask scheduler answers at {cluster}: give 'local', an address such as tls://host:8786, or the path of a "
+            f"scheduler file; for tls:// also its certificates, see {_TLS_PAGE} ({type(error).__name__})"
+        ) from error
+    address = str(client.scheduler_info(n_workers=0)["address"])
+    if not address.startswith("tls://"):
+        print(
+            f"warning: {address} has no TLS: whoever can reach it can run programs as you; see {_TLS_PAGE}",
+            file=sys.stderr,
         )
+    return client
 
 
 def _check_versions(client: "Client") -> None:

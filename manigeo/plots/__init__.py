@@ -10,10 +10,12 @@ import pkgutil
 import pandas as pd
 
 from manigeo import vocabulary
+from manigeo.plots.defaults import leave_out_folder_settings
 from manigeo.plots.style import DRAWINGS, save_figure
 
 __all__ = ["FIGURES", "figures_of", "save_figure"]
 
+leave_out_folder_settings()
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 FIGURES = {name: DRAWINGS[name] for name in vocabulary.FIGURES}

@@ -64,7 +64,11 @@ def _with_items(where: str, given: Any) -> Any:
 
 
 def _as_tensor(given: Any) -> torch.Tensor:
-    return given.detach().cpu() if isinstance(given, torch.Tensor) else torch.as_tensor(np.require(given, requirements="W"))
+    return (
+        given.detach().cpu()
+        if isinstance(given, torch.Tensor)
+        else torch.as_tensor(np.require(given, requirements="W"))
+    )
 
 
 def _as_labels(where: str, labels: Any) -> np.ndarray:

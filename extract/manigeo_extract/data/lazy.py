@@ -1,7 +1,9 @@
 """Data sets whose inputs are read when they are asked for: folders of images, and what a user's own factory returns."""
 
 import inspect
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,9 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from manigeo.errors import InputError, UsageError
+from manigeo.errors import InputError, UsageError, one_line
+from manigeo.storage.ceilings import MOST_PIXELS, open_regular
 from manigeo_extract.data.items import items_part
-from manigeo_extract.data.parts import LazyInputs, Part, Source, as_part, as_source, hold_out
+from manigeo_extract.data.parts import LazyInputs, Part, Source, as_part, as_source, check_size, hold_out
 from manigeo_extract.resolve import resolve_object
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
@@ -28,8 +31,8 @@ def read_folder(
     In the last case the share ``test`` is held out; beside ``train`` alone, ``val`` is the test. ``size`` resizes each image
     to a square; images that a ``transform`` prepares may be of any size.
     """
-    if size is not None and size < 1:
-        raise UsageError(f"folder: expected size in pixels, got {size}")
+    if size is not None:
+        check_size("folder", size)
     roots, notes = _split_folders(path)
     listed = {name: _image_files(root) for name, root in roots.items()}
     headers = {file: _header(file) for files in listed.values() for images in files.values() for file in images}
@@ -111,15 +114,29 @@ class ImageReader:
     def image(self, row: int) -> Image.Image:
         """The image as Pillow has it."""
         try:
-            with Image.open(self.paths[row]) as file:
-                return file.convert(self.mode)
+            with _opened(self.paths[row]) as image:
+                return image.convert(self.mode)
         except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for a damaged file
             raise InputError(f"{self.paths[row]}: expected a whole image ({error})") from error
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """An image of a regular file and of no more pixels than :data:`~manigeo.storage.ceilings.MOST_PIXELS`."""
+    with open_regular(path) as file, warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            with Image.open(file) as image:
+                yield image
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+            raise InputError(
+                f"{path}: expected an image of at most {MOST_PIXELS:,} pixels; {one_line(error)}"
+            ) from error
+
+
 def _header(path: Path) -> tuple[str, tuple[int, int]]:
     try:
-        with Image.open(path) as image:
+        with _opened(path) as image:
             return image.mode, image.size
     except (OSError, SyntaxError, ValueError) as error:
         raise InputError(f"{path}: expected an image ({error})") from error

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from manigeo.errors import InputError, UsageError
+from manigeo.storage.ceilings import MOST_PACKED, most_unpacked
 from manigeo_extract.data import glyphs
 from manigeo_extract.data.parts import Part, Source, as_images, as_part, as_source, generator, hold_out
 
@@ -73,9 +74,18 @@ def _first_file(path: Path, names: list[str]) -> Path:
 
 def _content(path: Path) -> bytes:
     try:
-        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        return _unpacked(path) if path.suffix == ".gz" else path.read_bytes()
     except (EOFError, zlib.error, OSError) as error:
         raise InputError(f"{path}: expected a whole, readable file ({error}); fetch it again") from error
+
+
+def _unpacked(path: Path) -> bytes:
+    most = most_unpacked(path.stat().st_size)
+    with gzip.open(path) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise InputError(f"{path}: expected images, which are not packed {MOST_PACKED} times; fetch it again")
+    return content
 
 
 def _idx_array(path: Path, content: bytes) -> np.ndarray:
@@ -192,6 +202,8 @@ def _npz_arrays(path: Path) -> dict[str, np.ndarray]:
         raise InputError(f"{path}: expected an npz file there, found no file")
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:  # numpy leaves a bad file open
+            if sum(member.file_size for member in archive.zip.infolist()) > most_unpacked(path.stat().st_size):
+                raise ValueError(f"packed more than {MOST_PACKED} times, as no images are")
             arrays = {name: archive[name] for name in archive.files}
     except Exception as error:  # a damaged archive may raise anything
         raise InputError(

@@ -5,6 +5,7 @@ Images come out as (channels, height, width), labels as whole numbers from 0.
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Int64, Shaped
 
 from manigeo.errors import InputError, UsageError
+from manigeo.storage.ceilings import MOST_PIXELS
 
 PURPOSES = (  # places in here are spawn keys: append only
     "train", "validation", "test", "hold out test", "hold out validation", "per_class", "members", "labels",
@@ -181,6 +183,12 @@ def require_finite(where: str, values: np.ndarray) -> None:
     """Refuse NaN and infinity."""
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise InputError(f"{where}: expected finite inputs, found NaN or infinity")
+
+
+def check_size(where: str, size: int) -> None:
+    """Check the side of a square that images are resized to; :class:`~manigeo.errors.UsageError` for too many pixels."""
+    if not 1 <= size <= math.isqrt(MOST_PIXELS):
+        raise UsageError(f"{where}: expected size in pixels, from 1 to {math.isqrt(MOST_PIXELS)}, got {size}")
 
 
 def hold_out(part: Part, test: float, seed: int) -> dict[str, Part]:

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from manigeo.errors import InputError, UsageError, one_line
-from manigeo_extract.data.parts import LazyInputs, Part, Source
+from manigeo_extract.data.parts import LazyInputs, Part, Source, check_size
 from manigeo_extract.resolve import resolve_object
 
 PREPARATION = ("mean", "std", "scale", "standardise", "transform")
@@ -81,8 +81,7 @@ def _numbers(spec: str, name: str, value: Any, n_channels: int) -> list[float]:
 # ------------------------------------------------------------------------------------------------------------- resized
 def _resized(part: Part, size: int) -> Part:
     inputs = part.inputs
-    if size < 1:
-        raise UsageError(f"{part.where}: expected size in pixels, from 1 on, got {size}")
+    check_size(part.where, size)
     shape = (len(inputs), inputs.shape[1], size, size)
     return replace(part, inputs=LazyInputs(part.where, shape, inputs.dtype, Resized(inputs, size)))
 

@@ -118,7 +118,7 @@ def _tokenizer(folder: Path) -> Any:
     if not folder.is_dir():
         raise InputError(f"{folder}: expected the folder of a tokenizer's files; say where with tokenizer=FOLDER")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # whatever is wrong with a tokenizer's files
         reason = str(error).partition("\n")[0]
         raise InputError(

@@ -19,6 +19,7 @@ from typing import Any
 
 from manigeo.errors import InputError, one_line
 from manigeo.runs import RunFolder
+from manigeo.storage.ceilings import MOST_NOTES_BYTES, read_text
 
 INDEX = ".index.json"
 _PREFERRED = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
@@ -82,7 +83,7 @@ def _read_shards(index: Path, read: Reader) -> tuple[dict[str, Any], str]:
 
 def _weight_map(index: Path) -> dict[str, str]:
     try:
-        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        places = json.loads(read_text(index, MOST_NOTES_BYTES))["weight_map"]
         if not places or not all(isinstance(shard, str) for shard in places.values()):
             raise ValueError("weight_map names no shards")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

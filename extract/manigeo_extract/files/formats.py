@@ -34,6 +34,7 @@ from manigeo.errors import InputError, one_line
 from manigeo.storage.recognition import ACTIVATIONS, RESULTS, recognized
 from manigeo_extract.files.exported import exported_network
 from manigeo_extract.files.folders import is_in_parts, other_folder, read_parts
+from manigeo_extract.resolve import OWN_MODULES
 
 OLD_FORMAT = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)  # before torch wrote zip archives
 ZIP_MAGIC = b"PK\x03\x04"
@@ -167,7 +168,8 @@ def _load(file: BinaryIO, *, weights_only: bool) -> Any:
 
 def _unpickled(file: BinaryIO) -> Any:
     try:
-        return _load(file, weights_only=False)
+        with OWN_MODULES.serving("torch.serialization"):  # whose unpickler asks for the modules of classes
+            return _load(file, weights_only=False)
     except Exception as error:  # it may execute anything
         raise InputError(
             f"cannot be unpickled ({type(error).__name__}: {error}); run where its classes can be imported, or "

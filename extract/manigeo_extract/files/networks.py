@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from manigeo.errors import InputError
@@ -44,6 +45,24 @@ class Network:
             "not_loaded": [] if self.fit is None else list(self.fit.not_loaded),
             "left_out": [] if self.fit is None else list(self.fit.unexpected),
         }
+
+
+def check_claim(checkpoint: Checkpoint, bare: nn.Module | None) -> None:
+    """Check that the network that a checkpoint describes, of which ``bare`` has the shapes, is not far larger than its file.
+
+    Raises :class:`~manigeo.errors.InputError` for one of more than ten times the stored numbers, and more than a million.
+    """
+    tensors = [value for value in checkpoint.state_dict.values() if isinstance(value, torch.Tensor)]
+    stored = {
+        t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors
+    }  # a view may claim any shape
+    held = sum(stored.values()) // 4
+    claimed = 0 if bare is None else sum(parameter.numel() for parameter in bare.parameters())
+    if claimed > max(10 * held, 1_000_000):
+        raise InputError(
+            f"{checkpoint.path} holds {held:,} numbers, and its architecture takes {claimed:,}: it is not the one it was "
+            "saved from; give --arch and --arch-arg"
+        )
 
 
 def trained_network(

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from manigeo.errors import UsageError
+from manigeo.storage.ceilings import MOST_DEPTH
 from manigeo_extract.models.convolutional import alexnet, cnn
 from manigeo_extract.models.dense import densenet
 from manigeo_extract.models.fully_connected import mlp, resmlp
@@ -92,6 +93,7 @@ def _built_in(arch: str, args: Mapping[str, Any]) -> nn.Module:
     accepted = _accepted(arch, MODELS[arch], args)
     try:
         _check_switch("batch_norm", accepted.get("batch_norm", False))
+        _check_depth(accepted)
         return MODELS[arch](**accepted)
     except (TypeError, ValueError, RuntimeError) as error:
         options = ", ".join(f"{name}={value!r}" for name, value in args.items())
@@ -101,6 +103,13 @@ def _built_in(arch: str, args: Mapping[str, Any]) -> nn.Module:
 def _check_switch(name: str, value: object) -> None:
     if not isinstance(value, bool):  # the text "no" is true
         raise ValueError(f"{name} must be true or false, got {value!r}")
+
+
+def _check_depth(options: Mapping[str, Any]) -> None:
+    """A file may claim any depth, and modules take time even without their weights."""
+    for name in ("depth", "blocks"):
+        if isinstance(options.get(name), int | float) and options[name] > MOST_DEPTH:
+            raise ValueError(f"{name} must be at most {MOST_DEPTH}, got {options[name]}")
 
 
 def _user_built(arch: str, args: Mapping[str, Any]) -> Any:
