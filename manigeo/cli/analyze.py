@@ -13,6 +13,7 @@ from manigeo.cli import options
 from manigeo.cli.steps import run_command
 from manigeo.errors import ManigeoError, UsageError, one_line
 from manigeo.execution.pipeline import INTERRUPTED, UP_TO_DATE, Ledger, Step
+from manigeo.storage.owned import append_own
 
 STEPS = ("extract", "capacity", "separability", "weights", "rewind", "reinit", "gradients", "localize", "report")
 _MEASURES = ("probe", "neighbours", "clusters", "means")
@@ -192,7 +193,7 @@ def _carried_out(todo: Sequence[Step], ledger: Ledger, force: bool) -> dict[str,
                 str(error) if isinstance(error, ManigeoError) else f"{type(error).__name__}: {one_line(error)}"
             )
             click.echo(f"  {failed[step.name]}", err=True)
-            with open(log, "a") as file:
+            with open(append_own(log), "a") as file:
                 traceback.print_exc(file=file)
         else:
             ledger.finish(step)

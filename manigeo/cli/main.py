@@ -9,6 +9,7 @@ import traceback
 import click
 
 from manigeo import __version__
+from manigeo.cli.inputs import keeping_inputs
 from manigeo.errors import ManigeoError
 from manigeo.storage.files import failure_of_files
 
@@ -46,7 +47,7 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = getattr(importlib.import_module(f"manigeo.cli.{cmd_name}"), f"{cmd_name}_command")
-        return command
+        return keeping_inputs(command)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from manigeo.cli.inputs import CONFIG
 from manigeo.errors import shorten
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
         json.dumps(settings, default=str)  # looks into everything
     except (OSError, ValueError, RecursionError) as error:
         raise click.BadParameter(f"{path} is not a TOML file: {error}", ctx, param) from error
+    ctx.meta.setdefault(CONFIG, []).append(path)
     settings = {key.replace("-", "_"): value for key, value in settings.items()}
     known = {p.name for p in ctx.command.params}
     unknown = sorted(set(settings) - {name for name in known if name})

@@ -9,6 +9,8 @@ from typing import Any, TextIO
 
 import click
 
+from manigeo.storage.owned import append_own, naming
+
 
 class _Log(io.TextIOBase):
     """One stream for all files of a process: click keeps each stream that it has written to, with its buffers, for ever."""
@@ -46,7 +48,7 @@ def _redirected(
 ) -> Iterator[None]:
     outer = to.file
     try:
-        with open(path, "a") as to.file, redirect(to):
+        with naming(path), open(append_own(path), "a") as to.file, redirect(to):
             yield
     finally:
         to.file = outer
