@@ -28,6 +28,7 @@ from manigeo.activations.layout import (
 )
 from manigeo.activations.scoring import Scores, beyond_classes, kind_scores, n_seen_classes, read_outcomes
 from manigeo.activations.streaming import StoredManifolds
+from manigeo.activations.sums import check_chunk_sum
 from manigeo.errors import InputError, UsageError, one_line
 from manigeo.kinds import ALL_KINDS
 from manigeo.manifolds import kind_examples, sample_rows
@@ -150,6 +151,7 @@ class Activations:
     def _check_once(self, layer: str, dataset: h5py.Dataset) -> None:
         if layer not in self._verified.layers:
             check_chunks(layer, dataset, self.n_done, self._file.id.get_filesize())
+            check_chunk_sum(self.path, layer, dataset)
             self._verified.layers.add(layer)
 
     def manifolds(
