@@ -22,14 +22,14 @@ def info_command(acts: Path, verify: bool, as_json: bool) -> None:
 
     from manigeo.activations import inspect_activations
     from manigeo.text.geometry import describe_content
+    from manigeo.text.visible import visible_content
 
     with inspect_activations(acts) as file:
         content = _content(file)
     faults = _verified(Path(content["path"])) if verify else {}
     verdict = {name: why or "intact" for name, why in faults.items()}
-    click.echo(
-        json.dumps(content | ({"verified": verdict} if verify else {})) if as_json else describe_content(content)
-    )
+    said = content | ({"verified": verdict} if verify else {})
+    click.echo(json.dumps(said) if as_json else describe_content(visible_content(content)))
     if damaged := {name: why for name, why in faults.items() if why}:
         listed = "; ".join(f"{name}: {why}" for name, why in damaged.items())
         raise InputError(

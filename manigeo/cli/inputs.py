@@ -58,7 +58,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _files(text: str, pattern: bool) -> Iterator[Path]:
-    """What there is of ``PATH``, ``npz:PATH``, ``PATH:factory``, and of a pattern."""
+    """Files at ``PATH``, ``npz:PATH`` and ``PATH:factory``, and those of a pattern."""
     for name in (text, text.partition(":")[2], text.rpartition(":")[0]):
         if name and "\0" not in name and os.path.isfile(name):
             yield Path(name)

@@ -11,6 +11,7 @@ import click
 
 from manigeo.cli.inputs import CONFIG
 from manigeo.errors import shorten
+from manigeo.text.visible import visible
 
 if TYPE_CHECKING:
     from manigeo.activations import Activations
@@ -76,7 +77,7 @@ def checkpoints_option(default: str, help_text: str) -> Callable[[F], F]:
 
 def note(said: str) -> None:
     """Something that the user should know, on stderr."""
-    click.echo(f"note: {said}", err=True)
+    click.echo(f"note: {visible(said)}", err=True)
 
 
 def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
@@ -311,10 +312,10 @@ def tell_scores(acts: "Activations") -> None:
     click.echo(describe_scores(acts.scores, acts.unscored))
     if acts.shard is None:  # a part of the classes says little; manigeo merge tells of the whole
         for said in doubts(acts.scores, acts.provenance, acts.n_seen_classes):
-            click.echo(f"warning: {said}", err=True)
+            click.echo(f"warning: {visible(said)}", err=True)
 
 
 def tell_left_out(*found: "Found") -> None:
     """Tell on stderr what of the tables in and beside a folder does not belong to it, or cannot be read, and why."""
     for path, why in dict(item for one in found for item in one.left_out.items()).items():
-        click.echo(f"left out: {os.path.relpath(path)}: {why}", err=True)
+        click.echo(f"left out: {visible(f'{os.path.relpath(path)}: {why}')}", err=True)

@@ -10,6 +10,7 @@ from typing import Any, TextIO
 import click
 
 from manigeo.storage.owned import append_own, naming
+from manigeo.text.visible import visible
 
 
 class _Log(io.TextIOBase):
@@ -18,7 +19,7 @@ class _Log(io.TextIOBase):
     file: TextIO | None = None
 
     def write(self, text: str) -> int:
-        return len(text) if self.file is None else self.file.write(text)
+        return len(text) if self.file is None else self.file.write(visible(text, "\n\t\r"))
 
     def flush(self) -> None:
         if self.file is not None:

@@ -34,8 +34,9 @@ def earlier_table(out: Path, resume: bool, force: bool) -> "pd.DataFrame | None"
 def tell(table: "pd.DataFrame", out: Path, report: "Callable[[pd.DataFrame], str]", as_json: bool) -> None:
     """The table on stdout, as JSON or as its report, and where it was written."""
     from manigeo.results import as_json as to_json
+    from manigeo.text.visible import visible_names
 
-    click.echo(to_json(table) if as_json else report(table))
+    click.echo(to_json(table) if as_json else report(visible_names(table)))
     click.echo(f"wrote {out}; next: manigeo plot {out}", err=as_json)
 
 
