@@ -25,6 +25,7 @@ from manigeo.errors import InputError, UsageError, check_choice, one_line, short
 from manigeo.kinds import PLACES
 from manigeo.storage.files import check_target, whole_file
 from manigeo.storage.recognition import RESULTS, mistaken
+from manigeo.storage.spreadsheets import as_names, write_cells
 from manigeo.vocabulary import METRICS
 
 COLUMNS = (
@@ -43,7 +44,7 @@ def as_json(table: pd.DataFrame) -> str:
 
 
 _WRITERS: dict[str, Callable[[pd.DataFrame, Path], object]] = {
-    ".csv": lambda table, path: table.to_csv(path, index=False),
+    ".csv": lambda table, path: write_cells(table, path),
     ".json": lambda table, path: path.write_text(as_json(table)),
     ".parquet": lambda table, path: table.to_parquet(path, index=False),
 }
@@ -57,7 +58,7 @@ def _read_csv(path: str) -> pd.DataFrame:
     _check_lines(path)
     # only an empty number is missing: a class may be called "NA"
     empty = {column: [""] for column in _NUMERIC}
-    return pd.read_csv(path, dtype=dict.fromkeys(_TEXT, str), keep_default_na=False, na_values=empty)
+    return as_names(pd.read_csv(path, dtype=dict.fromkeys(_TEXT, str), keep_default_na=False, na_values=empty))
 
 
 def _check_lines(path: str) -> None:

@@ -3,7 +3,8 @@
 ::
 
     /                 attrs: format, format_version, complete, n_done, created, manigeo_version, fingerprint,
-                             provenance=<JSON>; of a shard also shard=<JSON>
+                             provenance=<JSON>, sums, chunk_sums (:mod:`manigeo.activations.sums`); of a shard also
+                             shard=<JSON>
     /examples/        index, split, true_label, train_label, permuted     one row per example, grouped by true class
     /classes          names
     /scores           (n_examples, 3): predicted class, cross-entropy on the true and on the trained label; of a network

@@ -27,6 +27,7 @@ from manigeo.activations.layout import (
     row_bytes,
 )
 from manigeo.activations.scoring import read_outcomes
+from manigeo.activations.sums import check_chunk_sum
 from manigeo.errors import InputError, UsageError, one_line
 from manigeo.storage.commits import CommittedFile, has_commit, partial_of
 from manigeo.storage.recognition import ACTIVATIONS, EMPTY, mistaken, recognized
@@ -81,6 +82,7 @@ class StoredRows:
     def _check_once(self, layer: str, dataset: h5py.Dataset) -> None:
         if layer not in self._verified.layers:
             check_chunks(layer, dataset, self._n_done, self._file.id.get_filesize())
+            check_chunk_sum(self._path, layer, dataset)
             self._verified.layers.add(layer)
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 from jaxtyping import Float, Float32
 
 from manigeo.activations.checking import check_chunks
+from manigeo.activations.sums import continued, read_sums
 from manigeo.kinds import EVERY, KINDS, UNSEEN
 from manigeo.manifolds import kind_examples
 
@@ -50,7 +51,10 @@ def read_outcomes(file: h5py.File, n_done: int) -> tuple[Scoring, Float32[np.nda
         return Scoring(why_not=str(why_not)), np.empty((0, len(COLUMNS)), np.float32)
     dataset = file[PLACE]
     check_chunks(PLACE, dataset, n_done, file.id.get_filesize())
-    return Scoring(int(dataset.attrs["n_outputs"])), dataset[:n_done]
+    outcomes = dataset[:n_done]
+    if continued(0, outcomes, dataset.dtype) != read_sums(file).get(PLACE, continued(0, outcomes, dataset.dtype)):
+        raise ValueError("the scores were written again after the extraction")
+    return Scoring(int(dataset.attrs["n_outputs"])), outcomes
 
 
 def beyond_classes(outcomes: Float[np.ndarray, "n 3"], scoring: Scoring, n_classes: int) -> str:

@@ -33,6 +33,7 @@ from manigeo.activations.layout import (
     readable,
 )
 from manigeo.activations.scoring import PLACE, UNSCORED, Scoring, create_outcomes
+from manigeo.activations.sums import CHUNKS, chunk_sum, continued, create_sums, read_sums, summed, write_sums
 from manigeo.errors import InputError, ManigeoError, UsageError
 from manigeo.storage.ceilings import MOST_CLASSES, MOST_LAYERS
 from manigeo.storage.commits import CommittedFile, has_commit, partial_of
@@ -57,6 +58,7 @@ class ActivationWriter:
             self._filters = {name: filter_of(dataset) for name, dataset in layer_datasets(file)}
             self._n_examples = len(file["examples/index"])
             self.n_done = int(file.attrs["n_done"])
+            self._sums = read_sums(file)
         self._between_batches, self._committed_at = True, time.monotonic()
 
     def append(self, batch: Mapping[str, np.ndarray], outcomes: np.ndarray | None = None) -> None:
@@ -73,14 +75,19 @@ class ActivationWriter:
             name: as_stored(name, values.reshape(n, -1), self._dtypes[name], first=self.n_done == 0)
             for name, values in batch.items()
         }
+        rows = {**stored, **({} if outcomes is None else {PLACE: np.asarray(outcomes, np.float32)})}
+        sums = {
+            name: continued(before, rows[name], rows[name].dtype) for name, before in self._sums.items() if name in rows
+        }
         self._between_batches = False
         with _edited(self._store) as file:
             for name, values in stored.items():
                 write_rows(file["layers"][name], self.n_done, values, self._filters[name])
             if outcomes is not None:
                 file[PLACE][self.n_done : stop] = outcomes
+            write_sums(file, self._sums | sums)
             file.attrs.modify("n_done", stop)  # in place: setting it would make another
-        self.n_done, self._between_batches = stop, True
+        self.n_done, self._between_batches, self._sums = stop, True, self._sums | sums
         if self._store.n_held > _COMMIT_WRITES or time.monotonic() > self._committed_at + _COMMIT_SECONDS:
             self.commit()
 
@@ -98,6 +105,11 @@ class ActivationWriter:
     def finish(self) -> None:
         if self.n_done != self._n_examples:
             raise ValueError(f"{self.n_done} of {self._n_examples} examples were written")
+        self.commit()
+        with h5py.File(self._store, "r") as file:
+            chunk_sums = {name: chunk_sum(dataset, self._store) for name, dataset in summed(file).items()}
+        with _edited(self._store) as file:
+            write_sums(file, chunk_sums, CHUNKS)
         self.commit()
         with _edited(self._store) as file:
             file.attrs.modify("complete", True)
@@ -301,6 +313,7 @@ class _Header:
             _create_layer(file, layer, len(self.examples), self.dtype, self.batch_size, by)
         create_outcomes(file, len(self.examples), self.scoring)
         _name_dimensions(file)
+        create_sums(file)
         file.attrs["fingerprint"] = fingerprint_of(file)
 
 

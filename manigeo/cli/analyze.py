@@ -15,6 +15,7 @@ from manigeo.cli.steps import run_command
 from manigeo.cli.subjects import Subject, open_subject
 from manigeo.errors import ManigeoError, one_line, shorten
 from manigeo.execution.pipeline import INTERRUPTED, UP_TO_DATE, Ledger, Step
+from manigeo.storage.owned import append_own
 
 STEPS = ("extract", "capacity", "separability", "weights", "rewind", "reinit", "gradients", "localize", "report")
 # options that say what network, data and labels are, and how weights are read
@@ -211,7 +212,7 @@ def _carried_out(todo: Sequence[Step], ledger: Ledger, force: bool) -> dict[str,
                 str(error) if isinstance(error, ManigeoError) else f"{type(error).__name__}: {one_line(error)}"
             )
             said = f"  {shorten(failed[step.name], 300)}"
-            with open(log, "a") as file:
+            with open(append_own(log), "a") as file:
                 traceback.print_exc(file=file)
         else:
             if not missing:  # what was made without some of it is made again

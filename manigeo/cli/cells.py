@@ -19,7 +19,8 @@ from manigeo.errors import InputError, ManigeoError, UsageError, one_line
 from manigeo.execution.grids import Cell
 from manigeo.execution.pipeline import INTERRUPTED, UP_TO_DATE, Ledger, Step
 from manigeo.storage.ceilings import MOST_CELLS
-from manigeo.storage.files import lock_file
+from manigeo.storage.locks import lock_file
+from manigeo.storage.owned import append_own, open_own
 
 _NOT_OF_A_SWEEP = ("out", "resume", "force", "dry-run", "config", "help")
 _RUNNING = ("--arch", "--data", "--data-arg", "--trust")
@@ -111,7 +112,7 @@ def carry_out(run: Path, steps: Sequence[Step], force: bool) -> dict[str, Any]:
         error = failure.format_message() if isinstance(failure, click.ClickException) else str(failure)
     except Exception as failure:  # of a network or a data set of the user's: the other cells are done
         error = f"{type(failure).__name__}: {one_line(failure)}"
-        with open(run / "log.txt", "a") as log:
+        with open(append_own(run / "log.txt"), "a") as log:
             traceback.print_exc(file=log)
     return {"error": " ".join(error.split()), "seconds": round(time.monotonic() - began, 1)}
 
@@ -140,7 +141,7 @@ def _alone(run: Path) -> Iterator[None]:
 
     A worker that was given up may still be at it. Raises :class:`~manigeo.errors.UsageError` where it stays.
     """
-    with _ONE_CELL, open(run / "cell.lock", "w") as file:
+    with _ONE_CELL, open(open_own(run / "cell.lock")) as file:
         patience = time.monotonic() + _LOCK_SECONDS
         while True:
             try:

@@ -7,6 +7,7 @@ import click
 
 from manigeo.cli import options
 from manigeo.cli.commands import command
+from manigeo.errors import InputError
 
 if TYPE_CHECKING:
     from manigeo.activations import Activations
@@ -14,17 +15,35 @@ if TYPE_CHECKING:
 
 @command("info")
 @options.acts_argument
+@click.option("--verify", is_flag=True, help="Read every row, and compare all layers with the sums written with them.")
 @options.json_option
-def info_command(acts: Path, as_json: bool) -> None:
+def info_command(acts: Path, verify: bool, as_json: bool) -> None:
     """Show the content of ACTS, complete or not: model, data, examples, layers."""
     import json
 
     from manigeo.activations import inspect_activations
     from manigeo.text.geometry import describe_content
+    from manigeo.text.visible import visible_content
 
     with inspect_activations(acts) as file:
         content = _content(file)
-    click.echo(json.dumps(content) if as_json else describe_content(content))
+    faults = _verified(Path(content["path"])) if verify else {}
+    verdict = {name: why or "intact" for name, why in faults.items()}
+    said = content | ({"verified": verdict} if verify else {})
+    click.echo(json.dumps(said) if as_json else describe_content(visible_content(content)))
+    if damaged := {name: why for name, why in faults.items() if why}:
+        listed = "; ".join(f"{name}: {why}" for name, why in damaged.items())
+        raise InputError(
+            f"{content['path']} is damaged in {len(damaged)} of {len(faults)} layers ({listed}); extract it again"
+        )
+    if verify:
+        click.echo(f"verified {len(faults)} layers, every row of each: intact", err=as_json)
+
+
+def _verified(path: Path) -> dict[str, str]:
+    from manigeo.activations.sums import verify_rows
+
+    return verify_rows(path)
 
 
 def _content(file: "Activations") -> dict[str, Any]:

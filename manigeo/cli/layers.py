@@ -7,6 +7,7 @@ import click
 
 from manigeo.cli import options
 from manigeo.cli.commands import command
+from manigeo.text.visible import visible
 
 if TYPE_CHECKING:
     from manigeo_extract.recording.extraction import ExtractionPlan
@@ -41,7 +42,8 @@ def layer_table(plan: "ExtractionPlan") -> str:
         size, stored = f"{1e-6 * plan.layer_bytes(layer):.1f}", plan.stored(layer).n_features
         features = str(stored) + f" of {layer.n_features}" * (stored != layer.n_features)
         rows.append((str(layer.order), name, layer.module_class, call, shape, features, size))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    cells = [tuple(map(visible, row)) for row in rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
     size = f"{len(plan.rows)} examples, {plan.n_bytes / 1e6:.0f} MB before compression"
     return "\n".join([*lines, size + f"; {plan.left_out}" * bool(plan.left_out)])

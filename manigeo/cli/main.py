@@ -1,7 +1,6 @@
 """``manigeo``: the group of commands, and how errors end one."""
 
 import importlib
-import io
 import sys
 import traceback
 
@@ -9,6 +8,9 @@ import click
 
 from manigeo import __version__
 from manigeo.cli.commands import WIDTH
+from manigeo.cli.inputs import keeping_inputs
+from manigeo.cli.signals import exit_code_of, interruptible
+from manigeo.cli.streams import shown
 from manigeo.errors import ManigeoError
 from manigeo.execution.start import leave_out_working_directory
 from manigeo.storage.files import failure_of_files
@@ -56,7 +58,7 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = getattr(importlib.import_module(f"manigeo.cli.{cmd_name}"), f"{cmd_name}_command")
-        return command
+        return keeping_inputs(command)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for section, commands in SECTIONS.items():
@@ -94,14 +96,19 @@ def cli() -> None:
 
 def main() -> None:
     """Run a command; a user's mistake is one line on stderr and an exit code, see :mod:`manigeo.errors`."""
-    args = [word for word in sys.argv[1:] if word != "--debug"]
-    debug = "--debug" in sys.argv
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a name in a file may hold what no terminal can show
-            stream.reconfigure(errors="backslashreplace")
     leave_out_working_directory()
+    with shown():
+        code = _run([word for word in sys.argv[1:] if word != "--debug"], "--debug" in sys.argv)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    sys.exit(code)
+
+
+def _run(args: list[str], debug: bool) -> int:
+    """The exit code of a command, whose failure is told of."""
     try:
-        result = cli.main(args or ["--help"], standalone_mode=False)
+        with interruptible():
+            result = cli.main(args or ["--help"], standalone_mode=False)
         code = result if isinstance(result, int) else 0
     except ManigeoError as error:
         code = _complain(str(error), error.exit_code, debug)
@@ -110,18 +117,16 @@ def main() -> None:
         code = _complain(error.format_message() + hint, error.exit_code, debug)
     except click.ClickException as error:
         code = _complain(error.format_message(), error.exit_code, debug)
-    except (KeyboardInterrupt, click.Abort):
-        code = _complain("interrupted", 130, debug=False)
-    except BrokenPipeError:
-        sys.stderr.close()  # whoever read the output has gone
-        code = 0
+    except (KeyboardInterrupt, click.Abort) as error:
+        code = exit_code_of(error)
+        code = _complain("interrupted" if code == 130 else "terminated", code, debug=False)
     except MemoryError as error:
         code = _complain(f"not enough memory: {error or 'ask for less at a time'}", 1, debug)
     except OSError as error:  # a full disk, a place without permission
         code = _complain(failure_of_files(error), 1, debug)
     except Exception as error:
         code = _complain(f"unexpected {type(error).__name__}: {error} (manigeo --debug shows where)", 1, debug)
-    sys.exit(code)
+    return code
 
 
 def _complain(message: str, code: int, debug: bool) -> int:

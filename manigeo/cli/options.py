@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from manigeo.cli.inputs import CONFIG
 from manigeo.cli.programs import typed as typed_program
 from manigeo.errors import InputError, shorten
 from manigeo.storage.ceilings import MOST_SETTINGS_BYTES, read_text
+from manigeo.text.visible import visible
 
 if TYPE_CHECKING:
     from manigeo.activations import Activations
@@ -83,7 +85,7 @@ def checkpoints_option(default: str, help_text: str) -> Callable[[F], F]:
 
 def note(said: str) -> None:
     """Something that the user should know, on stderr."""
-    click.echo(f"note: {said}", err=True)
+    click.echo(f"note: {visible(said)}", err=True)
 
 
 def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
@@ -96,6 +98,7 @@ def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
         raise click.BadParameter(str(error), ctx, param) from error
     except (OSError, ValueError, RecursionError) as error:
         raise click.BadParameter(f"{path} is not a TOML file: {error}", ctx, param) from error
+    ctx.meta.setdefault(CONFIG, []).append(path)
     settings = {key.replace("-", "_"): value for key, value in settings.items()}
     known = {p.name for p in ctx.command.params}
     unknown = sorted(set(settings) - {name for name in known if name})
@@ -347,10 +350,10 @@ def tell_scores(acts: "Activations") -> None:
     click.echo(describe_scores(acts.scores, acts.unscored))
     if acts.shard is None:  # a part of the classes says little; manigeo merge tells of the whole
         for said in doubts(acts.scores, acts.provenance, acts.n_seen_classes):
-            click.echo(f"warning: {said}", err=True)
+            click.echo(f"warning: {visible(said)}", err=True)
 
 
 def tell_left_out(*found: "Found") -> None:
     """Tell on stderr what of the tables in and beside a folder does not belong to it, or cannot be read, and why."""
     for path, why in dict(item for one in found for item in one.left_out.items()).items():
-        click.echo(f"left out: {os.path.relpath(path)}: {why}", err=True)
+        click.echo(f"left out: {visible(f'{os.path.relpath(path)}: {why}')}", err=True)

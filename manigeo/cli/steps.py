@@ -9,6 +9,9 @@ from typing import Any, TextIO
 
 import click
 
+from manigeo.storage.owned import append_own, naming
+from manigeo.text.visible import visible
+
 
 class _Log(io.TextIOBase):
     """One stream for all files of a process: click keeps each stream that it has written to, with its buffers, for ever."""
@@ -16,7 +19,7 @@ class _Log(io.TextIOBase):
     file: TextIO | None = None
 
     def write(self, text: str) -> int:
-        return len(text) if self.file is None else self.file.write(text)
+        return len(text) if self.file is None else self.file.write(visible(text, "\n\t\r"))
 
     def flush(self) -> None:
         if self.file is not None:
@@ -46,7 +49,7 @@ def _redirected(
 ) -> Iterator[None]:
     outer = to.file
     try:
-        with open(path, "a") as to.file, redirect(to):
+        with naming(path), open(append_own(path), "a") as to.file, redirect(to):
             yield
     finally:
         to.file = outer

@@ -18,6 +18,7 @@ from manigeo.execution.grids import Cell, cells_table, sweep_cells, sweep_result
 from manigeo.execution.pipeline import UP_TO_DATE, Step
 from manigeo.execution.workers import open_workers
 from manigeo.storage.files import whole_file
+from manigeo.storage.spreadsheets import write_cells
 
 Notes = dict[str, dict[str, Any]]  # what became of each cell
 
@@ -151,7 +152,7 @@ def _note(
 
 def _write_cells(folder: Path, cells: Sequence[Cell], notes: Notes, shard: tuple[int, int] | None) -> None:
     with whole_file(_cells_path(folder, shard)) as partial:
-        cells_table(folder / "cells", cells, notes).to_csv(partial, index=False)
+        write_cells(cells_table(folder / "cells", cells, notes), partial)
 
 
 def _cells_path(folder: Path, shard: tuple[int, int] | None) -> Path:

@@ -34,9 +34,10 @@ def earlier_table(out: Path, resume: bool, force: bool) -> "pd.DataFrame | None"
 def tell(table: "pd.DataFrame", out: Path, report: "Callable[[pd.DataFrame], str]", as_json: bool) -> None:
     """The table on stdout, as JSON or as its report, where it was written, and how to draw it, if it can be drawn."""
     from manigeo.results import as_json as to_json
+    from manigeo.text.visible import visible_names
     from manigeo.vocabulary import DRAWN
 
-    click.echo(to_json(table) if as_json else report(table))
+    click.echo(to_json(table) if as_json else report(visible_names(table)))
     drawn = bool(table.loc[table["value"].notna(), "metric"].isin(DRAWN).any())
     click.echo(f"wrote {out}" + f"; next: manigeo plot {out}" * drawn, err=as_json)
 

@@ -11,11 +11,13 @@ import io
 import json
 import operator
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from manigeo.errors import InputError
-from manigeo.storage.files import lock_file
+from manigeo.errors import InputError, UsageError
+from manigeo.storage.locks import lock_file
+from manigeo.storage.owned import check_own, is_named, naming, open_own, take_name
 
 
 class CommittedFile(io.RawIOBase):
@@ -42,16 +44,12 @@ class CommittedFile(io.RawIOBase):
     _fd = -1
 
     def __init__(self, path: str | os.PathLike[str], *, writable: bool = True):
-        self.path, self._note = Path(path), _note_of(path)
+        self.path, self._note = Path(path), note_of(path)
         self._writable, self._at = writable, 0
         self._held: dict[tuple[int, int], bytes] = {}  # by offset and length, in the order in which they were written
         self._failure: BaseException | None = None
-        if writable and not has_commit(path):
-            self._note.unlink(missing_ok=True)  # of a file that was moved away
-        self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT if writable else os.O_RDONLY, 0o666)
+        self._fd = open_partial(self.path, self.path) if writable else os.open(self.path, os.O_RDONLY)
         try:
-            if writable:
-                lock_file(self._fd, self.path)
             self._length = self._committed = self._redo()
         except BaseException:
             self.close()
@@ -60,20 +58,13 @@ class CommittedFile(io.RawIOBase):
     def commit(self) -> None:
         """Make everything written so far lasting, all of it or, where the process is killed meanwhile, nothing."""
         self.check()
-        if os.fstat(self._fd).st_size < self._length:  # so that one which is shorter than its note says is damaged
-            os.ftruncate(self._fd, self._length)
-        os.fsync(self._fd)  # what is behind the committed length, and the places of the commit before
-        held = [(offset, base64.b64encode(data).decode()) for (offset, _), data in self._held.items()]
-        draft = self._note.with_name(f"{self._note.name}.draft")
-        try:
-            with open(draft, "w") as file:
-                json.dump((self._length, held), file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(draft, self._note)
-        finally:
-            draft.unlink(missing_ok=True)  # of a disk that is full
-        self._committed = self._redo()
+        with naming(self.path):
+            if os.fstat(self._fd).st_size < self._length:  # so that one which is shorter than its note says is damaged
+                os.ftruncate(self._fd, self._length)
+            os.fsync(self._fd)  # what is behind the committed length, and the places of the commit before
+            held = [(offset, base64.b64encode(data).decode()) for (offset, _), data in self._held.items()]
+            _write_note(self._note, json.dumps((self._length, held)))
+            self._committed = self._redo()
 
     def check(self) -> None:
         """Raise what a write has failed with."""
@@ -86,9 +77,10 @@ class CommittedFile(io.RawIOBase):
         return len(self._held)
 
     def move(self, path: str | os.PathLike[str]) -> None:
-        """Give the committed file its final name, and close it."""
-        os.fsync(self._fd)
-        os.replace(self.path, path)
+        """Give the committed file its final name, with mode and owner of the file that it replaces, and close it."""
+        with naming(path):
+            os.fsync(self._fd)
+            take_name(self._fd, self.path, path)
         self.close()
         self._note.unlink()
 
@@ -100,7 +92,7 @@ class CommittedFile(io.RawIOBase):
 
     def clear(self) -> None:
         """Begin anew, with nothing committed."""
-        self._note.unlink(missing_ok=True)  # first: it must not be done again to what comes now
+        _write_note(self._note, _NOTHING)  # first: what it noted must not be done again to what comes now
         self._at = 0
         self._length = self._committed = self._redo()
 
@@ -164,6 +156,8 @@ class CommittedFile(io.RawIOBase):
         try:
             _write(self._fd, view[inside:], self._at + inside)
         except (OSError, KeyboardInterrupt) as error:
+            if isinstance(error, OSError):
+                error.filename = os.fspath(self.path)
             self._failure = error
             self._hold(self._at + inside, view[inside:])
         self._at += len(view)
@@ -187,13 +181,80 @@ def partial_of(path: str | os.PathLike[str]) -> Path:
     return Path(path).with_name(f"{Path(path).name}.partial")
 
 
+def open_partial(partial: Path, path: Path) -> int:
+    """Descriptor, with the lock of the only writer, of the file ``partial`` that is to become ``path``.
+
+    It is ours to change if a note lies beside it, as from here on one does, or nothing is in it. Raises
+    :class:`~manigeo.errors.UsageError` for a user's own file of this name, for what
+    :func:`~manigeo.storage.owned.open_own` refuses, and where another process is writing it, and
+    :class:`~manigeo.errors.InputError` for a note that is none.
+    """
+    while True:
+        fd = open_own(partial)
+        try:
+            lock_file(fd, path)
+            if is_named(fd, partial):
+                _mark(fd, partial)
+                return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)  # the other writer has renamed or removed it between our opening and locking it
+
+
+def _mark(fd: int, partial: Path) -> None:
+    """Note that the file is ours: one that is empty, or has our note already."""
+    note, empty = note_of(partial), not os.fstat(fd).st_size
+    try:
+        with suppress(FileNotFoundError):
+            check_own(note)
+            _read_note(note)
+            if not empty:
+                return
+        if not empty:
+            raise UsageError(f"{partial} was not written by manigeo, which needs this name: move it away first")
+        _write_note(note, _NOTHING, lasting=False)
+    except BaseException:
+        if empty and is_named(fd, partial):
+            partial.unlink()
+        raise
+
+
+def remove_partial(fd: int, partial: Path) -> None:
+    """Remove the file of ``fd`` if it still bears this name, and its note if no other writer has begun."""
+    if is_named(fd, partial):
+        partial.unlink()
+    if not os.path.lexists(partial):
+        note_of(partial).unlink(missing_ok=True)
+
+
 def has_commit(path: str | os.PathLike[str]) -> bool:
     """Return whether there is a file to go on with."""
-    return Path(path).is_file() and _note_of(path).is_file()
+    note = note_of(path)
+    return Path(path).is_file() and note.is_file() and note.read_bytes() != _NOTHING.encode()
 
 
-def _note_of(path: str | os.PathLike[str]) -> Path:
+def note_of(path: str | os.PathLike[str]) -> Path:
+    """Path of the note beside a file that is being written."""
     return Path(path).with_name(f"{Path(path).name}.commit")
+
+
+_NOTHING = "[0, []]"
+
+
+def _write_note(note: Path, text: str, *, lasting: bool = True) -> None:
+    draft = note.with_name(f"{note.name}.draft")
+    fd = open_own(draft)
+    try:
+        with open(fd, "w") as file:
+            file.truncate(0)  # what a killed process has left
+            file.write(text)
+            file.flush()
+            if lasting:
+                os.fsync(file.fileno())
+        os.replace(draft, note)
+    finally:
+        draft.unlink(missing_ok=True)  # of a disk that is full
 
 
 def _read_note(note: Path) -> tuple[int, list[tuple[int, bytes]]]:

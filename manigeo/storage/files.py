@@ -7,6 +7,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from manigeo.errors import UsageError
+from manigeo.storage.commits import open_partial, partial_of, remove_partial
+from manigeo.storage.owned import by_descriptor, check_no_input, naming, take_name
 
 
 def check_target(
@@ -15,9 +17,10 @@ def check_target(
     """The path, if a file can be written there.
 
     Raises :class:`~manigeo.errors.UsageError` for a suffix that is none of ``suffixes``, a folder that is missing or cannot
-    be written, and (unless ``force``) a file that exists.
+    be written, what is no file, a file that the command reads, and (unless ``force``) one that exists.
     """
     path = Path(path)
+    check_no_input(path)
     if suffixes and path.suffix not in suffixes:
         raise UsageError(f"{what} are written as {', '.join(suffixes)}; {path} is none of them")
     if not path.parent.is_dir():
@@ -26,7 +29,9 @@ def check_target(
         raise UsageError(
             f"{path} cannot be written: it is a folder, or in one without permission; choose another place"
         )
-    if path.exists() and not force:
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is no file, and cannot be replaced by one; choose another place")
+    if os.path.lexists(path) and not force:
         raise UsageError(f"{path} exists: give another --out, or --force to overwrite it")
     return path
 
@@ -35,78 +40,41 @@ def check_target(
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A path to write to; what lies there takes the name ``path`` if the block ends, and is removed if it does not.
 
-    Raises :class:`~manigeo.errors.UsageError` where another process is writing the same file.
+    It keeps mode and owner of the file that it replaces; a link is replaced, not followed. Errors of the system name
+    ``path``. Raises :class:`~manigeo.errors.UsageError` where another process is writing the same file, where the command
+    reads it, and where a link or a user's own file lies at ``<path>.partial``.
     """
     path = Path(path)
-    partial = path.with_name(f"{path.name}.partial")
-    with _one_writer(partial, path):
-        try:
+    check_no_input(path)
+    partial = partial_of(path)
+    if os.name == "nt":  # a file that is open cannot be renamed there
+        with _unlocked(partial, path):
             yield partial
-            _to_disk(partial)  # else, after a power cut, the new name may stand for an empty file
-            os.replace(partial, path)
-        except BaseException:  # and only then: after the replacement the name is another writer's
+        return
+    with naming(path, partial):
+        fd = open_partial(partial, path)
+        through = by_descriptor(fd, partial)
+        try:
+            os.ftruncate(fd, 0)  # what a killed process has left
+            with naming(path, through):
+                yield through
+            os.fsync(fd)  # else, after a power cut, the new name may stand for an empty file
+            take_name(fd, partial, path)
+        finally:
             with suppress(OSError):
-                partial.unlink()
-            raise
+                remove_partial(fd, partial)
+            os.close(fd)
 
 
 @contextmanager
-def _one_writer(partial: Path, path: Path) -> Iterator[None]:
-    """A lock on the empty file ``partial``, which ends with the process: nothing is left that would stop the next."""
-    if os.name == "nt":  # a file that is open cannot be renamed there
-        yield
-        return
-    fd = _locked(partial, path)
+def _unlocked(partial: Path, path: Path) -> Iterator[None]:
     try:
-        os.ftruncate(fd, 0)  # what a killed process has left
         yield
-    finally:
-        os.close(fd)
-
-
-def _locked(partial: Path, path: Path) -> int:
-    while True:
-        fd = os.open(partial, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            lock_file(fd, path)
-            if _is_named(fd, partial):
-                return fd
-        except BaseException:
-            os.close(fd)
-            raise
-        os.close(fd)  # the other writer has renamed or removed it between our opening and locking it
-
-
-def _is_named(fd: int, path: Path) -> bool:
-    with suppress(FileNotFoundError):
-        return os.path.samestat(os.fstat(fd), os.stat(path))
-    return False
-
-
-def lock_file(fd: int, path: Path) -> None:
-    """Against a second process that would write ``path``; where a file system has no locks, one must take care oneself.
-
-    Raises :class:`~manigeo.errors.UsageError` where another holds it. The lock ends when the file is closed.
-    """
-    with suppress(ImportError):  # Windows
-        import fcntl
-
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UsageError(
-                f"{path} is being written by another process; wait for it, or give another --out"
-            ) from error
-        except OSError:
-            return
-
-
-def _to_disk(path: Path) -> None:
-    fd = os.open(path, os.O_RDWR)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        os.replace(partial, path)
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink()
+        raise
 
 
 _FULL = "make room there, or write elsewhere, and repeat the command"
