@@ -140,6 +140,109 @@ def test_a_network_that_fails_is_left_as_it_was_found(net):
     assert [module.training for module in net] == [True, False, True, True, True]
 
 
+# ------------------------------------------------------------------------------------------------------------ analyze
+@pytest.fixture(scope="module")
+def memorizing() -> tuple[nn.Module, dict[str, torch.Tensor], dict, torch.Tensor]:
+    """A network of two layers that has memorized, its weights of before, its data and the labels it was trained on."""
+    torch.manual_seed(0)
+    y, centers = torch.arange(96) % 4, 2 * torch.randn(4, 12)
+    inputs, held_out = (centers[y] + torch.randn(96, 12) for _ in range(2))
+    labels = torch.where(torch.arange(96) % 5 < 2, (y + 1) % 4, y)
+    net = nn.Sequential(nn.Linear(12, 32), nn.ReLU(), nn.Linear(32, 4))
+    optimizer = torch.optim.Adam(net.parameters(), 0.01)
+    for epoch in range(200):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(inputs), labels).backward()
+        optimizer.step()
+        if epoch == 5:  # 0.08 of the permuted labels are right, and 0.92 of the true ones
+            before = {name: value.clone() for name, value in net.state_dict().items()}
+    return net, before, {"train": (inputs, y), "test": (held_out, y)}, labels
+
+
+@pytest.fixture(scope="module")
+def analysis(memorizing):
+    net, before, data, labels = memorizing
+    weights = {"before": before, "last": net}
+    return mx.analyze(net, data, weights, train_labels=labels, n_draws=5, noise_draws=1, progress=False)
+
+
+def test_two_checkpoints_give_tables_figures_and_the_two_answers(analysis):
+    assert list(analysis.tables) == ["capacity", "separability", "rewind"]
+    assert set(analysis.table["checkpoint"]) == {"before", "last"}
+    assert analysis.answer.startswith("The network has memorized (training accuracy on permuted labels 1.000")
+    methods = set(manigeo.results.with_settings(analysis.localization, "method")["method"].dropna())
+    assert methods == {"geometry", "separability", "rewinding", "grafting"}
+    assert analysis.missing == ()
+    assert {"geometry", "localization"} <= set(analysis.figures)
+    assert analysis.plot("localization") is not None
+    assert "The network has memorized" in analysis._repr_html_()
+    with pytest.raises(UsageError, match="no figure 'geometri'"):
+        analysis.plot("geometri")
+
+
+def test_rewinding_is_what_setting_a_layer_back_by_hand_gives(analysis, memorizing):
+    net, before, data, labels = memorizing
+    hand = nn.Sequential(nn.Linear(12, 32), nn.ReLU(), nn.Linear(32, 4))
+    hand.load_state_dict({**net.state_dict(), **{name: before[name] for name in ("0.weight", "0.bias")}})
+    changed = labels != data["train"][1]
+    right = (hand(data["train"][0][changed]).argmax(1) == labels[changed]).float().mean()
+    rewound = manigeo.results.with_settings(analysis.tables["rewind"], "sweep", "direction")
+    row = rewound[(rewound["sweep"] == "each") & (rewound["direction"] == "into_last") & (rewound["layer"] == "0")]
+    found = row[(row["kind"] == "permuted") & (row["metric"] == "accuracy")]["value"].item()
+    assert found == pytest.approx(right.item(), abs=1e-6)
+
+
+def test_one_checkpoint_answers_what_it_can_and_says_what_is_missing(memorizing, tmp_path):
+    net, _, data, labels = memorizing
+    torch.save(net.state_dict(), tmp_path / "w.pt")
+    choices = {"n_draws": 5, "per_class": 6, "progress": False}
+    found = mx.analyze(net, data, tmp_path / "w.pt", train_labels=labels, **choices)
+    assert found.answer.startswith("The network has memorized")
+    assert set(found.localization["metric"]) >= {"gate", "evidence"}
+    assert list(found.tables) == ["capacity", "separability"]
+    assert len(found.missing) == 1
+    assert found.missing[0].startswith('weights from before memorization, checkpoints={"before"')
+    clean = mx.analyze(net, data, **choices)
+    assert clean.localization is None
+    assert clean.missing[0].startswith("labels of training, train_labels=")
+
+
+def test_the_checkpoint_before_memorization_is_found_among_others_and_a_folder_holds_all(memorizing, tmp_path):
+    net, before, data, labels = memorizing
+    initial = nn.Sequential(nn.Linear(12, 32), nn.ReLU(), nn.Linear(32, 4))
+    weights, out = {200: net.state_dict(), 0: initial, 6: {"model": before}}, tmp_path / "found"
+    choices = {"train_labels": labels, "n_draws": 5, "noise_draws": 0, "per_class": 6, "progress": False, "out": out}
+    found = mx.analyze(net, data, weights, **choices)
+    assert "Compared with epoch 6, before memorization" in found.answer
+    assert {path.name for path in out.iterdir()} == {
+        *(f"{name}.csv" for name in ("capacity", "separability", "rewind", "localize")), "0.h5", "6.h5", "200.h5",
+    }  # fmt: skip
+    stored = manigeo.read_results(out / "rewind.csv")
+    np.testing.assert_array_equal(stored["value"], found.tables["rewind"]["value"])
+    with pytest.raises(UsageError, match="exists"):
+        mx.analyze(net, data, weights, **choices)
+
+
+@pytest.mark.parametrize(
+    ("checkpoints", "error", "message"),
+    [
+        ({}, UsageError, "weights by name, .* got dict without any"),
+        (nn.Linear(12, 4).state_dict(), UsageError, "got one state dict"),
+        ({"last": 3}, UsageError, "checkpoint 'last' must be a state dict, a path or a network, got int"),
+        ({"last": {"epoch": 3}}, InputError, "checkpoint 'last': no state dict"),
+        ({"last": nn.Linear(3, 3)}, InputError, "last is not of the network that was trained: 4 missing"),
+        ("nowhere.pt", InputError, "nowhere.pt: no such file"),
+        ({"../x": nn.Linear(3, 3)}, UsageError, "a name without slashes"),
+    ],
+)
+def test_checkpoints_that_are_no_weights_of_the_network_are_named(memorizing, checkpoints, error, message):
+    net, _, data, labels = memorizing
+    with pytest.raises(error, match=message) as refused:
+        mx.analyze(net, data, checkpoints, train_labels=labels, progress=False)
+    assert "\n" not in str(refused.value)
+
+
+# ----------------------------------------------------------------------------------------------------------- mistakes
 REFUSED = {
     "no network": (lambda net: mx.extract("net.pt", (X, Y)), UsageError, r"expected a network \(torch.nn.Module\), got str"),
     "no data": (lambda net: mx.extract(net, None), InputError, "expected a map-style data set .*got NoneType"),

@@ -2,6 +2,7 @@ from .data.datasets import Permutation as Permutation
 from .data.datasets import load_data as load_data
 from .data.datasets import permute_labels as permute_labels
 from .files.checkpoints import load_checkpoint as load_checkpoint
+from .live.analyzing import analyze as analyze
 from .live.extracting import extract as extract
 from .recording.hooks import record_layers as record_layers
 from .recording.layers import list_layers as list_layers

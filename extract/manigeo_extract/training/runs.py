@@ -32,21 +32,23 @@ Name = str | int
 @dataclass(frozen=True)
 class Snapshot:
     """One checkpoint of a run: ``name`` is that of its file. Its tensors are read when they are asked for, as ``reading``
-    says (the options of :func:`~manigeo_extract.files.checkpoints.load_checkpoint`); ``loosely``, there may be others."""
+    says (the options of :func:`~manigeo_extract.files.checkpoints.load_checkpoint`), unless they are ``held``; ``loosely``,
+    there may be others."""
 
     name: str
     epoch: int | None
     path: Path
     reading: Mapping[str, Any] = field(default_factory=dict, hash=False)
     loosely: bool = False
+    held: Mapping[str, Any] | None = field(default=None, hash=False, compare=False, repr=False)
 
     def state(self, model: nn.Module) -> dict[str, Tensor]:
         """All its tensors, under the names of ``model``.
 
         Raises :class:`~manigeo.errors.InputError` for a checkpoint of another network, with what does not fit.
         """
-        checkpoint = load_checkpoint(self.path, **self.reading)
-        fit = fit_state(checkpoint.state_dict, unwrap(model))
+        saved = load_checkpoint(self.path, **self.reading).state_dict if self.held is None else self.held
+        fit = fit_state(saved, unwrap(model))
         if fit.not_loaded or (fit.unexpected and not self.loosely):
             raise InputError(
                 f"{self.path} is not of the network that was trained: {fit.mismatch()}; give checkpoints of one training"
