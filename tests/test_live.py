@@ -9,7 +9,8 @@ from torch.utils.data import DataLoader, Subset, TensorDataset
 
 import manigeo
 import manigeo_extract as mx
-from manigeo.errors import InputError, UsageError
+from manigeo.errors import InputError, InputWarning, UsageError
+from manigeo_extract.opening import ModelRequest, open_model
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(48, 5, generator=GENERATOR)
@@ -240,6 +241,73 @@ def test_checkpoints_that_are_no_weights_of_the_network_are_named(memorizing, ch
     with pytest.raises(error, match=message) as refused:
         mx.analyze(net, data, checkpoints, train_labels=labels, progress=False)
     assert "\n" not in str(refused.value)
+
+
+# ------------------------------------------------------------------------------------- recorder and data of things at hand
+def made(n: int = 16, shift: float = 0.0):
+    """A factory of data, as a user's module has it."""
+    return (X[:n] + shift, Y[:n]), (X[n:], Y[n:])
+
+
+def test_functions_and_data_at_hand_are_loaded_as_they_are_by_name():
+    named = mx.load_data("tests.test_live:made", {"n": 24})
+    of_function = mx.load_data(made, {"n": 24})
+    assert (of_function.spec, of_function.args) == (named.spec, named.args)
+    here = [
+        mx.load_data(one) for one in (made(24), dict(zip(("train", "test"), made(24), strict=True)), lambda: made(24))
+    ]
+    assert {one.fingerprint for one in [named, of_function, *here]} == {named.fingerprint}
+    with pytest.raises(UsageError, match="has no arg 'm'"):
+        mx.load_data(made, {"m": 3})
+    with pytest.raises(UsageError, match=r"expected the name of data, a function .* got NoneType"):
+        mx.load_data(None)
+
+
+class Net(nn.Sequential):
+    """A network, as a user's module has it."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(5, 4))
+
+
+@pytest.mark.parametrize("arch", [Net, "tests.test_live:Net", Net()], ids=["class", "name", "network"])
+@pytest.mark.parametrize("data", [made, "tests.test_live:made"], ids=["function", "name"])
+def test_a_recorder_stores_classes_and_functions_by_their_names(arch, data, tmp_path):
+    mx.Recorder(tmp_path, arch=arch, data=data).step(Net(), 0)
+    saved = mx.load_checkpoint(tmp_path / "checkpoints" / "last.pt")
+    assert (saved.arch, saved.data) == ("tests.test_live:Net", "tests.test_live:made")
+
+
+def test_a_recorder_takes_a_data_set_as_it_was_loaded(tmp_path):
+    data = mx.load_data("digits", {"per_class": 3})
+    mx.Recorder(tmp_path, data=data).step(Net(), 0)
+    saved = mx.load_checkpoint(tmp_path / "checkpoints" / "last.pt")
+    assert (saved.data, saved.data_args, saved.data_fingerprint) == (data.spec, data.args, data.fingerprint)
+
+
+def test_what_was_defined_in_a_notebook_or_a_function_is_named_with_a_remedy(tmp_path, monkeypatch):
+    class Local(Net):
+        pass
+
+    monkeypatch.setattr(Net, "__module__", "__main__")
+    for number, (arch, where) in enumerate(
+        [(Net, "in a notebook or script"), (Local, "within a function, or without a name")]
+    ):
+        folder = tmp_path / str(number)
+        mx.Recorder(folder, arch=arch, data="digits").step(Net(), 0)
+        with pytest.raises(UsageError, match=f"cannot be imported: it was defined {where}: put it into a file"):
+            open_model(folder / "checkpoints" / "last.pt", ModelRequest())
+
+
+def test_a_best_by_that_no_metrics_have_is_warned_of_once(tmp_path):
+    metrics = {"validation": {"accuracy": 0.5, "loss": 1.0, "n": 4}}
+    recorder = mx.Recorder(tmp_path / "a", best_by="validtion")
+    recorder.step(Net(), 0)
+    with pytest.warns(InputWarning, match="best_by='validtion' is no kind .* did you mean 'validation'"):
+        recorder.step(Net(), 1, metrics)
+    recorder.step(Net(), 2, metrics)  # a second warning would be an error
+    mx.Recorder(tmp_path / "b", best_by="validation").step(Net(), 0, metrics)
+    mx.Recorder(tmp_path / "c").step(Net(), 0, {"train": metrics["validation"]})
 
 
 # ----------------------------------------------------------------------------------------------------------- mistakes

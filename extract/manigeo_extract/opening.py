@@ -39,6 +39,7 @@ from manigeo_extract.interventions.scoring import Examiner
 from manigeo_extract.models import MODELS, bare_model, build_model, complete_args
 from manigeo_extract.recording.extraction import ExtractionPlan, plan_extraction
 from manigeo_extract.recording.tracing import with_functions
+from manigeo_extract.resolve import why_unnamed
 from manigeo_extract.training.finetuning import Start, fit_to_start, start_from
 from manigeo_extract.training.runs import Run, Snapshot, find_snapshot, place_of, run_snapshots
 from manigeo_extract.training.trainer import TrainingPlan, seconds_of_training
@@ -327,6 +328,8 @@ def _architecture(
     arch = asked.arch or checkpoint.arch
     if arch is None:
         return None, {}
+    if asked.arch is None and (why := why_unnamed(arch)):
+        raise UsageError(f"{checkpoint.path} names {arch!r} as its network, which cannot be imported: {why} (--arch)")
     if arch not in MODELS and asked.arch is None:
         raise UsageError(
             f"{checkpoint.path} names the program {arch!r} as its network; if you trust it, repeat --arch {arch}"
@@ -346,6 +349,8 @@ def open_data(
         raise InputError(
             f"{checkpoint.path} does not say its data set: give --data (and --permute where labels were permuted)"
         )
+    if asked.data is None and (why := why_unnamed(spec)):
+        raise UsageError(f"{checkpoint.path} names {spec!r} as its data, which cannot be imported: {why} (--data)")
     if runs_code(spec) and asked.data is None:
         raise UsageError(
             f"{checkpoint.path} names the program {spec!r} as its data; if you trust it, repeat --data {spec}"

@@ -37,7 +37,11 @@ def resolve_object(spec: str) -> Any:
     >>> resolve_object("math:sqrt")(9.0)
     3.0
     """
+    if isinstance(spec, Named):
+        return spec.given
     place, colon, attribute = spec.rpartition(":")
+    if why := why_unnamed(spec):
+        raise UsageError(f"{spec!r} cannot be imported: {why}")
     if not (colon and place and attribute):
         raise UsageError(f"expected 'package.module:name' or 'path/to/file.py:name', got {spec!r}")
     module = _module_of_file(place) if place.endswith(".py") else _module_of_package(place)
@@ -47,6 +51,61 @@ def resolve_object(spec: str) -> Any:
             raise UsageError(f"{place!r} has no {attribute!r}{near_names(attribute, _public_names(module))}")
         found = getattr(found, part)
     return found
+
+
+class Named(str):
+    """Name of something at hand, which it resolves to: ``module:qualname`` of a class or function, for others what is said
+    of them.
+
+    >>> import json
+    >>> Named(json.dumps), resolve_object(Named(json.dumps))([1])
+    ('json:dumps', '[1]')
+    """
+
+    given: Any
+
+    def __new__(cls, given: Any, name: str | None = None) -> Named:
+        """Name what is given, by its module if no ``name`` is said."""
+        self = super().__new__(cls, name_of(given) if name is None else name)
+        self.given = given
+        return self
+
+
+def name_of(given: Any) -> str:
+    """The name under which a class or function, or the class of another object, was defined; a text is one already.
+
+    >>> name_of("mlp"), name_of(difflib.get_close_matches), name_of(Path("."))[-4:]
+    ('mlp', 'difflib:get_close_matches', 'Path')
+    """
+    if isinstance(given, str):
+        return str(given)
+    one = given if hasattr(given, "__qualname__") else type(given)
+    name = f"{one.__module__}:{one.__qualname__}"
+    return name if why_unnamed(name) or _is_named(one) else f"{one.__module__}:<{one.__qualname__}>"
+
+
+def _is_named(one: Any) -> bool:
+    """Return whether its module has it under its name."""
+    found: Any = sys.modules.get(one.__module__)
+    for part in one.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found is one
+
+
+def why_unnamed(spec: str) -> str:
+    """Reason why a name leads to nothing, and the remedy; empty where it may be a name.
+
+    >>> why_unnamed("mine:Net"), why_unnamed("__main__:Net")[:44]
+    ('', 'it was defined in a notebook or script: put ')
+    """
+    place, _, attribute = spec.rpartition(":")
+    if place == "__main__":
+        where = "in a notebook or script"
+    elif "<" in attribute:
+        where = "within a function, or without a name"
+    else:
+        return ""
+    return f"it was defined {where}: put it into a file of its own, and name it as FILE.py:NAME"
 
 
 def near_names(name: str, known: Iterable[str]) -> str:

@@ -35,7 +35,7 @@ from manigeo_extract.data.parts import (
 )
 from manigeo_extract.data.preparing import PREPARATION, prepared
 from manigeo_extract.data.unseen import choose_unseen, hold_classes_out
-from manigeo_extract.resolve import near_names
+from manigeo_extract.resolve import Named, near_names
 
 SOURCES: Mapping[str, Callable[..., Source]] = {
     "glyphs": loaders.read_glyphs,
@@ -135,8 +135,8 @@ def _as_tensor(field: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(field.astype(wanted))
 
 
-def load_data(spec: str, args: Mapping[str, Any] | None = None, *, validation: float | None = None) -> DataSet:
-    """The data set that ``spec`` names.
+def load_data(spec: Any, args: Mapping[str, Any] | None = None, *, validation: float | None = None) -> DataSet:
+    """The data set that ``spec`` names or is: a function that returns its splits, or these, as (train, test) or by name.
 
     ===========================  ==========================================  ======================================
     spec                         what is read                                own args (defaults)
@@ -173,6 +173,7 @@ def load_data(spec: str, args: Mapping[str, Any] | None = None, *, validation: f
     >>> len(data.rows("train")), tuple(data.inputs([0, 1]).shape)
     (200, (2, 1, 8, 8))
     """
+    spec = _named(spec)
     options = _options(spec, dict(args or {}), validation)
     source = _read(spec, options)
     if spec.partition(":")[0] in IMAGES:
@@ -189,7 +190,7 @@ def pooled(spec: str, parts: Mapping[str, Part], source: Source) -> DataSet:
     labels = np.concatenate([part.labels for part in pool])
     split = np.repeat([*parts, *[UNSEEN] * len(source.unseen)], [len(part) for part in pool])
     return DataSet(
-        spec=spec,
+        spec=str(spec),
         args={},
         index=np.concatenate([part.index for part in pool]),
         split=split,
@@ -327,6 +328,17 @@ def permute_labels(data: DataSet, permutation: Permutation) -> pd.DataFrame:
 
 
 # ------------------------------------------------------------------------------------------------ spec, args -> parts
+def _named(spec: Any) -> str:
+    """A text as it is; a function by its name, and splits at hand by that of a function that returns them."""
+    if isinstance(spec, str):
+        return spec
+    if callable(spec) and not isinstance(spec, Mapping):
+        return Named(spec)
+    if spec is None or isinstance(spec, DataSet):
+        raise UsageError(f"expected the name of data, a function or (train, test), got {type(spec).__name__}")
+    return Named(lambda: spec, "<data at hand>")
+
+
 def _options(spec: str, given: dict[str, Any], validation: float | None) -> dict[str, Any]:
     """The args in force: common defaults, then the source's own, then what was given."""
     parameters = _parameters(spec)
@@ -358,6 +370,8 @@ def _parameters(spec: str) -> dict[str, inspect.Parameter]:
 
 
 def _factory_parameters(spec: str) -> Mapping[str, inspect.Parameter]:
+    if isinstance(spec, Named):
+        return lazy.factory_parameters(spec)
     place, _, name = spec.rpartition(":")
     words = [*name.split("."), *([] if place.endswith(".py") else place.split("."))]
     if not place or not all(word.isidentifier() for word in words):

@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import secrets
+import warnings
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,14 @@ import pandas as pd
 import torch
 
 from manigeo import __version__
-from manigeo.errors import InputError, UsageError
+from manigeo.errors import InputError, InputWarning, UsageError
+from manigeo.kinds import VALIDATION
 from manigeo.localization.reference import BEFORE, Reference, reference_epoch
 from manigeo.runs import RunFolder, set_aside
+from manigeo_extract.data.datasets import DataSet
 from manigeo_extract.files.checkpoints import checkpoint_bytes, plain, write_whole
 from manigeo_extract.machine import this_machine
+from manigeo_extract.resolve import name_of, near_names
 
 COLUMNS = ("epoch", "kind", "accuracy", "loss", "n")
 Metrics = Mapping[str, Mapping[str, Any]]  # {kind: {"accuracy", "loss", "n"}}
@@ -34,9 +38,12 @@ class Recorder:
     """Recorder of the checkpoints and metrics of a run, for use inside any training loop.
 
     Call :meth:`step` before training with epoch 0, and after every epoch. What is known of the network and its data
-    goes into every checkpoint, so that it can be opened without giving it again; all of it may be left out. ``epochs``
+    goes into every checkpoint, so that it can be opened without giving it again; all of it may be left out. ``arch`` and
+    ``data`` are names, or classes and functions, which are stored by theirs (``module:name``), or a network, or a data set
+    that was loaded; what was defined in a notebook has no name that can be opened without giving it again. ``epochs``
     are those whose checkpoints are kept besides the initial, the best and the last one: numbers, a range, or ``"all"``.
-    ``best_by`` names the kind whose accuracy decides on ``best.pt``. Where the metrics hold the accuracy of the kind
+    ``best_by`` names the kind whose accuracy decides on ``best.pt``, by default validation; a name that is not among the
+    first metrics is warned of. Where the metrics hold the accuracy of the kind
     permuted, ``before.pt`` is the reference epoch (:mod:`manigeo.localization.reference`) of the epochs so far: it is
     replaced while training goes on, until permuted labels are memorized. ``n_classes`` tells what guessing gives; without
     it the accuracy at epoch 0 does. ``notes`` are stored in ``run.json``, beside
@@ -60,16 +67,16 @@ class Recorder:
         self,
         directory: str | os.PathLike[str],
         *,
-        arch: str | None = None,
+        arch: Any = None,
         arch_args: Mapping[str, Any] | None = None,
-        data: str | None = None,
+        data: Any = None,
         data_args: Mapping[str, Any] | None = None,
         data_fingerprint: str | None = None,
         permutation: Any = None,
         seed: int | None = None,
         run_id: str | None = None,
         epochs: Collection[int] | str = (),
-        best_by: str = "validation",
+        best_by: str | None = None,
         n_classes: int | None = None,
         notes: Mapping[str, Any] | None = None,
         resume: bool = False,
@@ -79,15 +86,14 @@ class Recorder:
             raise UsageError(f'epochs must be numbers or "all", got {epochs!r}')
         self.folder = RunFolder(Path(directory))
         self.epochs = epochs
-        self.best_by = best_by
+        self.best_by = best_by or VALIDATION
+        self._unchecked = best_by is not None
         self.n_classes = n_classes
         self.settings: dict[str, Any] = plain(
             {
-                "arch": arch,
+                "arch": None if arch is None else name_of(arch),
                 "arch_args": arch_args or {},
-                "data": data,
-                "data_args": data_args or {},
-                "data_fingerprint": data_fingerprint,
+                **_origin(data, data_args, data_fingerprint),
                 "permutation": permutation,
                 "seed": seed,
             }
@@ -132,6 +138,7 @@ class Recorder:
     def step(self, model: torch.nn.Module, epoch: int, metrics: Metrics | None = None) -> None:
         """Write the checkpoints that are due after ``epoch`` (0: before training) and its rows of ``metrics.csv``."""
         self.rewind(epoch - 1)
+        self._check_best_by(metrics or {})
         rows = [{"epoch": epoch, "kind": kind, **plain(values)} for kind, values in (metrics or {}).items()]
         self.table = _appended(self.table, rows)
         content = checkpoint_bytes(model, epoch=epoch, metrics=metrics, run_id=self.run_id, **self.settings)
@@ -142,6 +149,19 @@ class Recorder:
     def rewind(self, epoch: int) -> None:
         """Forget the metrics of all epochs after ``epoch``."""
         self.table = self.table[self.table["epoch"] <= epoch].reset_index(drop=True)
+
+    def _check_best_by(self, metrics: Metrics) -> None:
+        """Warn, once, where the first metrics lack the kind that was asked for."""
+        if not (self._unchecked and metrics):
+            return
+        self._unchecked = False
+        if self.best_by not in metrics:
+            warnings.warn(
+                f"best_by={self.best_by!r} is no kind of the metrics, so that there is no best.pt until it is"
+                f"{near_names(self.best_by, metrics)}",
+                InputWarning,
+                stacklevel=3,
+            )
 
     def _due(self, epoch: int) -> list[str]:
         chosen = epoch == 0 or self.epochs == "all" or epoch in self.epochs
@@ -165,6 +185,17 @@ class Recorder:
         own = [run.description_path, run.metrics_path, run.resume_path, run.labels_path]
         for path in [*own, *run.checkpoints.glob("*.pt")]:
             path.unlink(missing_ok=True)
+
+
+def _origin(data: Any, args: Mapping[str, Any] | None, fingerprint: str | None) -> dict[str, Any]:
+    """The name, arguments and fingerprint of data that are given by name, as a function, or as they were loaded."""
+    if isinstance(data, DataSet):
+        return {
+            "data": data.spec,
+            "data_args": {**data.args, **(args or {})},
+            "data_fingerprint": fingerprint or data.fingerprint,
+        }
+    return {"data": None if data is None else name_of(data), "data_args": args or {}, "data_fingerprint": fingerprint}
 
 
 def _about() -> dict[str, Any]:
