@@ -258,7 +258,7 @@ def _chosen(path: Path, held: dict[str, Stored], datasets: Sequence[str], labels
 
 
 def _said(held: dict[str, Stored]) -> str:
-    """What is expected, and what the file holds."""
+    """Sentence on what is expected, and on what the file holds."""
     things = [f"{name} {of.shape} {of.dtype}" for name, of in list(held.items())[:_MOST_NAMED]]
     more = f" and {len(held) - len(things)} more" if len(held) > len(things) else ""
     return shorten(f"expected {_EXPECTED}, the file holds {', '.join(things) or 'no arrays'}{more}", 600)
