@@ -22,6 +22,10 @@ SMALLER: dict[str, dict[str, str]] = {
         "--per-class 30": "--per-class 8",
         "--classes 30": "--classes 8 --draws 20",
     },
+    "03_neural_data": {
+        "else 100": "else 20",
+        "--draws 50": "--draws 10",
+    },
     "carbonnelle2019": {
         "--data-arg classes=50 --data-arg per_class=40": "--data-arg classes=10 --data-arg per_class=10",
         "--batch-size 128 --epochs 15": "--batch-size 128 --epochs 2",

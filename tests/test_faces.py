@@ -207,7 +207,7 @@ def test_the_accuracy_of_a_probe_is_the_mean_over_classes(found):
 def test_a_plan_says_what_it_is_of_and_escapes_its_names(tmp_path):
     path = write(tmp_path / "<i>acts.h5")
     plan = manigeo.plan_capacity(path, kinds=["test"], n_draws=10)
-    assert re.fullmatch(r"<Plan of capacity of '.*': 3 layers x 1 kinds \(test\), P = \d+ .* tasks>", repr(plan))
+    assert re.fullmatch(r"<Plan of capacity of .*: 3 layers x 1 kinds \(test\), P = \d+ .* tasks>", repr(plan))
     assert "&lt;i&gt;acts.h5" in plan._repr_html_()
     assert len(plan.table) == len(plan.tasks)
     assert list(plan.table.columns) == ["layer", "kind", "measure", "features", "n_classes", "per_class"]

@@ -23,7 +23,7 @@ from manigeo.activations.layout import (
 from manigeo.errors import InputError, shorten
 from manigeo.storage.ceilings import MOST_CLASSES, MOST_LAYERS, MOST_PROVENANCE
 
-_DENSEST = 1100  # bytes that a stored byte can stand for: gzip packs 1032 zeros into one
+DENSEST = 1100  # bytes that a stored byte can stand for: gzip packs 1032 zeros into one
 _LARGEST_CHUNK = 4 << 20  # bytes, or one row
 _LEAST_CHUNK = 4  # bytes, of its checksum
 _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
@@ -201,5 +201,5 @@ def _check_stored(dataset: h5py.Dataset, ndim: int, claimed: int) -> None:
     if dataset.is_virtual or dataset.external:
         raise ValueError(f"{dataset.name} lies in another file")
     stored = dataset.id.get_storage_size()
-    if claimed > stored * _DENSEST:
+    if claimed > stored * DENSEST:
         raise ValueError(f"{dataset.name} claims {claimed} bytes, and {stored} are stored")

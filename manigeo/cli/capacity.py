@@ -58,15 +58,21 @@ def _resamples(ctx: click.Context, param: click.Parameter, n: int) -> int:
               help="Participation ratio and directions of 90 % of the variance.  [default: where it takes seconds]")
 @click.option("--project", type=click.IntRange(min=1), metavar="N",
               help="Project layers of more features than N on N random directions (the authors': 5000).")
+@options.arrays_options
 @options.work_options("Go on with an interrupted analysis in --out, or add analyses to it.")
 def capacity_command(
     acts: Path, out: Path | None, layers: tuple[str, ...], kinds: tuple[str, ...], per_class: int | None,
     classes: int | None, draws: int, kappa: float, centers: str, bootstrap: int, errors: str, simulate: bool,
     dichotomies: int, bias: bool, joint: bool, joint_draws: int, joint_labels: str, sweep_examples: tuple[int, ...],
-    total_dimension: bool | None, project: int | None, jobs: int, cluster: str | None, seed: int, as_json: bool,
+    total_dimension: bool | None, project: int | None, datasets: tuple[str, ...], labels: str | None,
+    jobs: int, cluster: str | None, seed: int, as_json: bool,
     resume: bool, dry_run: bool, force: bool,
 ) -> None:
-    """Manifold capacity, radius and dimension of every layer and kind in ACTS."""
+    """Manifold capacity, radius and dimension of every layer and kind in ACTS.
+
+    ACTS is an activation file of manigeo extract, or a file of arrays: .npy, .npz, .csv, .mat, .h5, each array
+    (conditions, repetitions, features), or (examples, features) with --labels.
+    """
     from manigeo.layerwise.geometry import Joint, Simulated, Sweep
     from manigeo.layerwise.plan import plan_capacity
     from manigeo.text.geometry import describe_plan, geometry_report
@@ -76,8 +82,9 @@ def capacity_command(
         *([Joint(joint_draws, joint_labels)] if joint else []),
         *([Sweep(tuple(sorted(set(sweep_examples))), kappa, draws, centers)] if sweep_examples else []),
     ]
+    source = options.activations_of(acts, datasets, labels)
     plan = plan_capacity(
-        acts, layers=layers, kinds=kinds, per_class=per_class, n_classes=classes, kappa=kappa, n_draws=draws,
+        source, layers=layers, kinds=kinds, per_class=per_class, n_classes=classes, kappa=kappa, n_draws=draws,
         centers=centers, bootstrap=bootstrap, errors=errors, also=also, total_dimension=total_dimension,
         project=project, seed=seed,
     )

@@ -14,7 +14,8 @@ WIDTH = 100  # columns of a help text, where the terminal has them
 # group -> the options in it, by the names of their parameters; all others are of the command itself, and come first
 GROUPS = {
     "Network": "model source arch arch_args weights state_key ema no_strict trust at group_by",
-    "Data and labels": "data data_args permute convention permute_seed labels holdout_classes most per_class classes kinds",
+    "Data and labels": "data data_args permute convention permute_seed datasets labels holdout_classes most per_class "
+    "classes kinds",
     "Layers": "layers layers_regex types exclude batch_axis readout backend everything",
     "Work": "device jobs cluster seed batch_size max_memory shard tf32 resume dry_run limit discard",
     "Output": "out as_json compression dtype project force config title dpi show help",

@@ -302,6 +302,40 @@ per_class_option = click.option(
     "--per-class", default=50, show_default=True, help="Largest number of examples per class and kind."
 )
 
+# files of arrays that other programs wrote, in place of ACTS
+arrays_options = several(
+    click.option(
+        "--dataset",
+        "datasets",
+        multiple=True,
+        metavar="NAME",
+        help="Array of a file of another program, an area; may be repeated.  [default: all of .npz and .mat]",
+    ),
+    click.option(
+        "--labels",
+        metavar="NAME|FILE",
+        help="Labels of such a file: an array or column of it, or a file (.npy, or text with one per line).  "
+        "[default: what is called labels, label, y, class or condition]",
+    ),
+)
+
+
+def activations_of(path: Path, datasets: Sequence[str], labels: str | None) -> "Activations | Path":
+    """The activations in a file of arrays of another program, and what is said of them; else the path."""
+    from manigeo.activations.foreign import is_foreign, read_arrays
+
+    if is_foreign(path):
+        acts = read_arrays(path, datasets, labels)
+        for note in acts.notes:
+            click.echo(f"{path}: {note}", err=True)
+        return acts
+    if datasets or labels:
+        raise click.UsageError(
+            f"{path} is an activation file, with layers and labels of its own: leave --dataset and --labels out"
+        )
+    return path
+
+
 acts_argument = click.argument("acts", type=click.Path(path_type=Path))
 
 

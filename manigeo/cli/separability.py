@@ -42,15 +42,19 @@ def _fewest(least: int, what: str) -> Callable[[click.Context, click.Parameter, 
               help="Also the purity of K neighbours; may be repeated. Always: 1, and one less than examples per class.")
 @click.option("--cluster-seeds", default=3, show_default=True, type=click.IntRange(min=1), help="Starts of k-means.")
 @click.option("--pairs", default=500, show_default=True, type=click.IntRange(min=1), help="Most pairs for margins.")
+@options.arrays_options
 @options.work_options("Go on with an interrupted analysis in --out, or add measures to it.")
 def separability_command(
     acts: tuple[Path, ...], out: Path | None, layers: tuple[str, ...], kinds: tuple[str, ...], per_class: int | None,
     classes: int | None, measures: tuple[str, ...], folds: int, neighbours: tuple[int, ...], cluster_seeds: int, pairs: int,
+    datasets: tuple[str, ...], labels: str | None,
     jobs: int, cluster: str | None, seed: int, as_json: bool, resume: bool, dry_run: bool, force: bool,
 ) -> None:
     """Linear probes, neighbours, clusters, class means and margins of every layer and kind in ACTS, and the best layer.
 
-    Several ACTS, e.g. of the checkpoints of a run, go to one table.
+    Several ACTS, e.g. of the checkpoints of a run, go to one table. A file of arrays of another program may take the place
+    of an activation file: .npy, .npz, .csv, .mat, .h5, each array (conditions, repetitions, features), or (examples,
+    features) with --labels.
     """
     from manigeo.layerwise.best import with_choices, without_choices
     from manigeo.layerwise.plan import plan_separability
@@ -63,7 +67,7 @@ def separability_command(
     }
     chosen = [measure(name, **settings.get(name, {})) for name in SEPARABILITY if not measures or name in measures]
     sample = {"layers": layers, "kinds": kinds, "per_class": per_class, "n_classes": classes, "seed": seed}
-    plans = [plan_separability(path, measures=chosen, **sample) for path in acts]  # type: ignore[arg-type]
+    plans = [plan_separability(options.activations_of(path, datasets, labels), measures=chosen, **sample) for path in acts]  # type: ignore[arg-type]
     for plan in plans:
         click.echo(describe_plan(plan), err=as_json)
     if dry_run:

@@ -129,7 +129,7 @@ class Plan:
     def __repr__(self) -> str:
         what = f"{len(self.layers)} layers x {len(self.kinds)} kinds ({', '.join(self.kinds)})"
         size = f"P = {self.n_classes} classes x M = {self.per_class} examples"
-        return f"<Plan of {self.title} of {self.path!r}: {what}, {size}, {len(self.tasks)} tasks>"
+        return f"<Plan of {self.title} of {self.path}: {what}, {size}, {len(self.tasks)} tasks>"
 
     def _repr_html_(self) -> str:
         lines = [

@@ -7,6 +7,7 @@ ACTIVATIONS = "an activation file of manigeo extract"
 RESULTS = "a results table (.csv, .json, .parquet)"
 WEIGHTS = "a checkpoint"
 RUN = "the folder of a run"
+ARRAYS = "an array of NumPy"
 EMPTY = "an empty file"
 _SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors", ".bin", ".pt2")
 # what it is -> the command that takes it, and what that does
@@ -15,6 +16,7 @@ _TAKEN_BY = {
     RESULTS: "manigeo plot {path} draws it",
     WEIGHTS: "manigeo extract --model {path} writes its activations, manigeo analyze {path} does all of it",
     RUN: "manigeo analyze {path} makes all of it",
+    ARRAYS: "manigeo capacity {path} and manigeo separability take it",
 }
 
 
@@ -42,7 +44,7 @@ def recognized(path: str | PathLike[str]) -> str:
         return RESULTS
     if not head:
         return EMPTY
-    return "an array of NumPy" if head.startswith((b"\x93NUMPY", b"PK\3\4")) else "a file of another program"
+    return ARRAYS if head.startswith((b"\x93NUMPY", b"PK\3\4")) else "a file of another program"
 
 
 def mistaken(path: str | PathLike[str], expected: str) -> str:
