@@ -80,7 +80,7 @@ class Report:
 
     @property
     def left_out(self) -> Sequence[str]:
-        """What of the sources could not be used, and why."""
+        """Sources that could not be used, and why."""
         return self._sources.left_out
 
     def html(self) -> str:
