@@ -85,11 +85,10 @@ class Command(click.Command):
 
 def _with_hint(error: click.UsageError, hint: str) -> click.UsageError:
     """The error, with what to type instead at the end of its message."""
-    if hint:
-        error.message = f"{error.message.rstrip('.')}; {hint}"
-        if isinstance(error, click.NoSuchOption):
-            error.possibilities = None
-    return error
+    if not hint:
+        return error
+    said = error.message if isinstance(error, click.NoSuchOption) else error.format_message()
+    return click.UsageError(f"{said.rstrip('.')}; {hint}", error.ctx)
 
 
 def _where_it_is(command: str, option: str, given: list[str], near: Any) -> str:
