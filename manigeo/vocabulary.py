@@ -427,6 +427,15 @@ FIGURES = {
         "Geometry and separability say where permuted examples come apart, the others which layers hold what was memorized: "
         "compare the methods of one question.",
     ),
+    "depth": Figure(
+        "the shares of the layers by every method, on one axis of depth (manigeo localize)",
+        "Every method on one axis",
+        "The share of each layer, in percent, in what each method sees of memorization, from the first layer with "
+        "parameters to the last. Boxes mark the layers that a method names; the line is its centre of mass with a 95 % "
+        "interval. Methods in brackets, paler, do not have enough evidence, and name none.",
+        "Above the line are the methods that say where permuted examples come apart, below it those that say which layers "
+        "hold what was memorized: compare within each.",
+    ),
     "gradients": Figure(
         "the label-dependent and the label-independent part of the gradient, one panel per layer (manigeo gradients)",
         "Parts of the gradient",

@@ -399,7 +399,9 @@ def test_the_answer_is_that_of_localize(tmp_path):
     text = " ".join(Elements(page_of(tmp_path)).text.replace("\N{NO-BREAK SPACE}", " ").split())
     for line in describe_localization(found).splitlines():
         assert line.removeprefix("- ") in text
-    assert text.index("Where each method finds memorization") < text.index("Has it memorized?")
+    two = [text.index(line) for line in describe_localization(found).splitlines()[2:4]]
+    assert two[0] < two[1] < text.index("Every method on one axis") < text.index("The network has memorized")
+    assert text.index("The network has memorized") < text.index("Has it memorized?") < text.rindex("Figures")
 
 
 def test_caveats_name_the_floor_the_few_classes_and_what_does_not_compare():
@@ -531,3 +533,80 @@ def test_the_command_says_in_one_line_what_it_wants(tmp_path):
 def test_the_report_needs_no_network_of_its_own():
     loaded = modules_after("import manigeo.report")
     assert not loaded & {"torch", "manigeo_extract", "h5py", "click"}
+
+
+# ------------------------------------------------------------------------------------------- several runs, and one's own
+def run_with_answer(at: Path, name: str, step: int) -> Path:
+    """A run whose permuted manifolds come apart at one layer, with its localization."""
+    from manigeo.localization.statement import localization_table
+
+    rng = np.random.default_rng(step)
+    rows = [
+        {"run": name, "checkpoint": checkpoint, "epoch": epoch, "layer": f"h{depth}", "depth": depth, "kind": "permuted",
+         "manifold": f"c{i}", "metric": "capacity", "settings": SAMPLE, "fingerprint": f"{name}{checkpoint}",
+         "value": 0.25 + (0.2 if checkpoint == "last" and depth >= step else 0) + 0.004 * rng.random()}
+        for checkpoint, epoch in (("best", 6), ("last", 40)) for depth in range(6) for i in range(12)
+    ]  # fmt: skip
+    folder = folder_of_run(at, name=name)
+    (folder / "analysis").mkdir()
+    write_results(as_table(rows), folder / "analysis" / "capacity.csv")
+    found = localization_table({name: as_table(rows)}, {name: 0.99}, n_resamples=100)
+    write_results(found, folder / "analysis" / "localize.csv")
+    return folder
+
+
+def test_runs_are_answered_one_by_one_and_together_with_their_range(tmp_path):
+    folders = [run_with_answer(tmp_path, name, step) for name, step in (("s0", 2), ("s1", 4))]
+    page = Elements(render_page(collect_sources(folders)))
+    text = " ".join(page.text.split())
+    answer = text[: text.index("Has it memorized?")]
+    assert answer.index("All runs together") < answer.index("come apart at h2: ") < answer.index("come apart at h4: ")
+    line = re.sub(r"\s", "", answer[answer.index("Run by run") :])
+    assert "geometryh2h440to80%(2of2)" in line
+    one = Elements(render_page(collect_sources(folders[:1]))).text
+    assert "Run by run" not in one
+    assert "together" not in one[: one.index("Has it memorized?")]
+
+
+def test_two_answers_are_not_drawn_on_one_axis_as_their_mean(tmp_path):
+    from manigeo.plots.localization import plot_depth
+
+    files = [read_results(run_with_answer(tmp_path, n, s) / "analysis/localize.csv") for n, s in (("s0", 2), ("s1", 4))]
+    with pytest.raises(InputError, match="several answers"):
+        plot_depth(pd.concat(files))
+    figure = plot_depth(files[0])
+    assert [text.get_text() for text in figure.axes[0].texts] == ["0", "0", "100", "0", "0", "0"]
+
+
+def test_figures_and_tables_of_ones_own_stand_on_the_page_as_text(tmp_path):
+    import matplotlib.figure
+
+    from manigeo.errors import UsageError
+    from manigeo.report import Report
+
+    folder_of_run(tmp_path, capacity=small())
+    figure = matplotlib.figure.Figure()
+    ax = figure.subplots()
+    ax.plot([0, 1], [1, 0])
+    mine = pd.DataFrame({"layer": [NASTY, "h1"], "mine": [0.123456, 2.0]})
+    report = Report(tmp_path, title="Mine").add_figure(ax, NASTY, NASTY).add_table(mine, "A measure", "Of mine.")
+    path = report.save(tmp_path / "page.html")
+    page = Elements(path.read_text())
+    text = page.text
+    assert text.count(NASTY) >= 3
+    places = [
+        text.index("Figures\n"),
+        text.index("Added to this page"),
+        text.index("A measure"),
+        text.rindex("Caveats\n"),
+    ]
+    assert places == sorted(places)
+    assert "0.1235" in text
+    assert len(page.of("script")) == 1
+    assert page.of("img") == []
+    with pytest.raises(UsageError, match="exists: give another"):
+        report.save(path)
+    with pytest.raises(UsageError, match="expected a figure or axes of matplotlib, got a list"):
+        report.add_figure([1, 2], "no figure")
+    with pytest.raises(UsageError, match=r"pandas.DataFrame\(...\) makes one"):
+        report.add_table([1, 2], "no table")

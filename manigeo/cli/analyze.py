@@ -118,7 +118,7 @@ def _by_reason(failed: Mapping[str, str]) -> str:
 
 
 def _labels_missing(subject: Subject) -> list[str]:
-    """What to give where the activations know of no permuted labels."""
+    """Advice where the activations know of no permuted labels."""
     from manigeo.activations import open_activations
 
     stored = [subject.folder / f"{name}.h5" for name in subject.files]

@@ -72,7 +72,7 @@ class Command(click.Command):
             raise _with_hint(error, self._of_arguments(given) if "unexpected extra" in error.message else "") from error
 
     def _of_arguments(self, given: list[str]) -> str:
-        """What to type in place of a word that no argument takes."""
+        """Remedy for a word that no argument takes."""
         words = [word for word in given if not word.startswith("-")]
         if any(param.name == "model" for param in self.params):
             return f"the file goes to --model: manigeo {self.name} --model {words[0]}"
@@ -86,15 +86,14 @@ class Command(click.Command):
 
 def _with_hint(error: click.UsageError, hint: str) -> click.UsageError:
     """The error, with what to type instead at the end of its message."""
-    if hint:
-        error.message = f"{error.message.rstrip('.')}; {hint}"
-        if isinstance(error, click.NoSuchOption):
-            error.possibilities = None
-    return error
+    if not hint:
+        return error
+    said = error.message if isinstance(error, click.NoSuchOption) else error.format_message()
+    return click.UsageError(f"{said.rstrip('.')}; {hint}", error.ctx)
 
 
 def _where_it_is(command: str, option: str, given: list[str], near: Any) -> str:
-    """What may have been meant: a near option, one with two dashes, or the same option of other commands."""
+    """Guess at what was meant: a near option, one with two dashes, or the same option of other commands."""
     if near:
         nearest = sorted(near, key=lambda name: -SequenceMatcher(None, name, option).ratio())
         return f"did you mean {' or '.join(nearest[:3])}?"

@@ -25,14 +25,17 @@ def report_command(sources: tuple[Path, ...], out: Path, title: str, force: bool
     """One HTML page that needs no network, from RUN, a folder of manigeo train or any folder with results tables, and from
     tables named by themselves (CSV, JSON, Parquet).
 
-    The answer of manigeo localize comes first, then whether the network has memorized, the figures of all tables with
-    values under the pointer, the tables to sort and to download, settings, provenance and caveats.
+    The answer of manigeo localize comes first, with every method on one axis of depth, then whether the network has
+    memorized, the figures of all tables with values under the pointer, the tables to sort and to download, settings,
+    provenance and caveats. Several runs are answered one by one and together. manigeo.report.Report adds figures and tables
+    of one's own.
     """
     from manigeo.report import collect_sources, render_page, write_page
     from manigeo.storage.files import check_target
 
+    check_target(out, force=True, suffixes=(".html", ".htm"), what="reports")  # what was asked for; then what there is
     found = collect_sources(sources)
-    check_target(out, force=force, suffixes=(".html", ".htm"), what="reports")
+    check_target(out, force=force)
     write_page(render_page(found, title), out, force)
     for note in found.left_out:
         click.echo(f"left out: {note}", err=True)

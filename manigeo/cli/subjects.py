@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is analysed, with its results in ``folder``.
+    """Subject of the analysis, with its results in ``folder``.
 
     ``files`` are the checkpoints whose activations are analysed, by name; ``directory`` is the run that layers are compared
     and exchanged in, None for one checkpoint; ``every`` are all its checkpoints. ``missing`` says what is not there, and how
@@ -99,7 +99,7 @@ def _one_checkpoint(path: Path, out: Path | None, typed: Sequence[str]) -> Subje
 
 
 def _earlier_missing(path: Path, typed: Sequence[str]) -> str:
-    """What checkpoints of other epochs would add, and how they are given."""
+    """Use of checkpoints of other epochs, and how they are given."""
     run, beside = run_of(path), RunFolder(path.parent)
     folder = run.path if run and run.exists else path.parent
     several = len(RunFolder(folder).checkpoint_files()) > 1

@@ -28,6 +28,7 @@ Row = dict[str, Any]
 _Located = tuple[tuple[str, ...], Localization]  # names of layers, and what was found of them
 
 SIGNIFICANT = 0.05
+REFERENCE = ("Compared with epoch", "No epoch before memorization")  # how the line about the reference epoch begins
 _LITTLE = 0.1  # accuracy
 _PLACES = ("onset", "end", "center_of_mass")
 
@@ -337,11 +338,11 @@ def _describe_reference(rows: pd.DataFrame) -> list[str]:
     epochs = sorted(rows["value"].dropna().unique())
     if epochs:
         named = ", ".join(f"{epoch:.0f}" for epoch in epochs)
-        return [f"Compared with epoch {named}, before memorization (the reference epoch)."]
+        return [f"{REFERENCE[0]} {named}, before memorization (the reference epoch)."]
     if rows.empty:
         return []
     return [
-        "No epoch before memorization is in the tables (give those of a checkpoint from before it, too): permuted examples "
+        f"{REFERENCE[1]} is in the tables (give those of a checkpoint from before it, too): permuted examples "
         "are compared with points without structure."
     ]
 

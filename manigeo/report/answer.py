@@ -1,11 +1,13 @@
 """The answer, from the table of manigeo localize: in words, then one line per method, and whether the methods agree."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from manigeo.localization.statement import describe_localization
+from manigeo.localization.depth import layer_list
+from manigeo.localization.statement import REFERENCE, describe_localization
 from manigeo.results import with_settings
 from manigeo.text.cells import NOTHING, number
 from manigeo.vocabulary import flags_words
@@ -13,22 +15,36 @@ from manigeo.vocabulary import flags_words
 
 @dataclass(frozen=True)
 class Verdict:
-    """Verdict of one method: onset and centre of mass with their intervals, as layers are counted from 0."""
+    """Verdict of one method: onset and centre of mass with their intervals, as layers are counted from 0; where it localizes
+    the layers that it ``named``, and the ``depth`` of its centre of mass in percent."""
 
     method: str
     onset: str
     center: str
     p_value: str
     verdict: str
+    named: str = ""
+    depth: float = float("nan")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """``blocks``: paragraphs, and lists of points; ``agreements``: two methods and the correlation of their profiles."""
+    """``leads``: the two sentences of the answer, or the one that says why there is none; ``blocks``: sentences beside them,
+    and ``points``, a line per method; ``agreements``: two methods and the correlation of their profiles; ``of``: the runs.
+    """
 
-    blocks: tuple[str | tuple[str, ...], ...]
+    of: tuple[str, ...]
+    leads: tuple[str, ...]
+    blocks: tuple[str, ...]
+    points: tuple[str, ...]
     verdicts: tuple[Verdict, ...]
     agreements: tuple[tuple[str, str, str], ...]
+
+
+def read_answers(tables: Iterable[pd.DataFrame]) -> list[Answer]:
+    """The answers, one of each table that localizes: of one run, or of several together; those of most runs first."""
+    found = [answer for table in tables if (answer := read_answer(table[table["manifold"] == ""]))]
+    return sorted(found, key=lambda answer: -len(answer.of))
 
 
 def read_answer(aggregates: pd.DataFrame) -> Answer | None:
@@ -38,36 +54,36 @@ def read_answer(aggregates: pd.DataFrame) -> Answer | None:
     if rows.empty:
         return None
     plain = aggregates.loc[rows.index]
+    of = tuple(dict.fromkeys(plain.loc[plain["metric"] == "gate", "run"]))
     try:
-        blocks = _blocks(describe_localization(plain, correlations=False))
+        leads, blocks, points = _parts(describe_localization(plain, correlations=False))
     except (KeyError, IndexError, ValueError, TypeError) as error:  # a table that another version wrote
-        blocks = (f"The localization cannot be put into words ({error!r}); its numbers are in the tables below.",)
+        said = f"The localization cannot be put into words ({error!r}); its numbers are in the tables below."
+        leads, blocks, points = (said,), (), ()
     of_one, of_two = rows[rows["method"].notna() & rows["other"].isna()], rows[rows["other"].notna()]
     verdicts = tuple(_verdict(str(method), part) for method, part in of_one.groupby("method", sort=False))
     pairs = of_two.groupby(["method", "other"], sort=False)
     agreements = tuple((str(a), str(b), _with_interval(part, "agreement")) for (a, b), part in pairs)
-    return Answer(blocks, verdicts, agreements)
+    return Answer(of, leads, blocks, points, verdicts, agreements)
 
 
-def _blocks(text: str) -> tuple[str | tuple[str, ...], ...]:
-    """Lines as paragraphs; those that begin with a dash as points of a list.
+def _parts(text: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """The two sentences of the answer, the other lines, and those that begin with a dash.
 
-    >>> _blocks("One.\\n- two\\n- three")
-    ('One.', ('two', 'three'))
+    >>> _parts("Yes.\nCompared with epoch 2.\nApart at a.\nHeld by b.\nBoth hold.\n- two")
+    (('Apart at a.', 'Held by b.'), ('Yes.', 'Compared with epoch 2.', 'Both hold.'), ('two',))
     """
-    blocks: list[str | tuple[str, ...]] = []
-    for line in filter(None, (line.strip() for line in text.replace(" %", "\N{NO-BREAK SPACE}%").splitlines())):
-        if not line.startswith("- "):
-            blocks.append(line)
-        elif blocks and isinstance(blocks[-1], tuple):
-            blocks[-1] = (*blocks[-1], line[2:])
-        else:
-            blocks.append((line[2:],))
-    return tuple(blocks)
+    lines = list(filter(None, (line.strip() for line in text.replace(" %", "\N{NO-BREAK SPACE}%").splitlines())))
+    points = tuple(line[2:] for line in lines if line.startswith("- "))
+    said = [line for line in lines if not line.startswith("- ")]
+    if len(said) < 3:
+        return tuple(said), (), points
+    first = 1 + said[1].startswith(REFERENCE)
+    return tuple(said[first : first + 2]), (*said[:first], *said[first + 2 :]), points
 
 
 def _verdict(method: str, rows: pd.DataFrame) -> Verdict:
-    profile = rows[rows["metric"] == "profile"]
+    profile = rows[rows["metric"] == "profile"].sort_values("depth")
     layers = dict(zip(profile["depth"], profile["layer"], strict=True))
     localized = rows[rows["metric"] == "localized"]
     flag = "" if localized.empty else str(localized["flag"].iloc[0])
@@ -79,7 +95,14 @@ def _verdict(method: str, rows: pd.DataFrame) -> Verdict:
         _with_interval(rows, "center_of_mass"),
         number(p_value, 2),
         said,
+        layer_list(list(layers.values()), _named(rows)) if said == "localized" else "",
+        100 * _first(rows, "center_of_mass") / _first(rows, "depth_of_last_layer"),
     )
+
+
+def _named(rows: pd.DataFrame) -> list[int]:
+    values = rows.loc[rows["metric"] == "named"].sort_values("depth")["value"]
+    return [i for i, value in enumerate(values) if value == 1]
 
 
 def _onset(rows: pd.DataFrame, layers: dict[Any, str]) -> str:

@@ -52,6 +52,12 @@ def draw_pictures(files: Sequence[ResultsFile]) -> list[Picture]:
     return pictures
 
 
+def drawn_together(file: ResultsFile, name: str) -> list[Picture]:
+    """One figure of a table that the page itself has made, if it can be drawn."""
+    picture = _drawn(name, f"{name}-together", file.name, [file])
+    return [] if picture.trouble else [picture]
+
+
 def _drawn(name: str, id: str, of: str, files: Sequence[ResultsFile]) -> Picture:
     caption = CAPTIONS[name]
     rows = pd.concat([file.table for file in files], ignore_index=True).drop_duplicates(ignore_index=True)
@@ -65,6 +71,17 @@ def _drawn(name: str, id: str, of: str, files: Sequence[ResultsFile]) -> Picture
     except (InputError, ValueError) as error:  # a table that cannot be drawn is no reason to have no report
         return Picture(name, id, caption, of, trouble=str(error))
     return Picture(name, id, caption, of, alt, svg, image, round(72 * PIXELS_A_POINT * figure.get_figwidth()))
+
+
+def drawn_figure(figure: Figure, id: str, alt: str) -> tuple[Markup | None, str, int]:
+    """A figure of a user's own as SVG, or as an image where it is large, and its width in pixels."""
+    try:
+        svg = inline_svg(_saved(figure, ".svg").decode(), id, alt, {})
+    except ValueError:  # names that XML cannot hold
+        svg = ""
+    fits = bool(svg) and len(svg) <= LARGEST_SVG
+    image = "" if fits else "data:image/png;base64," + base64.b64encode(_saved(figure, ".png")).decode()
+    return (Markup(svg) if fits else None), image, round(72 * PIXELS_A_POINT * figure.get_figwidth())
 
 
 def _rendered(figure: Figure, id: str, alt: str, rows: pd.DataFrame) -> tuple[Markup | None, str]:

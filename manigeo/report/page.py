@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any
@@ -15,33 +15,42 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from manigeo import __version__
-from manigeo.report.answer import read_answer
+from manigeo.report.additions import Addition
+from manigeo.report.answer import read_answers
 from manigeo.report.caveats import caveats, flags_in_words
 from manigeo.report.downloads import embed_tables
-from manigeo.report.figures import draw_pictures
+from manigeo.report.figures import draw_pictures, drawn_together
 from manigeo.report.gate import gates_of_answer, read_gate
+from manigeo.report.seeds import compare_runs, weigh_together
 from manigeo.report.sources import Recording, Sources
 from manigeo.report.tables import metric_tables, settings_of
 from manigeo.storage.files import check_target, whole_file
 from manigeo.text.cells import NOTHING, listed
 from manigeo.vocabulary import analysis_words
 
-ANSWERING = "localization"  # the figure that stands with the answer
+ANSWERING = "depth"  # the figure that stands with the answer
 Pairs = list[tuple[str, str]]
 
 
-def render_page(sources: Sources, title: str = "") -> str:
-    """The whole report as one HTML document that loads nothing; the same sources give the same text."""
+def render_page(sources: Sources, title: str = "", additions: Sequence[Addition] = ()) -> str:
+    """The whole report as one HTML document that loads nothing; the same sources give the same text. ``additions`` are
+    figures and tables of a user's own."""
     aggregates = sources.aggregates
     script, style = (_asset(name) for name in ("report.js", "report.css"))
     pictures = draw_pictures(sources.tables)
+    answers = read_answers(file.table for file in sources.tables)
+    if (weighed := weigh_together(sources, answers)) is not None:
+        answers = [*read_answers([weighed.table]), *answers]
+        pictures = [*drawn_together(weighed, ANSWERING), *pictures]
     return _template().render(
         title=title or _title(sources),
         subtitle=_subtitle(sources),
         script=Markup(script),
         style=Markup(style),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        answer=read_answer(aggregates),
+        answers=answers,
+        comparison=compare_runs(answers),
+        additions=additions,
         answering=[picture for picture in pictures if picture.figure == ANSWERING],
         pictures=[picture for picture in pictures if picture.figure != ANSWERING],
         gates=[gate for run in sources.runs if (gate := read_gate(run, aggregates))] or gates_of_answer(aggregates),

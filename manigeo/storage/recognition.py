@@ -21,8 +21,7 @@ _TAKEN_BY = {
 
 
 def recognized(path: str | PathLike[str]) -> str:
-    """What a path is: one of the words above, or "a folder", "an empty file", "an array of NumPy", "a file of another
-    program".
+    """Name the kind of a path: one of the words above, or "a folder", "an array of NumPy", "a file of another program".
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "x.h5"

@@ -6,6 +6,7 @@ before those of what it compiled, and Lightning the name of the attribute that h
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -72,7 +73,7 @@ def find_weights(content: Any, *, state_key: str | None = None, ema: bool = Fals
     raise InputError(f"no {what} under {', '.join(keys)}; found {_described(content)}; {_way_out(nested, ema)}")
 
 
-def found_epoch(content: Any, path: str | Path) -> int | None:
+def found_epoch(content: Any, path: str | os.PathLike[str]) -> int | None:
     """When in its training another program's checkpoint was written: the epoch that the file holds, or else its step, or
     else the last number in the name of the file; None where there is neither.
 

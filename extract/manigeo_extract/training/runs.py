@@ -159,7 +159,7 @@ def run_snapshots(
 
 
 def _other_places(directory: Path) -> str:
-    """What to give instead of a folder without checkpoints."""
+    """Advice for a folder without checkpoints."""
     within = [path for path in sorted(directory.glob("*/")) if RunFolder(path).checkpoint_files()]
     if within:
         return f"give one of the folders in it that do: {', '.join(map(str, within[:5]))}"
