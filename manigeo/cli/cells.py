@@ -87,7 +87,7 @@ def _options_of(command: click.Command) -> dict[str, click.Parameter]:
 
 @functools.lru_cache(maxsize=MOST_CELLS)
 def _programs(command: click.Command, words: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    """What an option runs; raises :class:`click.UsageError` for one that the command does not take so."""
+    """Programs that an option names; raises :class:`click.UsageError` for one that the command does not take so."""
     where = ["."] if any(isinstance(param, click.Argument) for param in command.params) else []
     return tuple(programs(command.make_context(str(command.name), [*where, *words]).params))
 
