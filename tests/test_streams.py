@@ -1,5 +1,6 @@
 """Standard streams that are closed, full or not read; and signals: how a command ends."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from manigeo import create_activations
 from manigeo.cli.signals import Terminated, interruptible
 from manigeo.cli.streams import Terminal
 from manigeo.results import write_results
 from tests.command_line import run
 from tests.fuzzing import results_table
+from tests.test_activations import CLASSES, LAYERS, grouped_examples, values
 
 ROOT = Path(__file__).resolve().parents[1]
 MANIGEO = f"{sys.executable} -m manigeo"
@@ -172,3 +175,41 @@ def test_a_second_ctrl_c_ends_compiled_code_at_once(tmp_path):
         child.kill()
         child.wait()
         child.stdout.close()
+
+
+# ----------------------------------------------------------------------------------------------------- tables on stdout
+def test_a_table_goes_to_stdout_alone_and_what_is_read_by_people_to_stderr(tmp_path, monkeypatch):
+    import io
+
+    import pandas as pd
+
+    monkeypatch.chdir(tmp_path)
+    with create_activations(tmp_path / "acts.h5", grouped_examples(), CLASSES, LAYERS, {}) as writer:
+        writer.append({layer.name: values(layer.name, 51, layer.n_features) for layer in LAYERS})
+    line = ("capacity", "acts.h5", "--kinds", "test", "--draws", 10)
+    code, out, err = run(*line, "--out", "-")
+    assert code == 0, err
+    assert run(*line, "--out", "file.csv")[0] == 0
+    assert out == (tmp_path / "file.csv").read_text()
+    assert set(pd.read_csv(io.StringIO(out))["metric"]) >= {"capacity"}
+    assert "capacity" in err
+    assert sorted(os.listdir(tmp_path)) == ["acts.h5", "file.csv"]
+    code, _, err = run(*line, "--out", "-", "--resume")
+    assert (code, "--out - leaves none: give a file" in err) == (2, True)
+    assert json.loads(run(*line, "--out", "-", "--json")[1])[0]["metric"]
+
+
+@pytest.mark.parametrize(
+    "command", ["capacity", "separability", "weights", "correlate", "rewind", "reinit", "gradients", "localize"]
+)
+def test_every_command_with_a_table_says_that_it_can_go_to_stdout(command):
+    assert "- for CSV on stdout" in " ".join(run(command, "--help")[1].split())
+
+
+def test_a_file_that_ends_too_early_is_no_interrupt(monkeypatch):
+    def short(path: Path) -> None:
+        raise EOFError("Ran out of input")
+
+    monkeypatch.setattr("manigeo.activations.inspect_activations", short)
+    code, _, err = run("info", "acts.h5")
+    assert (code, "unexpected EOFError: Ran out of input" in err) == (1, True), err

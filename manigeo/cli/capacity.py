@@ -7,7 +7,7 @@ import click
 
 from manigeo.cli import options
 from manigeo.cli.commands import command
-from manigeo.cli.tables import earlier_table, measured, tell
+from manigeo.cli.tables import STDOUT, earlier_table, measured, tell
 from manigeo.kinds import ALL_KINDS
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def _resamples(ctx: click.Context, param: click.Parameter, n: int) -> int:
 @command("capacity")
 @options.acts_argument
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False),
-              help="Results: .csv, .json or .parquet.  [default: ACTS with .capacity.csv]")
+              help="Results: .csv, .json or .parquet; - for CSV on stdout.  [default: ACTS with .capacity.csv]")
 @click.option("--layers", multiple=True, metavar="GLOB", help="Layers to analyse; may be repeated. Default: all.")
 @click.option("--kinds", multiple=True, type=click.Choice(ALL_KINDS),
               help="Kinds of examples; may be repeated; unseen classes alone. Default: all others.")
@@ -88,7 +88,7 @@ def capacity_command(
         centers=centers, bootstrap=bootstrap, errors=errors, also=also, total_dimension=total_dimension,
         project=project, seed=seed,
     )
-    click.echo(describe_plan(plan), err=as_json)
+    click.echo(describe_plan(plan), err=as_json or out == STDOUT)
     if dry_run:
         return
     out = out or acts.with_suffix(".capacity.csv")

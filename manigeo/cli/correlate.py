@@ -7,7 +7,7 @@ import click
 
 from manigeo.cli import options
 from manigeo.cli.commands import command
-from manigeo.cli.tables import tell
+from manigeo.cli.tables import STDOUT, check_out, save, tell
 
 if TYPE_CHECKING:
     pass
@@ -29,17 +29,16 @@ def correlate_command(
     force: bool,
 ) -> None:
     """Correlate how far layers moved with how badly RUNS generalize: folders of manigeo train."""
-    from manigeo.results import check_results_path, write_results
     from manigeo.text.weights import correlation_report
     from manigeo_extract.weights.comparing import correlation_table, what_varied
 
     varied = [f"{name} ({', '.join(map(str, values))})" for name, values in what_varied(runs).items()]
-    click.echo(f"{len(runs)} runs, which differ in {', '.join(varied) or 'nothing'}", err=as_json)
+    click.echo(f"{len(runs)} runs, which differ in {', '.join(varied) or 'nothing'}", err=as_json or out == STDOUT)
     if dry_run:
         return
-    check_results_path(out, force)
+    check_out(out, force)
     table = correlation_table(runs, measure, gap, n_resamples=resamples, seed=seed, progress=True)
-    write_results(table, out, force)
+    save(table, out, force)
     tell(table, out, correlation_report, as_json)
 
 

@@ -8,7 +8,7 @@ import click
 
 from manigeo.cli import options
 from manigeo.cli.commands import command
-from manigeo.cli.tables import collected, earlier_table, tell
+from manigeo.cli.tables import STDOUT, collected, earlier_table, tell
 from manigeo.kinds import KINDS
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def gradients_command(
 
     request = SurveyRequest(uuid4().hex, run, requested(RunRequest, asked), checkpoints, kinds, sizes, sizes_at, repetitions)
     survey = open_survey(request, options.note)
-    click.echo(describe_survey(survey), err=as_json)
+    click.echo(describe_survey(survey), err=as_json or out == STDOUT)
     if dry_run:
         return
     todo, earlier = survey.todo(earlier_table(out, resume, force))

@@ -6,7 +6,7 @@ import click
 
 from manigeo.cli import options
 from manigeo.cli.commands import command
-from manigeo.cli.tables import tell
+from manigeo.cli.tables import check_out, save, tell
 from manigeo.errors import InputError
 
 
@@ -40,7 +40,6 @@ def localize_command(
     from manigeo.localization.reference import known_curves, run_reference
     from manigeo.localization.statement import describe_localization, has_memorized, localization_table
     from manigeo.localization.trials import kind_of
-    from manigeo.results import check_results_path, write_results
     from manigeo.runs import RunFolder, find_tables, gate_accuracy, run_tables
 
     folders, files = [path for path in runs if path.is_dir()], [path for path in runs if not path.is_dir()]
@@ -54,13 +53,13 @@ def localize_command(
         given = found_in["tables"] = find_tables(files)
         gates["tables"] = gate_accuracy(None, given.table, given.folders)
     options.tell_left_out(*found_in.values())
-    check_results_path(out, force)
+    check_out(out, force)
     tables = {run: found.table for run, found in found_in.items()}
     kind = kind_of(RunFolder(folders[0]).arch if folders else None)
     found = localization_table(
         tables, gates, metrics=curves, network=kind, near_guessing=near_guessing, n_resamples=resamples, seed=seed
     )
-    write_results(found, out, force)
+    save(found, out, force)
     tell(found, out, describe_localization, as_json)
 
 

@@ -118,6 +118,8 @@ def _run(args: list[str], debug: bool) -> int:
     except click.ClickException as error:
         code = _complain(error.format_message(), error.exit_code, debug)
     except (KeyboardInterrupt, click.Abort) as error:
+        if isinstance(error.__context__, EOFError):  # of a file that ends too early, which click takes for an interrupt
+            return _complain(f"unexpected EOFError: {error.__context__} (manigeo --debug shows where)", 1, debug)
         code = exit_code_of(error)
         code = _complain("interrupted" if code == 130 else "terminated", code, debug=False)
     except MemoryError as error:

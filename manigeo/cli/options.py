@@ -165,7 +165,7 @@ def results_option(default: str) -> Callable[..., Any]:
         default=default,
         show_default=True,
         type=click.Path(path_type=Path, dir_okay=False),
-        help="Results: .csv, .json or .parquet.",
+        help="Results: .csv, .json or .parquet; - for CSV on stdout.",
     )
 
 

@@ -9,7 +9,7 @@ import click
 from manigeo.cli import options
 from manigeo.cli.commands import command
 from manigeo.cli.interventions import carried_out, intervention_options, plan_interventions, set_option
-from manigeo.cli.tables import earlier_table, tell
+from manigeo.cli.tables import STDOUT, earlier_table, tell
 
 draws_options = options.several(
     click.option("--draws", default=5, show_default=True, type=click.IntRange(min=0),
@@ -78,7 +78,7 @@ def reinit_command(
     todo += [Intervention("set", tuple(select_groups(groups, names)), initial) for names in sets]
     more = plan_studies(laboratory, groups, requested(StudiesRequest, asked))
     plan = plan_interventions(request, todo, groups, to, more)
-    click.echo(plan.text, err=as_json)
+    click.echo(plan.text, err=as_json or out == STDOUT)
     if dry_run:
         return
     earlier = earlier_table(out, resume, force)

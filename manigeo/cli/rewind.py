@@ -9,7 +9,7 @@ import click
 from manigeo.cli import options
 from manigeo.cli.commands import command
 from manigeo.cli.interventions import carried_out, intervention_options, plan_interventions, set_option
-from manigeo.cli.tables import earlier_table, tell
+from manigeo.cli.tables import STDOUT, earlier_table, save, tell
 
 SWEEPS = ("last", "each", "prefix")
 evidence_options = options.several(
@@ -51,7 +51,6 @@ def rewind_command(
     import pandas as pd
 
     from manigeo.localization.rewinds import rewind_summary
-    from manigeo.results import write_results
     from manigeo.text.interventions import rewind_report
     from manigeo_extract.interventions.exchanges import INTO_BEFORE, Intervention, sweep_layers
     from manigeo_extract.interventions.groups import select_groups
@@ -77,11 +76,11 @@ def rewind_command(
     if both_ways and of_each:
         todo += [Intervention("each", (group,), to, INTO_BEFORE) for to in targets for group in chosen]
     plan = plan_interventions(request, todo, groups, targets)
-    click.echo(plan.text, err=as_json)
+    click.echo(plan.text, err=as_json or out == STDOUT)
     if dry_run:
         return
     earlier = earlier_table(out, resume, force)
     table = carried_out(plan, out, earlier, jobs, cluster)
     table = pd.concat([table[table["metric"] != "selected"], rewind_summary(table)], ignore_index=True)
-    write_results(table, out, force=True)
+    save(table, out)
     tell(table, out, rewind_report, as_json)

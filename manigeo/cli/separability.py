@@ -8,7 +8,7 @@ import click
 
 from manigeo.cli import options
 from manigeo.cli.commands import command
-from manigeo.cli.tables import earlier_table, measured, tell
+from manigeo.cli.tables import STDOUT, earlier_table, measured, save, tell
 from manigeo.kinds import ALL_KINDS
 from manigeo.layerwise.registry import SEPARABILITY, measure
 
@@ -29,7 +29,7 @@ def _fewest(least: int, what: str) -> Callable[[click.Context, click.Parameter, 
 @command("separability")
 @click.argument("acts", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False),
-              help="Results: .csv, .json or .parquet.  [default: the first ACTS with .separability.csv]")
+              help="Results: .csv, .json or .parquet; - for CSV on stdout.  [default: ACTS with .separability.csv]")
 @click.option("--layers", multiple=True, metavar="GLOB", help="Layers to measure; may be repeated. Default: all.")
 @click.option("--kinds", multiple=True, type=click.Choice(ALL_KINDS), help="Kinds of examples; repeatable. Default: all.")
 @click.option("--per-class", type=click.IntRange(min=2),
@@ -58,7 +58,6 @@ def separability_command(
     """
     from manigeo.layerwise.best import with_choices, without_choices
     from manigeo.layerwise.plan import plan_separability
-    from manigeo.results import write_results
     from manigeo.text.separability import describe_plan, separability_report
 
     settings: dict[str, dict[str, Any]] = {
@@ -69,14 +68,14 @@ def separability_command(
     sample = {"layers": layers, "kinds": kinds, "per_class": per_class, "n_classes": classes, "seed": seed}
     plans = [plan_separability(options.activations_of(path, datasets, labels), measures=chosen, **sample) for path in acts]  # type: ignore[arg-type]
     for plan in plans:
-        click.echo(describe_plan(plan), err=as_json)
+        click.echo(describe_plan(plan), err=as_json or out == STDOUT)
     if dry_run:
         return
     out = out or acts[0].with_suffix(".separability.csv")
     earlier = earlier_table(out, resume, force)
     table = measured(plans, out, None if earlier is None else without_choices(earlier), jobs, cluster)
     table = with_choices(table, [metric for m in chosen for metric in m.profiles], seed)
-    write_results(table, out, force=True)
+    save(table, out)
     tell(table, out, separability_report, as_json)
 
 

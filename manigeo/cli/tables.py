@@ -16,6 +16,23 @@ if TYPE_CHECKING:
     from manigeo.results import Part
 
 _SAVE_SECONDS = 30.0
+STDOUT = Path("-")  # as --out: the table as CSV on stdout, and the readable one on stderr
+
+
+def check_out(out: Path, force: bool) -> None:
+    """Raise :class:`~manigeo.errors.UsageError` where no table can be written to ``out``; to stdout one always can."""
+    from manigeo.results import check_results_path
+
+    if out != STDOUT:
+        check_results_path(out, force)
+
+
+def save(table: "pd.DataFrame", out: Path, force: bool = True) -> None:
+    """Write the table to ``out``; what goes to stdout is written once, by :func:`tell`."""
+    from manigeo.results import write_results
+
+    if out != STDOUT:
+        write_results(table, out, force)
 
 
 def earlier_table(out: Path, resume: bool, force: bool) -> "pd.DataFrame | None":
@@ -23,20 +40,28 @@ def earlier_table(out: Path, resume: bool, force: bool) -> "pd.DataFrame | None"
 
     Raises :class:`~manigeo.errors.UsageError` where ``out`` cannot be written, or holds what nobody asked to replace.
     """
-    from manigeo.results import check_results_path, read_results
+    from manigeo.results import read_results
 
     if resume and force:
         raise UsageError("--resume goes on with a table and --force replaces it: give one of them")
-    check_results_path(out, force or resume)
+    if resume and out == STDOUT:
+        raise UsageError("--resume goes on with a table, and --out - leaves none: give a file")
+    check_out(out, force or resume)
     return read_results(out) if resume and out.exists() else None
 
 
 def tell(table: "pd.DataFrame", out: Path, report: "Callable[[pd.DataFrame], str]", as_json: bool) -> None:
-    """The table on stdout, as JSON or as its report, where it was written, and how to draw it, if it can be drawn."""
+    """The table on stdout, as JSON or as its report, where it was written, and how to draw it, if it can be drawn; with
+    ``out`` ``-`` the table as CSV (or JSON) on stdout, and its report on stderr."""
     from manigeo.results import as_json as to_json
+    from manigeo.storage.spreadsheets import write_cells
     from manigeo.text.visible import visible_names
     from manigeo.vocabulary import DRAWN
 
+    if out == STDOUT:
+        click.echo(to_json(table) if as_json else str(write_cells(table)), nl=as_json)
+        click.echo(report(visible_names(table)), err=True)
+        return
     click.echo(to_json(table) if as_json else report(visible_names(table)))
     drawn = bool(table.loc[table["value"].notna(), "metric"].isin(DRAWN).any())
     click.echo(f"wrote {out}" + f"; next: manigeo plot {out}" * drawn, err=as_json)
@@ -52,14 +77,14 @@ def collected(
     interrupts, or when a part fails after some time, and now and then for one who is killed."""
     import pandas as pd
 
-    from manigeo.results import in_order, write_results
+    from manigeo.results import in_order
 
     done: list[Part] = []
 
     def written() -> pd.DataFrame:
         tables = [*([] if earlier is None else [earlier]), *in_order(done)]
         table = joined(tables) if joined else pd.concat(tables, ignore_index=True)
-        write_results(table, out, force=True)
+        save(table, out)
         return table
 
     began = saved = time.monotonic()
@@ -72,7 +97,8 @@ def collected(
     except (KeyboardInterrupt, Exception) as error:
         if done and (isinstance(error, KeyboardInterrupt) or time.monotonic() - began > _SAVE_SECONDS):
             written()
-            click.echo(f"what was finished is in {out}; the same command with --resume goes on", err=True)
+            if out != STDOUT:
+                click.echo(f"what was finished is in {out}; the same command with --resume goes on", err=True)
         raise
     return written()
 

@@ -7,7 +7,7 @@ import click
 
 from manigeo.cli import options
 from manigeo.cli.commands import command
-from manigeo.cli.tables import tell
+from manigeo.cli.tables import STDOUT, check_out, save, tell
 from manigeo.errors import UsageError
 
 
@@ -26,7 +26,6 @@ def weights_command(
 
     No network is built: the weights of any program's checkpoints will do.
     """
-    from manigeo.results import check_results_path, write_results
     from manigeo.text.weights import weights_report
     from manigeo_extract.files.folders import is_in_parts
     from manigeo_extract.weights.trajectory import run_checkpoints, weight_table
@@ -35,10 +34,10 @@ def weights_command(
     if folders and len(checkpoints) > 1:
         raise UsageError(f"give one run, or files: {folders[0]} is a folder among {len(checkpoints)} arguments")
     paths = run_checkpoints(folders[0], reading) if folders else list(checkpoints)
-    click.echo(f"{len(paths)} checkpoints, against {paths[0]}", err=as_json)
+    click.echo(f"{len(paths)} checkpoints, against {paths[0]}", err=as_json or out == STDOUT)
     if dry_run:
         return
-    check_results_path(out, force)
+    check_out(out, force)
     table = weight_table(paths, reading=reading, strict=not no_strict, progress=True, tell=options.note)
-    write_results(table, out, force)
+    save(table, out, force)
     tell(table, out, weights_report, as_json)

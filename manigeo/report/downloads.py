@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 import pandas as pd
 
 from manigeo.report.sources import ResultsFile
-from manigeo.storage.spreadsheets import as_cells
+from manigeo.storage.spreadsheets import write_cells
 
 LARGEST = 2_000_000  # bytes of all tables as they stand in the page
 
@@ -41,7 +41,7 @@ def embed_tables(files: Sequence[ResultsFile], room: int = LARGEST) -> list[Down
 
 def _address(table: pd.DataFrame) -> str:
     """The bytes that ``write_results`` would write; no time of day in the header, so the same table gives the same text."""
-    packed = gzip.compress(as_cells(table).to_csv(index=False).encode("utf-8", "replace"), mtime=0)
+    packed = gzip.compress(str(write_cells(table)).encode("utf-8", "replace"), mtime=0)
     return "data:application/gzip;base64," + base64.b64encode(packed).decode()
 
 

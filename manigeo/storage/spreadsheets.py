@@ -41,12 +41,12 @@ def as_cells(table: "pd.DataFrame") -> "pd.DataFrame":
     return _changed(table, as_cell)
 
 
-def write_cells(table: "pd.DataFrame", path: str | os.PathLike[str]) -> None:
-    """Write the table as CSV, its texts as cells."""
+def write_cells(table: "pd.DataFrame", path: str | os.PathLike[str] | None = None) -> str | None:
+    """Write the table as CSV, its texts as cells; return the text where there is no ``path``."""
     cells = as_cells(table)
     returns = any("\r" in cell for name in _texts(cells) for cell in cells[name] if isinstance(cell, str))
     # a return by itself ends a line for those who read, and is quoted by none who write but those who quote every text
-    cells.to_csv(path, index=False, quoting=csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL)
+    return cells.to_csv(path, index=False, quoting=csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL)
 
 
 def as_names(table: "pd.DataFrame") -> "pd.DataFrame":
