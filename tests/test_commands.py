@@ -101,14 +101,14 @@ def test_words_are_completed_without_what_commands_need(tmp_path):
     assert set(completed("manigeo capacity --ki", tmp_path).split()) == {"plain,--kinds"}
 
 
-def test_a_shell_is_given_a_script_for_completion(monkeypatch, capsys):
+def test_a_shell_is_given_a_script_for_completion(monkeypatch, capfd):
     monkeypatch.setenv("_MANIGEO_COMPLETE", "bash_source")
     monkeypatch.setattr(sys, "argv", ["manigeo"])
     from manigeo.cli.main import main
 
     with pytest.raises(SystemExit):
         main()
-    assert "_manigeo_completion" in capsys.readouterr().out
+    assert "_manigeo_completion" in capfd.readouterr().out
 
 
 # ---------------------------------------------------------------------------------------------------------------- advice

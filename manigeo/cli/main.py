@@ -1,6 +1,7 @@
 """``manigeo``: the group of commands, and how errors end one."""
 
 import importlib
+import os
 import sys
 import traceback
 
@@ -46,6 +47,9 @@ SECTIONS = {
     },
 }
 COMMANDS = {name: line for section in SECTIONS.values() for name, line in section.items()}
+
+
+COMPLETION = "_MANIGEO_COMPLETE"
 
 
 class LazyGroup(click.Group):
@@ -97,6 +101,8 @@ def cli() -> None:
 def main() -> None:
     """Run a command; a user's mistake is one line on stderr and an exit code, see :mod:`manigeo.errors`."""
     leave_out_working_directory()
+    if COMPLETION in os.environ:  # a shell asks, and takes bytes
+        cli.main([], prog_name="manigeo", complete_var=COMPLETION)
     with shown():
         code = _run([word for word in sys.argv[1:] if word != "--debug"], "--debug" in sys.argv)
         sys.stdout.flush()
