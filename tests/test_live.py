@@ -208,7 +208,7 @@ def test_one_checkpoint_answers_what_it_can_and_says_what_is_missing(memorizing,
     assert clean.missing[0].startswith("labels of training, train_labels=")
 
 
-def test_the_checkpoint_before_memorization_is_found_among_others_and_a_folder_holds_all(memorizing, tmp_path):
+def test_the_checkpoint_before_memorization_is_found_and_a_folder_holds_all(memorizing, tmp_path):
     net, before, data, labels = memorizing
     initial = nn.Sequential(nn.Linear(12, 32), nn.ReLU(), nn.Linear(32, 4))
     weights, out = {200: net.state_dict(), 0: initial, 6: {"model": before}}, tmp_path / "found"

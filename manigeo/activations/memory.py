@@ -192,7 +192,7 @@ def _kept(
 
 
 def _limits(codes: Int[np.ndarray, " examples"], names: tuple[str, ...]) -> list[str]:
-    """What is said of classes of few examples.
+    """Notes on classes of few examples.
 
     Raises ``ValueError`` where fewer than two classes have two examples.
     """

@@ -1,4 +1,4 @@
-"""Where a network at hand memorizes: the steps of ``manigeo analyze`` on its checkpoints, in memory."""
+"""Analysis of where a network at hand memorizes: the steps of ``manigeo analyze`` on its checkpoints, in memory."""
 
 import os
 from collections.abc import Mapping, Sequence
