@@ -262,7 +262,7 @@ def test_options_in_a_file_are_those_of_the_page(reader):
 def test_the_gallery_shows_every_figure():
     named = re.findall(r"```{figure-of} (\S+)\n", PAGES["gallery"].read_text("utf-8"))
     assert named == list(FIGURES)
-    assert [name for name in named if not (ROOT / "notebooks/gallery" / f"{name}.png").is_file()] == []
+    assert [name for name in named if not (ROOT / "docs/_static/gallery" / f"{name}.png").is_file()] == []
 
 
 def test_the_readme_is_short():

@@ -70,8 +70,7 @@ class FigureOf(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         name = self.arguments[0]
         words = FIGURES[name]
-        image = nodes.image(uri=f"../notebooks/gallery/{name}.png", alt=words.line)
-        self.env.note_dependency(f"notebooks/gallery/{name}.png")
+        image = nodes.image(uri=f"_static/gallery/{name}.png", alt=words.line)
         return [image, nodes.paragraph("", words.seen), nodes.paragraph("", words.read)]
 
 
