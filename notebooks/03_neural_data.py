@@ -19,6 +19,8 @@
 
 # %%
 import os
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -121,4 +123,6 @@ it.plot()
 # %%
 M = int(repetitions.min()) - 2
 np.savez("areas.npz", labels=names, **{area: np.stack([X[-M:] for X in trials]) for area, trials in areas.items()})
-# !manigeo capacity areas.npz --draws 50 --no-total-dimension 2>/dev/null
+line = "capacity areas.npz --draws 50 --no-total-dimension"
+done = subprocess.run([sys.executable, "-m", "manigeo", *line.split()], capture_output=True, text=True, check=True)
+print(done.stdout)

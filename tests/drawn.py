@@ -55,7 +55,8 @@ def reset() -> pd.DataFrame:
 
 
 def localized() -> pd.DataFrame:
-    of = [{"analysis": "localize", "method": method} for method in ("rewinding", "geometry")]
+    asked = {"rewinding": "holds", "geometry": "apart"}
+    of = [{"analysis": "localize", "method": name, "question": word} for name, word in asked.items()]
     names = ("center_of_mass", "center_of_mass_ci_low", "center_of_mass_ci_high", "localized")
     profiles = [row for m in of for row in rows(["profile", "profile_ci_low", "profile_ci_high"], [""], **m)]
     return as_table(profiles + [row for m in of for row in rows(names, [""], [""], **m)])
@@ -83,6 +84,7 @@ TABLES = {
     "utilisation": as_table(rows(["prefix_accuracy"])),
     "criticality": as_table(rows(["criticality", "criticality_error"], [""])),
     "localization": localized(),
+    "depth": localized(),
     "gradients": gradients(),
     "gradient-sizes": gradients("_sweep").query("epoch == 0 or n == 40").assign(epoch=1, fingerprint="1"),
 }

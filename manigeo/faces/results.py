@@ -9,7 +9,7 @@ from manigeo.faces.numbers import cell, number
 from manigeo.vocabulary import flags_words, metric_words
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import pandas
 
 _STYLE = "text-align:left;padding:.1em 1.2em .1em 0"
 
@@ -24,7 +24,7 @@ class Shown:
     headline: ClassVar[tuple[str, ...]] = ()
 
     @property
-    def table(self) -> "pd.DataFrame":
+    def table(self) -> "pandas.DataFrame":
         """The numbers with their standard errors, one row each: ``value`` and ``stderr``, indexed by name."""
         import pandas as pd
 
