@@ -109,7 +109,7 @@ def test_checkpoints_of_lightning_are_compared_by_their_epochs(inside):
 
 def test_what_is_missing_is_told_before_anything_is_computed(inside, tmp_path):
     code, out, err = run("analyze", "model_final.pt", "--out", tmp_path / "a")
-    assert (code, err.count("give --data")) == (3, 2)  # where it happened, and at the end
+    assert (code, err.count("give --data")) == (3, 1)
     assert "report" not in out.splitlines()[-1]
     code, _, err = run("analyze", "lit", "--data", "folder:images")
     assert (code, "give --arch" in err) == (3, True)

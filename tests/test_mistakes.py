@@ -67,7 +67,7 @@ capacity -help | did you mean --help? | capacity --help
 extract | give --model FILE |
 extract LAST | manigeo extract --model LAST | layers --model LAST
 extract --model run | give one of those in it: checkpoints/best.pt | layers --model run/checkpoints/best.pt
-extract --model acts.h5 | is an activation file of manigeo extract, expected a checkpoint |
+extract --model acts.h5 --out new.h5 | is an activation file of manigeo extract, expected a checkpoint |
 extract --model acts.capacity.csv | is a results table |
 extract --model run/checkpoints/lst.pt | did you mean LAST | layers --model LAST
 extract --model LAST --layers h9 | there are: input, |
@@ -106,7 +106,7 @@ capacity acts.h5 --config unknown.toml | which this command does not have |
 separability acts.h5 --measures probes | 'probe', 'neighbours' | separability acts.h5 --measures means --dry-run
 separability acts.h5 acts.h5 | name each checkpoint's once |
 info acts.capacity.csv | manigeo plot acts.capacity.csv |
-merge acts.h5 | it is whole |
+merge acts.h5 --out new.h5 | it is whole |
 plot acts.h5 | manigeo capacity acts.h5 makes results of it | capacity acts.h5 --dry-run
 plot LAST | manigeo analyze LAST | analyze LAST --dry-run
 plot other.csv | expected what manigeo capacity writes |
