@@ -41,8 +41,9 @@ class RowSource(Protocol):
 
 @dataclass(eq=False, repr=False)
 class Activations:
-    """Activations of every layer for a table of examples: an open file (:func:`open_activations`), or arrays in memory
-    (:meth:`from_arrays`, :func:`manigeo_extract.extract`).
+    """Activations of every layer for a table of examples: an open file
+    (:func:`~manigeo.activations.reading.open_activations`), or arrays in memory
+    (:meth:`~manigeo.activations.content.Activations.from_arrays`, :func:`manigeo_extract.extract`).
 
     ``layers`` in the order of execution, ``kinds`` that have examples, ``examples`` (the table), ``class_names``,
     ``provenance``, ``fingerprint``; ``complete``, ``n_done`` (examples whose rows are written) and ``shard`` tell what of a
@@ -130,7 +131,7 @@ class Activations:
         **more: Any,
     ) -> "Activations":
         """Activations whose ``arrays`` (examples, features) are in memory; the other arguments are those of
-        :func:`create_activations`, and further fields of these.
+        :func:`~manigeo.activations.writing.create_activations`, and further fields of these.
 
         >>> columns = {"index": range(4), "split": "test", "true_label": [0, 0, 1, 1], "train_label": [0, 0, 1, 1]}
         >>> h1 = StoredLayer("h1", 0, "Linear", 0, (3,), "flatten", None, ())
