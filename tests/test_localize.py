@@ -69,7 +69,7 @@ def test_several_runs_have_students_interval_of_the_spread_between_them():
 
 
 @pytest.mark.parametrize("noise", [0.3, 1.0])
-@pytest.mark.parametrize("place", [0, 1, 4, 6, 7])
+@pytest.mark.parametrize("place", [0, 4, 7])
 @pytest.mark.parametrize("cumulative", [False, True])
 def test_intervals_hold_the_planted_layer_first_and_last_included(cumulative, place, noise):
     """Thirty classes, noise on the step of one. Of 300 intervals .997 or more held it; .95 of 60 less three standard errors
@@ -103,7 +103,7 @@ def test_nothing_is_located_where_evidence_is_noise_or_below_zero(cumulative, cl
     reasons = []
     for seed in range(100):
         noise = np.random.default_rng([classes, seed]).standard_normal((classes, 8))
-        found = locate([Evidence(noise + np.r_[-3.0, np.zeros(7)])], cumulative=cumulative, n_resamples=200, seed=seed)
+        found = locate([Evidence(noise + np.r_[-3.0, np.zeros(7)])], cumulative=cumulative, n_resamples=99, seed=seed)
         reasons.append(_reason(found))
     assert reasons.count("") <= 5
 

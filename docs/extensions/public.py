@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import pkgutil
 from types import ModuleType
 
 from docutils import nodes
@@ -9,35 +10,36 @@ from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-import manigeo
 from manigeo.vocabulary import FIGURES
 
 
 def defined_as(name: str) -> tuple[str, str]:
-    """The kind of object, and the full name it has where it is defined, of a public name of ``manigeo``."""
-    found = getattr(manigeo, name)
+    """The kind of object, and the full name it has where it is defined, of a public name such as ``manigeo.theory``."""
+    found = pkgutil.resolve_name(name)
     if isinstance(found, ModuleType):
         return "mod", found.__name__
     if callable(found):
-        return "func", f"{found.__module__}.{found.__name__}"
-    return "data", f"manigeo.kinds.{name}"
+        return "class" if isinstance(found, type) else "func", f"{found.__module__}.{found.__qualname__}"
+    return "data", f"manigeo.kinds.{name.rpartition('.')[2]}"
 
 
 class PublicNames(SphinxDirective):
-    """Every name of ``import manigeo``, with its sentence and a link to the rest."""
+    """Public names, ``package.name`` each on a line, with their sentences and links to the rest."""
+
+    has_content = True
 
     def run(self) -> list[nodes.Node]:
-        return [table([[self.linked(name), self.said(name)] for name in manigeo.__all__])]
+        return [table([[self.linked(name), self.said(name)] for name in self.content if name.strip()])]
 
     def linked(self, name: str) -> nodes.Node:
         kind, target = defined_as(name)
         link = addnodes.pending_xref(
-            "", nodes.literal("", f"manigeo.{name}"), refdomain="py", reftype=kind, reftarget=target, refwarn=True
+            "", nodes.literal("", name), refdomain="py", reftype=kind, reftarget=target, refwarn=True
         )
         return nodes.paragraph("", "", link)
 
     def said(self, name: str) -> nodes.Node:
-        parsed, messages = self.parse_inline(sentence(getattr(manigeo, name)), lineno=self.lineno)
+        parsed, messages = self.parse_inline(sentence(pkgutil.resolve_name(name)), lineno=self.lineno)
         return nodes.paragraph("", "", *parsed, *messages)
 
 
