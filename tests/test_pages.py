@@ -127,7 +127,7 @@ def names(images, labels):
         "manigeo": manigeo, "manifolds": manifolds, "X": manifolds[0], "others": np.concatenate(manifolds[1:]),
         "points": np.concatenate(manifolds), "labels": np.repeat(range(4), 20), "radii": np.array([0.5, 1.0]),
         "around_center": (manifolds[0] - center) / np.linalg.norm(center), "dimensions": np.array([2.0, 3.0]),
-        "model": net, "epochs": 1, "accuracy": 0.5, "loss": 0.7, "n": 9, "images": images, "train_images": images,
+        "model": net, "early_weights": net.state_dict(), "epochs": 1, "accuracy": 0.5, "loss": 0.7, "n": 9, "images": images, "train_images": images,
         "train_labels": labels, "test_images": images, "test_labels": labels, "noisy_labels": rng.permutation(labels),
         "noisy": rng.permutation(labels), "V1": images.reshape(40, 64), "V4": images.reshape(40, 64)[:, 20:44],
         "stimuli": labels, "responses": responses,
