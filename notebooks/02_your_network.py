@@ -168,8 +168,7 @@ metrics[metrics["epoch"].isin([before, EPOCHS])].pivot(index="epoch", columns="k
 #
 # ## What the commands need to know
 #
-# A checkpoint carries the names of your functions, but a file does not run programs by itself: say that you trust them.
-# Network, data and labels stand in a file of options, so that they need not be typed each time.
+# A checkpoint carries the names of your functions, but no file makes manigeo run a program: name them once more.
 
 
 # %%
@@ -179,12 +178,11 @@ def command(line):
     return done.stdout
 
 
-with open("mine.toml", "w") as file:
-    file.write('arch = "mine.py:make_net"\ndata = "mine.py:make_data"\nlabels = "labels.csv"\n')
+MINE = "--arch mine.py:make_net --data mine.py:make_data --labels labels.csv"
 
 for run in RUNS:
     for name in ("before", "last"):
-        command(f"extract --config mine.toml --model {run}/checkpoints/{name}.pt --per-class 30 --out {run}/{name}.h5")
+        command(f"extract {MINE} --model {run}/checkpoints/{name}.pt --per-class 30 --out {run}/{name}.h5")
         command(f"capacity {run}/{name}.h5 --classes 30 --no-total-dimension")
 
 table = manigeo.read_results([f"{RUNS[0]}/{name}.capacity.csv" for name in ("before", "last")])
@@ -213,7 +211,7 @@ pd.concat({name: capacities(name) for name in ("before", "last")}, axis=1).round
 
 # %%
 for run in RUNS:
-    command(f"rewind {run} --config mine.toml --last-k --each --out {run}/rewind.csv")
+    command(f"rewind {run} {MINE} --last-k --each --out {run}/rewind.csv")
 rewound = manigeo.read_results(f"{RUNS[0]}/rewind.csv")
 plot_rewind(rewound)
 
@@ -252,12 +250,12 @@ plot_localization(manigeo.read_results("localize.csv"))
 # it found the layer in networks where it is known. One run's intervals are over manifolds and examples; they know
 # nothing of other seeds: `manigeo localize run0 run1 run2` takes several.
 #
-# More evidence is a line each, and `localize` takes in what it finds in the run's folder:
+# More evidence is a line each (`MINE` as above), and `localize` takes in what it finds in the run's folder:
 #
-#     manigeo reinit run0 --config mine.toml --out run0/reinit.csv
-#     manigeo rewind run0 --config mine.toml --each --pairs --retrain 100 --out run0/rewind.csv
+#     manigeo reinit run0 MINE --out run0/reinit.csv
+#     manigeo rewind run0 MINE --each --pairs --retrain 100 --out run0/rewind.csv
 #     manigeo weights run0 --out run0/weights.csv
 #     manigeo separability run0/last.h5
 #
-# And so is a control: `manigeo extract --config mine.toml --model run0/checkpoints/last.pt --weights init` takes the
+# And so is a control: `manigeo extract MINE --model run0/checkpoints/last.pt --weights init` takes the
 # network before training.

@@ -10,6 +10,8 @@ from hypothesis import settings
 
 from tests.effects import MEASURED, Effect
 
+collect_ignore = ["user_script.py"]  # mypy checks it
+
 # What takes long comes first, the longest first, so that no worker is left with it at the end; a file stays on one worker.
 _LONG = """notebooks_of_papers notebooks cli report docs separations sweeps joint simulated layerwise memorization
 separability pipeline localize interruptions faults unseen"""

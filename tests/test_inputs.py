@@ -53,7 +53,7 @@ DRAWING = [f for f in OF_DATA if "rng" in inspect.signature(f).parameters]
 OTHERS = {
     "create_activations", "open_activations", "capacity_table", "plan_capacity", "separability_table",
     "plan_separability", "read_results", "write_results", "plot_estimators", "plot_geometry", "plot_memorization",
-    "plot_progress", "plot_separability", "plot_sweep", "plot_transfer", "plot_weights",
+    "plot_progress", "plot_separability", "plot_sweep", "plot_transfer", "plot_weights", "summary",
     "kendall_w", "resampled_means", "gram_factor", "pooled_grams", "pooled_moments", "standardising",
     "weights_in_features", "stratified_folds", "class_averages", "wilson_interval",
 }  # fmt: skip

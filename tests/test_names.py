@@ -33,7 +33,7 @@ def test_a_text_is_visible_in_one_line_and_names_that_differ_differ(text):
     shown = visible(text)
     assert not any(c in STEERING or c == "\n" for c in shown)
     assert visible(shown) == shown
-    assert "".join(c for c in text if c.isprintable() and c not in "\\") in shown.replace("\\", "") or shown != text
+    assert shown == text or not text.isprintable()
     assert len(shown.splitlines()) <= 1
 
 

@@ -111,10 +111,10 @@ def write_demo(points):
     labels = np.repeat(range(4), 20)
     columns = {"index": range(80), "split": "train", "true_label": labels, "train_label": labels, "permuted": True}
     layer = StoredLayer("h6.linear", 0, "Linear", 0, (30,), "flatten", None, ())
-    with create_activations("acts.h5", pd.DataFrame(columns), list("abcd"), [layer], {}) as writer:
+    with create_activations("acts.h5", pd.DataFrame(columns), list("abcd"), [layer], {}, force=True) as writer:
         writer.append({"h6.linear": points})
     rows = [{"layer": f"h{k}", "depth": k, "kind": "test", "metric": "capacity", "value": 0.2} for k in range(1, 6)]
-    write_results(as_table(rows), "acts.capacity.csv")
+    write_results(as_table(rows), "acts.capacity.csv", force=True)
 
 
 def names(images, labels):
@@ -130,8 +130,9 @@ def names(images, labels):
         "model": net, "early_weights": net.state_dict(), "epochs": 1,
         "accuracy": 0.5, "loss": 0.7, "n": 9, "images": images, "train_images": images,
         "train_labels": labels, "test_images": images, "test_labels": labels, "noisy_labels": rng.permutation(labels),
-        "noisy": rng.permutation(labels), "V1": images.reshape(40, 64), "V4": images.reshape(40, 64)[:, 20:44],
-        "stimuli": labels, "responses": responses,
+        "noisy": rng.permutation(labels), "true_labels": labels, "V1": images.reshape(40, 64),
+        "V4": images.reshape(40, 64)[:, 20:44],
+        "stimuli": np.arange(40) % 10, "responses": responses,
     }  # fmt: skip
 
 
@@ -215,9 +216,12 @@ def test_the_blocks_of_a_page_run_in_its_order(page, reader, stand_ins):
 
 
 @pytest.mark.parametrize("page", list(PAGES))
-def test_commands_named_on_a_page_take_the_options_named_with_them(page, monkeypatch):
+def test_commands_named_on_a_page_take_the_options_named_with_them(page, tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
     monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "8")
+    monkeypatch.chdir(tmp_path)
+    for run in ("run", "run1", "run2", "run3"):
+        (tmp_path / run).mkdir()
     blocks = commands(page, "sh", "console", "bash")
     lines = [*blocks, *INLINE.findall(PAGES[page].read_text("utf-8"))]
     for line in lines:
@@ -241,7 +245,7 @@ def test_the_guide_to_your_own_model_leads_to_an_answer(guide, monkeypatch):
     monkeypatch.setattr(sys, "path", [str(guide), *sys.path])
     assert "The network has memorized (training accuracy on permuted labels" in (guide / "said.txt").read_text()
     assert (guide / "run/analysis/report.html").is_file()
-    for line in commands("own_model")[1:3]:
+    for line in commands("own_model")[2:4]:
         typed(line, "own_model")
     table = manigeo.read_results("acts.capacity.csv")
     rows = table[(table["metric"] == "capacity") & (table["manifold"] == "") & (table["kind"] == "permuted")]
@@ -253,7 +257,7 @@ def test_the_guide_to_your_own_model_leads_to_an_answer(guide, monkeypatch):
 def test_options_in_a_file_are_those_of_the_page(reader):
     ((_, name, options),) = [block for block in BLOCKS["options"] if block[0] == "toml"]
     Path(name).write_text(options)
-    assert set(tomllib.loads(options)) == {"arch", "data", "labels", "layers", "arch-args"}
+    assert set(tomllib.loads(options)) == {"labels", "layers", "arch-args"}
     (line,) = commands("options")
     typed(line, "options")
     with manigeo.open_activations("layers.h5") as chosen:

@@ -74,6 +74,15 @@ def test_bars_and_headings_are_drawn_as_they_are(text):
 
 
 # ------------------------------------------------------------------------------------------------------------- signals
+@pytest.fixture
+def hangup_is_heard():
+    """The default of SIGHUP, which nohup changes, and commands respect."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hangup_is_heard")
 @pytest.mark.parametrize(("number", "code", "said"), [
     (signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated"), (signal.SIGHUP, 129, "terminated"),
 ])  # fmt: skip

@@ -22,7 +22,7 @@ class Terminal(io.TextIOBase):
 
     >>> stream = io.StringIO()
     >>> Terminal(stream, "standard output").write("layer \\x1b[2J\\n")
-    14
+    11
     >>> stream.getvalue()
     'layer \\\\x1b[2J\\n'
     """

@@ -8,12 +8,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from manigeo.errors import UsageError
+from manigeo.errors import UsageError, shorten
 from manigeo.kinds import KINDS, UNSEEN
 
 MOST_COLUMNS = 4
 FLOOR, SATURATED = "floor", "saturated"
 _LEGEND_INCHES = 1.7
+_LONGEST = 40  # letters of a name in a legend
 _NOTEBOOK_DPI = 96  # CSS pixels per inch; twice as many are sent, for screens that show them
 
 Inches = tuple[float, float]
@@ -129,12 +130,13 @@ class Canvas:
         handles = {label: handle for handle, label in reversed(labelled)}
         order = sorted(dict.fromkeys(label for _, label in labelled), key=lambda x: (FLOOR in x, SATURATED in x))
         order = [label for label in order if self.word(label)]
+        shown = [shorten(label, _LONGEST) for label in order]
         if order and self.is_given:
-            self._axes[0].legend([handles[x] for x in order], order, frameon=False)
+            self._axes[0].legend([handles[x] for x in order], shown, frameon=False)
         elif order:
             columns = max(1, min(len(order), int(self.figure.get_figwidth() / _LEGEND_INCHES)))
             self.figure.legend(
-                [handles[x] for x in order], order, loc="outside upper center", ncols=columns, frameon=False
+                [handles[x] for x in order], shown, loc="outside upper center", ncols=columns, frameon=False
             )
 
     def finished(self) -> Figure | Given:

@@ -68,7 +68,7 @@ def read_answer(aggregates: pd.DataFrame) -> Answer | None:
 
 
 def _parts(text: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """The two sentences of the answer, the other lines, and those that begin with a dash.
+    r"""The two sentences of the answer, the other lines, and those that begin with a dash.
 
     >>> _parts("Yes.\nCompared with epoch 2.\nApart at a.\nHeld by b.\nBoth hold.\n- two")
     (('Apart at a.', 'Held by b.'), ('Yes.', 'Compared with epoch 2.', 'Both hold.'), ('two',))
