@@ -94,7 +94,7 @@ def test_nothing_is_overwritten_and_nothing_half_written_is_left(tmp_path):
         ("a.csv", ",".join(COLUMNS) + "\n" + ",".join(["x"] * len(COLUMNS)) + "\n", "not a results table"),
         ("a.csv", "\0\1\2", r"cannot be read|no column"),
         ("a.json", "{", "cannot be read"),
-        ("a.xlsx", "x", r"results are \.csv, \.json, \.parquet files"),
+        ("a.xlsx", "x", r"is a file of another program, expected a results table \(\.csv, \.json, \.parquet\)"),
     ],
 )
 def test_what_is_no_results_table_is_refused(tmp_path, name, content, message):

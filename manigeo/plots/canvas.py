@@ -14,7 +14,7 @@ from manigeo.kinds import KINDS, UNSEEN
 MOST_COLUMNS = 4
 FLOOR, SATURATED = "floor", "saturated"
 _LEGEND_INCHES = 1.7
-_LONGEST = 40  # letters of a name in a legend
+LONGEST = 60  # letters of a name on an axis or in a legend
 _NOTEBOOK_DPI = 96  # CSS pixels per inch; twice as many are sent, for screens that show them
 
 Inches = tuple[float, float]
@@ -130,7 +130,7 @@ class Canvas:
         handles = {label: handle for handle, label in reversed(labelled)}
         order = sorted(dict.fromkeys(label for _, label in labelled), key=lambda x: (FLOOR in x, SATURATED in x))
         order = [label for label in order if self.word(label)]
-        shown = [shorten(label, _LONGEST) for label in order]
+        shown = [shorten(label, LONGEST) for label in order]
         if order and self.is_given:
             self._axes[0].legend([handles[x] for x in order], shown, frameon=False)
         elif order:

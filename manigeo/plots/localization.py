@@ -7,11 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from manigeo.errors import InputError, shorten
-from manigeo.plots.canvas import Canvas
+from manigeo.plots.canvas import LONGEST, Canvas
 from manigeo.plots.style import draws
 from manigeo.results import with_settings
 
-_LONGEST = 40  # letters of a name on an axis
 _KEPT = "annotation-mark"  # what stands on the cells of a heat map, in the same colours on a dark page
 
 
@@ -47,9 +46,9 @@ def plot_depth(table: pd.DataFrame, canvas: Canvas) -> None:
     sns.heatmap(shares, ax=ax, cmap="Blues", vmin=0, vmax=100, annot=True, fmt=".0f", linewidths=1,
                 cbar_kws={"label": "share, %"}, xticklabels=False)  # fmt: skip
     told = [_mark_method(ax, row, full[full["method"] == name], list(layers.index)) for row, name in enumerate(methods)]
-    rows = [shorten(name, _LONGEST) for name in methods]
+    rows = [shorten(name, LONGEST) for name in methods]
     ax.set_yticks(np.arange(len(methods)) + 0.5, [n if t else f"({n})" for n, t in zip(rows, told, strict=True)])
-    columns = [shorten(name, _LONGEST) for name in layers]
+    columns = [shorten(name, LONGEST) for name in layers]
     ax.set_xticks(np.arange(len(layers)) + 0.5, columns, rotation=30, ha="right", rotation_mode="anchor")
     questions = full.drop_duplicates("method").set_index("method")["question"].reindex(methods).to_list()
     for row in (row for row in range(1, len(methods)) if questions[row] != questions[row - 1]):

@@ -18,9 +18,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 
-from manigeo.errors import InputError, UsageError, check_choice
+from manigeo.errors import InputError, UsageError, check_choice, shorten
 from manigeo.kinds import ALL_KINDS, MARKERS, VALIDATION
-from manigeo.plots.canvas import SATURATED, Canvas, Given
+from manigeo.plots.canvas import LONGEST, SATURATED, Canvas, Given
 from manigeo.results import row_settings
 from manigeo.storage.files import check_target, whole_file
 from manigeo.vocabulary import FIGURES, metric_words
@@ -240,7 +240,8 @@ def is_saturated(rows: pd.DataFrame) -> np.ndarray:
 def name_layers(ax: Axes, part: pd.DataFrame) -> None:
     layers = part.drop_duplicates("depth").sort_values("depth")
     shown = layers.iloc[:: 1 + (len(layers) - 1) // MOST_TICKS]
-    ax.set_xticks(shown["depth"], shown["layer"], rotation=45, ha="right", rotation_mode="anchor")
+    names = [shorten(name, LONGEST) for name in shown["layer"]]
+    ax.set_xticks(shown["depth"], names, rotation=45, ha="right", rotation_mode="anchor")
     ax.set_xlabel("layer")
 
 
@@ -254,7 +255,7 @@ def name_depths(figure: Figure, ax: Axes, rows: pd.DataFrame) -> None:
     scale = ScalarMappable(Normalize(-0.5, len(layers) - 0.5), ListedColormap(by_depth(rows)))
     shown = range(0, len(layers), 1 + (len(layers) - 1) // MOST_TICKS)
     bar = figure.colorbar(scale, ax=ax, ticks=list(shown))
-    bar.ax.set_yticklabels([layers[i] for i in shown])
+    bar.ax.set_yticklabels([shorten(layers[i], LONGEST) for i in shown])
     bar.ax.invert_yaxis()
     bar.outline.set_visible(False)
 
