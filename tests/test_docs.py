@@ -1,6 +1,7 @@
 """The pages: they are built without a warning, are complete and whole, need no network."""
 
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -86,7 +87,8 @@ def test_every_command_is_described_with_every_option(pages):
 
 def test_every_notebook_has_a_page_with_its_figures(pages):
     for path in (ROOT / "notebooks").glob("*.ipynb"):
-        figures = path.read_text("utf-8").count('"image/png":')
+        cells = json.loads(path.read_text("utf-8"))["cells"]
+        figures = sum("image/png" in output.get("data", {}) for cell in cells for output in cell.get("outputs", []))
         assert len([name for name in pages[f"notebooks/{path.stem}"].loads if name.endswith(".png")]) == figures
 
 
