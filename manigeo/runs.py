@@ -15,9 +15,8 @@ import csv
 import hashlib
 import itertools
 import json
-import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -26,7 +25,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from manigeo.errors import InputError, ManigeoError, UsageError, one_line
-from manigeo.results import COLUMNS, as_table, identities, read_results, runs_apart, with_settings
+from manigeo.results import COLUMNS, as_table, identities, read_results, runs_apart
 from manigeo.storage.ceilings import MOST_NOTES_BYTES, read_text
 
 PathLike = str | os.PathLike[str]
@@ -458,46 +457,3 @@ def _identities(path: Path) -> set[str]:
 
 def _is_result(path: Path) -> bool:
     return path.suffix in (".h5", ".html") or (path.suffix in SUFFIXES and _looks_like_results(path))
-
-
-# ------------------------------------------------------------------------------------------------------ memorized or not
-def memorized_accuracy(run: PathLike) -> float | None:
-    """Training accuracy on permuted labels after the last epoch of a run; None where no labels were permuted.
-
-    Raises :class:`~manigeo.errors.InputError` for a folder without the metrics of a run.
-    """
-    metrics = RunFolder(Path(run)).metrics()
-    last = metrics[metrics["epoch"] == metrics["epoch"].max()].drop_duplicates("kind", keep="last").set_index("kind")
-    return float(last["accuracy"]["permuted"]) if "permuted" in last.index else None
-
-
-def gate_accuracy(recorded: float | None, table: pd.DataFrame, folders: Iterable[Path] = ()) -> float | None:
-    """Training accuracy on permuted labels at the end of a run: what was ``recorded``, or else what the results ``table``
-    tells, or the activations in ``folders`` that it is of; NaN where none holds it, None where no labels were permuted."""
-    if recorded is not None or "permuted" not in set(table["kind"]):
-        return recorded
-    in_tables = accuracy_in_tables(table)
-    return _accuracy_in_activations(table, folders) if in_tables is None else in_tables
-
-
-def accuracy_in_tables(table: pd.DataFrame) -> float | None:
-    """The same from the tables of manigeo rewind or reinit, which score the network as it was trained; None where there is
-    none of these."""
-    rows = with_settings(table, "sweep")
-    trained = rows[(rows["metric"] == "accuracy") & (rows["sweep"] == "none") & (rows["kind"] == "permuted")]
-    return None if trained.empty else float(trained["value"].iloc[0])
-
-
-def _accuracy_in_activations(table: pd.DataFrame, folders: Iterable[Path]) -> float:
-    """The same from the activation file that the last numbers are of: it holds outputs and labels."""
-    from manigeo.activations import open_activations  # brings h5py, which tables do without
-
-    last = table[table["epoch"].eq(table["epoch"].max())] if table["epoch"].notna().any() else table
-    for path in (path for folder in folders for path in sorted(folder.glob("*.h5"))):
-        try:
-            with open_activations(path) as acts:
-                if acts.fingerprint in set(last["fingerprint"]) and "permuted" in acts.scores:
-                    return float(acts.scores["permuted"]["accuracy"])
-        except (InputError, OSError):
-            continue
-    return math.nan

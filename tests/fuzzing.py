@@ -227,9 +227,10 @@ def _run(folder: Path) -> Mapping[str, bytes]:
 
 def read_run(folder: Path) -> None:
     from manigeo.execution.pipeline import Ledger
+    from manigeo.localization.gate import memorized_accuracy
     from manigeo.report import collect_sources
     from manigeo.report.gate import read_gate
-    from manigeo.runs import memorized_accuracy, run_tables
+    from manigeo.runs import run_tables
     from manigeo_extract.training.recorder import Recorder
 
     tries: list[Callable[[], Any]] = [

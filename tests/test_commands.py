@@ -13,7 +13,7 @@ import click
 import pytest
 
 from manigeo.cli.commands import GROUPS, WIDTH
-from manigeo.cli.examples import EXAMPLES
+from manigeo.cli.help_examples import EXAMPLES
 from manigeo.cli.main import COMMANDS, SECTIONS, cli
 from manigeo.text.separability import _short
 from tests.command_line import done

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
-from manigeo.cli.inputs import input_files
+from manigeo.cli.inputs_kept import input_files
 from manigeo.cli.main import COMMANDS, cli
 from manigeo.results import write_results
 from tests.command_line import run

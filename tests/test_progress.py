@@ -69,7 +69,9 @@ def test_a_reader_that_has_gone_does_not_stop_the_work(clock, monkeypatch):
     closed.close()
     monkeypatch.setattr(sys, "stderr", closed)
     monkeypatch.setattr(closed, "isatty", lambda: False, raising=False)
+    before = clock[0]
     worked(clock, 4, 100.0)
+    assert clock[0] == before + 400
 
 
 @pytest.mark.parametrize("where", ["terminal", "kernel"])

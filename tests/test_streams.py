@@ -61,7 +61,8 @@ def test_work_goes_on_when_the_reader_of_its_words_has_gone(tmp_path):
     with os.fdopen(writing, "w") as stream:
         terminal = Terminal(stream, "standard output")
         print("nobody reads", file=terminal, flush=True)
-        print("nor this", file=terminal, flush=True)
+        assert terminal.write("nor this") == 8
+        terminal.flush()
 
 
 @pytest.mark.parametrize("text", ["\rbar: 3/4\x1b[K", "\r    \r", "\n\n", "\x1b[A", "\x1b[1m[1/2] capacity\x1b[0m\n"])

@@ -11,11 +11,12 @@ from manigeo.capacity.unstructured import unstructured_capacity
 from manigeo.errors import InputError
 from manigeo.localization.depth import read_at
 from manigeo.localization.evidence import METHODS
+from manigeo.localization.gate import accuracy_in_tables, gate_accuracy, memorized_accuracy
 from manigeo.localization.reference import nothing_to_compare, reference_epoch
 from manigeo.localization.statement import describe_localization, localization_table
 from manigeo.plots import plot_localization
 from manigeo.results import as_table, read_results, with_settings, write_results
-from manigeo.runs import accuracy_in_tables, gate_accuracy, memorized_accuracy, run_tables
+from manigeo.runs import run_tables
 from manigeo_extract import Recorder
 from tests.bench.trials import ROOT, TRIALS, trials
 from tests.command_line import done, run

@@ -52,7 +52,7 @@ def verbatim(text: str) -> nodes.Node:
 
 
 def options(context: click.Context, name: str) -> nodes.Node:
-    """What ``--help`` lists: names with what they take, then what they do, with defaults and ranges."""
+    """List of the options as ``--help`` has them: names with what they take, then what they do, with defaults and ranges."""
     listed = nodes.definition_list(classes=["options"])
     for parameter in context.command.get_params(context):
         record = parameter.get_help_record(context)

@@ -36,7 +36,7 @@ def bring(app: Sphinx, config: Config) -> None:
 
 
 def turn_links(app: Sphinx, *where: object) -> None:
-    """Of a text in Sphinx's hands, a list of one string: the events source-read and include-read."""
+    """Turn the links of a text in Sphinx's hands, a list of one string: the events source-read and include-read."""
     content = where[-1]
     assert isinstance(content, list)
     for before, after in LINKS.items():

@@ -44,7 +44,7 @@ class PublicNames(SphinxDirective):
 
 
 def sentence(found: object) -> str:
-    """What a docstring begins with; the words themselves of a tuple of words."""
+    """First sentence of a docstring; the words themselves of a tuple of words."""
     if isinstance(found, tuple):
         return " ".join(map(str, found))
     return " ".join((inspect.getdoc(found) or "").split("\n\n")[0].split())

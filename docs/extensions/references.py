@@ -15,7 +15,7 @@ ARRAYS = {"ndarray": "~numpy.ndarray", "Tensor": "~torch.Tensor"}
 
 
 def exists(name: str, module: str | None) -> bool:
-    """Whether a name can be imported as it stands, or from the module whose docstring mentions it."""
+    """Return whether a name can be imported as it stands, or from the module whose docstring mentions it."""
     for candidate in (name, f"{module}.{name}", f"builtins.{name}"):
         try:
             pkgutil.resolve_name(candidate)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from manigeo.cli.examples import EXAMPLES
+from manigeo.cli.help_examples import EXAMPLES
 
 WIDTH = 100  # columns of a help text, where the terminal has them
 # group -> the options in it, by the names of their parameters; all others are of the command itself, and come first

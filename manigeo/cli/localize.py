@@ -37,10 +37,11 @@ def localize_command(
     Two answers are given, each by every method that the tables have numbers for: where permuted examples come apart, and
     which layers hold what was memorized. Both compare with the epoch of highest validation accuracy before memorization.
     """
+    from manigeo.localization.gate import gate_accuracy
     from manigeo.localization.reference import known_curves, run_reference
     from manigeo.localization.statement import describe_localization, has_memorized, localization_table
     from manigeo.localization.trials import kind_of
-    from manigeo.runs import RunFolder, find_tables, gate_accuracy, run_tables
+    from manigeo.runs import RunFolder, find_tables, run_tables
 
     folders, files = [path for path in runs if path.is_dir()], [path for path in runs if not path.is_dir()]
     found_in = {str(folder): run_tables(folder) for folder in folders}
@@ -65,7 +66,8 @@ def localize_command(
 
 def _recorded(run: str) -> float | None:
     """Accuracy on permuted labels that a run has recorded; None for another program's folder, with or without metrics."""
-    from manigeo.runs import RunFolder, memorized_accuracy
+    from manigeo.localization.gate import memorized_accuracy
+    from manigeo.runs import RunFolder
 
     try:
         return memorized_accuracy(run)

@@ -9,7 +9,7 @@ import click
 
 from manigeo import __version__
 from manigeo.cli.commands import WIDTH
-from manigeo.cli.inputs import keeping_inputs
+from manigeo.cli.inputs_kept import keeping_inputs
 from manigeo.cli.signals import exit_code_of, interruptible
 from manigeo.cli.streams import shown
 from manigeo.errors import ManigeoError

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from manigeo.cli.inputs import CONFIG
-from manigeo.cli.programs import typed as typed_program
+from manigeo.cli.inputs_kept import CONFIG
+from manigeo.cli.programs import repeated
 from manigeo.errors import InputError, shorten
 from manigeo.storage.ceilings import MOST_SETTINGS_BYTES, read_text
 from manigeo.text.visible import visible
@@ -35,7 +35,7 @@ def pair(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) ->
 
 def program_pair(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
     """The same, where a value may name a program."""
-    found: dict[str, Any] = typed_program(ctx, param, pair(ctx, param, values))
+    found: dict[str, Any] = repeated(ctx, param, pair(ctx, param, values))
     return found
 
 
@@ -190,7 +190,7 @@ def jobs_option(default: int = 1) -> Callable[[F], F]:
 cluster_option = click.option(
     "--cluster",
     metavar="local|ADDRESS",
-    callback=typed_program,
+    callback=repeated,
     help="Work on a Dask cluster: one of --jobs workers started here, or that at tls://host:8786 or of a scheduler file.",
 )
 
@@ -221,7 +221,7 @@ def work_options(resume_help: str, jobs: int = 1) -> Callable[[F], F]:
 
 # What data, and which labels of it are permuted.
 data_options = several(
-    click.option("--data", callback=typed_program, help="glyphs, digits, idx:DIR, cifar10:DIR, cifar100:DIR, npz:PATH, "
+    click.option("--data", callback=repeated, help="glyphs, digits, idx:DIR, cifar10:DIR, cifar100:DIR, npz:PATH, "
                  "folder:PATH, hf:PATH, package.module:factory or file.py:factory."),
     click.option("--data-arg", "data_args", multiple=True, callback=program_pair, metavar="KEY=VALUE",
                  help="An option of the data set, e.g. per_class=80; may be repeated."),
@@ -234,7 +234,7 @@ data_options = several(
 
 # What network.
 arch_options = several(
-    click.option("--arch", callback=typed_program, help="mlp, resmlp, cnn, vgg11, vgg16, resnet18, alexnet, densenet, vit, "
+    click.option("--arch", callback=repeated, help="mlp, resmlp, cnn, vgg11, vgg16, resnet18, alexnet, densenet, vit, "
                  "package.module:factory or file.py:factory."),
     click.option("--arch-arg", "arch_args", multiple=True, callback=pair, metavar="KEY=VALUE",
                  help="An option of the network, e.g. depth=6; may be repeated."),
@@ -251,7 +251,7 @@ file_options = several(
                  "state_dict, model_state_dict, model, net, module, or the file itself."),
     click.option("--ema", is_flag=True, help="Averaged weights: state_dict_ema, model_ema, ema_state_dict or ema."),
     click.option("--no-strict", is_flag=True, help="Load the weights that fit, and list those that do not."),
-    click.option("--trust", is_flag=True, callback=typed_program,
+    click.option("--trust", is_flag=True, callback=repeated,
                  help="Allow pickle files, which can run code when loaded."),
 )  # fmt: skip
 

@@ -48,7 +48,7 @@ def _runs_code(spec: str) -> bool:
     return runs_code(spec)
 
 
-def typed(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+def repeated(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
     """The value of an option, as a callback: refused where a --config file names a program that the line does not repeat."""
     if value and ctx.get_parameter_source(str(param.name)) is ParameterSource.DEFAULT_MAP:
         for option, named in programs({str(param.name): value}):

@@ -12,7 +12,7 @@ import click
 
 from manigeo.cli import options
 from manigeo.cli.commands import command
-from manigeo.cli.programs import typed
+from manigeo.cli.programs import repeated
 from manigeo.errors import ManigeoError
 from manigeo.execution.grids import Cell, cells_table, sweep_cells, sweep_results, sweep_text
 from manigeo.execution.pipeline import UP_TO_DATE, Step
@@ -48,7 +48,7 @@ def _share(shard: tuple[int, int] | None) -> slice:
     "folder; auto: as the Slurm array says. Without --shard the same command then writes the tables of all cells.",
 )  # fmt: skip
 @click.option(
-    "--allow", multiple=True, callback=typed, metavar="NAME", help="A program that SWEEP names as network, data or "
+    "--allow", multiple=True, callback=repeated, metavar="NAME", help="A program that SWEEP names as network, data or "
     "transform, or trust (in pickle files), which may then run; may be repeated.",
 )  # fmt: skip
 @options.dry_run_option

@@ -4,6 +4,7 @@ A measure is a frozen dataclass: its fields are the settings that stand in the s
 numerics where these belong, the measure in a file of this folder, and a line in :mod:`manigeo.layerwise.registry`.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 from zlib import crc32
@@ -19,7 +20,7 @@ Others = Mapping[str, Callable[[], LabelledPoints]]  # by kind, read when it is 
 _RESERVED = 2  # spawn keys between the four kinds and the others: see manigeo.layerwise.sample
 
 
-class Measure:
+class Measure(ABC):
     """One thing that is measured of every layer and kind.
 
     ``metrics`` are the aggregates that a kind always has, NaN where it cannot be measured; ``profiles`` the metrics with a
@@ -34,8 +35,8 @@ class Measure:
     needs: ClassVar[str] = "plain"  # or "standardised": what is asked of points that are not held
 
     @property
-    def metrics(self) -> tuple[str, ...]:
-        raise NotImplementedError
+    @abstractmethod
+    def metrics(self) -> tuple[str, ...]: ...
 
     @property
     def profiles(self) -> tuple[str, ...]:
@@ -62,9 +63,9 @@ class Measure:
         """The spawn key of the random numbers: its own in every layer and kind."""
         return crc32(layer.encode()), kind_key(kind), crc32(self.name.encode())
 
+    @abstractmethod
     def rows(self, sample: LabelledPoints, others: Others, seed: np.random.SeedSequence) -> Iterator[Row]:
         """The numbers of a sample; ``others`` are the kinds of the same layer and classes."""
-        raise NotImplementedError
 
 
 def kind_key(kind: str) -> int:

@@ -5,6 +5,7 @@ classes reach (``_ceiling``), and the same of either half of the examples (``_ha
 scored on the other.
 """
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -35,9 +36,9 @@ class _OfPoints(Measure):
         else:
             yield from self.scores(sample, others, np.random.default_rng(seed))
 
+    @abstractmethod
     def scores(self, sample: LabelledPoints, others: Others, rng: np.random.Generator) -> Iterator[Row]:
         """The rows of points that are not all the same."""
-        raise NotImplementedError
 
 
 def score_rows(

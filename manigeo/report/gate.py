@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import pandas as pd
 
 from manigeo.kinds import in_order
+from manigeo.localization.gate import gate_accuracy
 from manigeo.localization.reference import GATE
 from manigeo.report.sources import DescribedRun
 from manigeo.results import with_settings
-from manigeo.runs import gate_accuracy, rows_of
+from manigeo.runs import rows_of
 
 
 @dataclass(frozen=True)

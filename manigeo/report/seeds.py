@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from manigeo.errors import InputError
+from manigeo.localization.gate import gate_accuracy, memorized_accuracy
 from manigeo.localization.reference import known_curves
 from manigeo.localization.statement import localization_table
 from manigeo.localization.trials import kind_of
 from manigeo.report.answer import Answer, Verdict
 from manigeo.report.sources import DescribedRun, ResultsFile, Sources
-from manigeo.runs import gate_accuracy, memorized_accuracy, rows_of
+from manigeo.runs import rows_of
 from manigeo.text.cells import NOTHING
 
 

@@ -11,16 +11,16 @@ from typing import Any
 
 import pandas as pd
 from torch import nn
-from tqdm import tqdm
 
 from manigeo.activations import Activations
 from manigeo.errors import InputError, UsageError
+from manigeo.faces.progress import track
 from manigeo.layerwise.plan import capacity_table, separability_table
 from manigeo.layerwise.registry import measure
+from manigeo.localization.gate import gate_accuracy
 from manigeo.localization.reference import BEFORE, nothing_to_compare, reference_epoch
 from manigeo.localization.statement import describe_localization, localization_table
 from manigeo.results import check_results_path, join_results, write_results
-from manigeo.runs import gate_accuracy
 from manigeo_extract.data.live import data_at_hand
 from manigeo_extract.files.checkpoints import load_checkpoint, state_copy
 from manigeo_extract.files.foreign import find_weights
@@ -267,8 +267,7 @@ def _rewound(laboratory: Laboratory, to: Snapshot, progress: bool) -> pd.DataFra
     for group in groups:
         todo += [Intervention("each", (group,), to), Intervention("each", (group,), to, INTO_BEFORE)]
         todo += [Intervention("noise", (group,), to)] if laboratory.n_draws else []
-    bar = tqdm(todo, desc="rewind", unit="network", disable=None if progress else True)
-    return join_results([laboratory.table(at) for at in bar])
+    return join_results([laboratory.table(at) for at in track(todo, "rewind", "network", progress)])
 
 
 def _located(
