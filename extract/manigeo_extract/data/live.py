@@ -90,12 +90,17 @@ def _items(given: Any) -> Any:
     inputs, labels = (part if isinstance(part, Tensor) else np.asarray(part) for part in given)
     if isinstance(labels, Tensor):
         labels = labels.detach().cpu().numpy()
-    if labels.dtype.kind not in "iufb" or not (labels == np.round(labels)).all():
+    if not _whole(labels):
         raise InputError(
             f"labels must be whole numbers, those of the outputs of the network, got {labels.dtype}; number the classes "
             "from 0 on"
         )
     return inputs, labels.astype(np.int64)
+
+
+def _whole(labels: np.ndarray) -> bool:
+    """True for whole numbers, of whatever type."""
+    return labels.dtype.kind in "iufb" and bool((labels == np.round(labels)).all())
 
 
 # ------------------------------------------------------------------------------------------------------ labels of training
@@ -122,7 +127,7 @@ def _with_labels(table: pd.DataFrame, data: DataSet, train_labels: Any, permuted
 
 def _labels(given: Any, n: int, n_classes: int) -> Int64[np.ndarray, " n"]:
     labels = _row("train_labels", given, n)
-    if labels.dtype.kind not in "iufb" or not (labels == np.round(labels)).all():
+    if not _whole(labels):
         raise UsageError(f"train_labels must be whole numbers, the labels of the data, got {labels.dtype}")
     if labels.min() < 0 or labels.max() >= n_classes:
         raise UsageError(
