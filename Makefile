@@ -29,7 +29,7 @@ wheel: $(VENV)/.installed-dev
 	$(BIN)/python -m build --outdir build/elsewhere .
 	$(PYTHON) -m venv build/elsewhere/venv
 	build/elsewhere/venv/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt \
-	    build/elsewhere/*.whl "dask[distributed]" beartype hypothesis pytest pytest-xdist
+	    "$$(ls build/elsewhere/*.whl)[dask]" beartype hypothesis pytest pytest-xdist
 	cp -r tests build/elsewhere/tests
 	cd build/elsewhere && MANIGEO_SHARED=$(abspath ../shared) OMP_NUM_THREADS=1 venv/bin/python -m pytest -n 2 --dist loadfile \
 	    -c tests/installed.ini --rootdir . tests

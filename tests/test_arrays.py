@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import xarray
 
 import manigeo
 from manigeo import Activations, capacity_table, create_activations, open_activations, plan_capacity, separability_table
 from manigeo.errors import InputError, InputWarning, UsageError
 from manigeo.kinds import EVERY
 from manigeo.layerwise.registry import measure
+
+xarray = pytest.importorskip("xarray", reason="needs xarray: the group test of pyproject.toml")
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((5, 1, 12)) + RNG.standard_normal((5, 8, 12))  # conditions, repetitions, features
