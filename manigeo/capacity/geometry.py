@@ -182,11 +182,35 @@ def cone_geometry(
     :math:`\rho = 0` these are the frames of mean-field theory, where the centre has a direction of its own. The margin is
     that of a point at the centre. Radius counts :math:`\sigma` and :math:`\rho`, dimension :math:`\sigma`.
     """
+    points, t = _cone_draws(sideways, along, n_draws, rng)
+    return _geometry(points, t, kappa, points.shape[1] - 1, solver)
+
+
+def cone_loads(
+    sideways: Float[np.ndarray, "points points"],
+    along: Float[np.ndarray, " points"],
+    n_draws: int = 300,
+    *,
+    rng: np.random.Generator,
+) -> Float[np.ndarray, "draws points"]:
+    r"""Part of every point in the inverse capacity of a manifold given as in :func:`cone_geometry`, at margin 0.
+
+    .. math:: \text{load}_m = \lambda_m\, z_m \cdot t, \qquad
+              \Big\langle \sum_m \text{load}_m \Big\rangle = 1/\alpha_M
+    """
+    points, t = _cone_draws(sideways, along, n_draws, rng)
+    solved = solve_cone(points, t)
+    return solved.mass[:, None] * solved.weights * (t @ points.T)
+
+
+def _cone_draws(
+    sideways: np.ndarray, along: np.ndarray, n_draws: int, rng: np.random.Generator
+) -> tuple[Float[np.ndarray, "points dim"], Float[np.ndarray, "draws dim"]]:
     coordinates = gram_coordinates(sideways)
     g = rng.standard_normal((n_draws, len(sideways) + 1))
     # U' g for coordinates U L^1/2: fields U L^1/2 U' g, which signs and order of the eigenvectors U do not change
     t = np.column_stack([g[:, :-1] @ (coordinates / np.linalg.norm(coordinates, axis=0)), g[:, -1]])
-    return _geometry(np.column_stack([coordinates, along]), t, kappa, coordinates.shape[1], solver)
+    return np.column_stack([coordinates, along]), t
 
 
 def _check_request(points: np.ndarray, draws: np.ndarray | None, kappa: float, n_draws: int, dimension: str) -> None:

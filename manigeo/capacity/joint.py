@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import joblib
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from threadpoolctl import threadpool_limits
 
 from manigeo.capacity.cone import Projection, UnitPoints, project_on_cone
@@ -34,6 +34,7 @@ from manigeo.capacity.glue import (
     measure_draw,
     per_class,
 )
+from manigeo.capacity.loads import AnchorLoads, mean_loads
 from manigeo.faces.results import Drawn
 from manigeo.inputs import Manifolds, in_range, joined, take_manifolds
 from manigeo.manifolds import (
@@ -177,7 +178,7 @@ def _view(manifolds: Sequence[np.ndarray], points: str) -> tuple[list[np.ndarray
 class _Sample:
     """All points in coordinates of their span, with the manifold each belongs to. Points at the mean constrain nothing
     and are left out. ``whitening``: g in as many dimensions as points becomes t = whitening * (points' g), Gaussian in
-    the span, and the same for rotated features whatever signs the eigenvectors have."""
+    the span, and the same for rotated features whatever signs the eigenvectors have. ``kept``: which of all points."""
 
     points: Float[np.ndarray, "points rank"]
     norms: Float[np.ndarray, " points"]
@@ -185,6 +186,7 @@ class _Sample:
     whitening: Float[np.ndarray, " rank"]
     unit: UnitPoints
     n_manifolds: int
+    kept: Bool[np.ndarray, " all_points"]
 
 
 def _sample(manifolds: Sequence[np.ndarray], mean: Float[np.ndarray, " features"]) -> _Sample | None:
@@ -197,7 +199,7 @@ def _sample(manifolds: Sequence[np.ndarray], mean: Float[np.ndarray, " features"
     owner = np.repeat(np.arange(len(manifolds)), [len(X) for X in manifolds])[keep]
     points, norms = points[keep], norms[keep]
     whitening = 1 / np.linalg.norm(points, axis=0)  # its columns are orthogonal
-    return _Sample(points, norms, owner, whitening, UnitPoints.of(points / norms[:, None]), len(manifolds))
+    return _Sample(points, norms, owner, whitening, UnitPoints.of(points / norms[:, None]), len(manifolds), keep)
 
 
 def _span(
@@ -324,6 +326,63 @@ def _result(sample: _Sample, solved: list[_Solved], anchors: MeanAnchors, draws:
         per_class=per_class(draws, anchors),
         per_pair=pairs,
     )
+
+
+def joint_loads(
+    manifolds: Manifolds,
+    n_draws: int = 100,
+    *,
+    labels: str = "random",
+    per_class: int | str | None = "all",
+    seed: Seed | None = None,
+    rng: Seed | None = None,
+    n_jobs: int = 1,
+) -> AnchorLoads:
+    r"""Part of every point in the inverse joint capacity: how much of it its multipliers take.
+
+    .. math:: \mathrm{load}_i = \mathrm{E}\, \lambda_i\, a_i \cdot t, \qquad
+              \sum_{i \in \mu} \mathrm{load}_i = 1/\alpha_\mu, \qquad \sum_i \mathrm{load}_i = P/\alpha
+
+    :math:`a_i` is the signed point and :math:`\lambda_i \ge 0` its multiplier in the projection of t on their cone. Draws
+    are those of :func:`joint_capacity` with the same arguments; ``per_class`` is all points unless it is asked otherwise.
+    A load may be negative: it is a part of a sum, not a length. Of dependent points (duplicates, or where the layer is
+    saturated) multipliers are one choice of many, and so are the loads; their sums are unique.
+
+    Raises ``ValueError`` as :func:`joint_capacity` does.
+
+    >>> clouds = [np.eye(4)[:2], np.eye(4)[2:]]
+    >>> loads = joint_loads(clouds, n_draws=50)
+    >>> bool(np.isclose(sum(map(np.sum, loads.values)), 2 / joint_capacity(clouds, n_draws=50).capacity, rtol=1e-12))
+    True
+    """
+    root = seed_sequence(seed, rng)
+    taken, left_out = take_manifolds(manifolds, per_class=per_class, seed=root, held=True)
+    _check_request(n_draws, labels, "all")
+    sizes = [len(X) for X in taken]
+    with threadpool_limits(limits=1, user_api="blas"):
+        sample = _sample(*_view(in_range(taken)[0], "all"))
+        if sample is None:
+            return mean_loads(np.full((1, sum(sizes)), np.nan), sizes, joined("no_spread", left_out))
+        randomness = _Randomness(root, labels)
+        with joblib.Parallel(n_jobs=n_jobs) as parallel:
+            drawn = parallel(joblib.delayed(_draw_loads)(sample, randomness, i) for i in range(n_draws))
+    inside = float(np.mean([projection.inside for _, projection in drawn]))
+    residual = max(projection.residual for _, projection in drawn)
+    flag = _flag(inside, residual, identity=0.0)
+    return mean_loads(np.stack([loads for loads, _ in drawn]), sizes, joined(flag, left_out))
+
+
+def _draw_loads(
+    sample: _Sample, randomness: _Randomness, i: int
+) -> tuple[Float[np.ndarray, " all_points"], Projection]:
+    """The loads of all points in one draw, zero for those without a multiplier."""
+    with threadpool_limits(limits=1, user_api="blas"):
+        signs, t, projection = _solve(sample, randomness, i)
+    active = projection.active
+    loads = np.zeros(len(sample.kept))
+    fields = signs[sample.owner[active]] * (sample.unit.points[active] @ t)
+    loads[np.flatnonzero(sample.kept)[active]] = projection.multipliers * fields
+    return loads, projection
 
 
 def _flag(inside: float, residual: float, identity: float) -> str:

@@ -17,7 +17,8 @@ from threadpoolctl import threadpool_limits
 from manigeo.capacity.cavity import Cavity, cavity, centers_in_metric, grams_without
 from manigeo.capacity.centers import center_correlation, low_rank_centers
 from manigeo.capacity.crossing import crossing_ratio
-from manigeo.capacity.geometry import CENTER_RTOL, FrameGeometry, check_sampling, cone_geometry
+from manigeo.capacity.geometry import CENTER_RTOL, FrameGeometry, check_sampling, cone_geometry, cone_loads
+from manigeo.capacity.loads import AnchorLoads, mean_loads
 from manigeo.capacity.pooled import Moments, around_centers, is_flat, moments
 from manigeo.capacity.span import PooledPoints, pooled_points
 from manigeo.capacity.uncertainty import (
@@ -28,6 +29,7 @@ from manigeo.capacity.uncertainty import (
     stderr_over_manifolds,
     with_other_draws,
 )
+from manigeo.errors import check_choice
 from manigeo.faces.results import Drawn
 from manigeo.inputs import Manifolds, joined, take_manifolds
 from manigeo.manifolds import RANK_RTOL, Clouds
@@ -176,6 +178,47 @@ def manifold_capacity(
     with threadpool_limits(limits=1, user_api="blas"):
         result = _mean_field(taken, _Draws(kappa, n_draws, root, solver), centers, errors)
     return replace(result, flag=joined(result.flag, left_out))
+
+
+def manifold_loads(
+    manifolds: Manifolds,
+    n_draws: int = 300,
+    centers: str = "auto",
+    *,
+    per_class: int | str | None = "all",
+    seed: Seed | None = None,
+    rng: Seed | None = None,
+) -> AnchorLoads:
+    r"""Part of every point in the inverse mean-field capacity of its manifold, from the manifold's own anchors.
+
+    .. math:: \mathrm{load}_m = \langle \lambda_m\, z_m \cdot t \rangle, \qquad \sum_m \mathrm{load}_m = 1/\alpha_\mu
+
+    Draws and conventions are those of :func:`manifold_capacity` with the same arguments, at margin 0. A manifold whose
+    centre vanishes has NaN.
+
+    Raises ``ValueError`` as :func:`manifold_capacity` does.
+
+    >>> clouds = [np.eye(6)[:3] + 1, np.eye(6)[3:] + [2, 0, 0, 0, 0, 0]]
+    >>> loads = manifold_loads(clouds, n_draws=50)
+    >>> capacities = manifold_capacity(clouds, n_draws=50).per_manifold["capacity"]
+    >>> bool(np.allclose([part.sum() for part in loads.values], 1 / capacities, rtol=1e-12))
+    True
+    """
+    root = seed_sequence(seed, rng)
+    taken, left_out = take_manifolds(manifolds, per_class=per_class, seed=root)
+    check_sampling(0.0, n_draws)
+    check_choice("centers", centers, RULES)
+    with threadpool_limits(limits=1, user_api="blas"):
+        seen = _SEEN[centers](taken, moments(taken, stream(_DATA_STREAM)))
+        drawn = [
+            cone_loads(*cone, n_draws, rng=stream(root, mu))
+            if cone and seen.solved
+            else np.full((n_draws, len(X)), np.nan)
+            for mu, (cone, X) in enumerate(zip(seen.cones, taken, strict=True))
+        ]
+    undefined = sum(cone is None for cone in seen.cones)
+    flag = joined(f"zero_center:{undefined}" if undefined else "", _doubt(seen), left_out)
+    return mean_loads(seen.crossing * np.hstack(drawn), [loads.shape[1] for loads in drawn], flag)
 
 
 Cone = tuple[np.ndarray, np.ndarray]  # inner products (sideways, along), see cone_geometry
@@ -335,14 +378,19 @@ def _flag(table: pd.DataFrame, seen: _Seen) -> str:
     """Flags of the manifolds, with counts, and of the metric."""
     counts = table.loc[table["flag"] != "", "flag"].value_counts()
     flags = [f"{flag}:{count}" for flag, count in sorted(counts.items())]
+    return joined(*flags, _doubt(seen))
+
+
+def _doubt(seen: _Seen) -> str:
+    """The flag of the metric, empty where it is solved and has room."""
     if seen.inside and any(seen.cones):
         if seen.saturated:
-            flags.append("saturated")
-        elif not seen.solved:
-            flags.append(f"unsolved:{seen.inside.residual:.2g}")
-        elif seen.inside.occupancy > _NEARLY_ALL:
-            flags.append(f"near_saturation:{seen.inside.occupancy:.2f}")
-    return ";".join(flags)
+            return "saturated"
+        if not seen.solved:
+            return f"unsolved:{seen.inside.residual:.2g}"
+        if seen.inside.occupancy > _NEARLY_ALL:
+            return f"near_saturation:{seen.inside.occupancy:.2f}"
+    return ""
 
 
 def _around_center(gram: np.ndarray, square: float) -> Cone:
