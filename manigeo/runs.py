@@ -2,7 +2,7 @@
 
 ::
 
-    run.json  labels.csv  metrics.csv  resume.pt
+    run.json  labels.csv  metrics.csv  examples.bin  resume.pt
     checkpoints/  epoch-0000.pt  epoch-0010.pt  before.pt  best.pt  last.pt
     analysis/     results tables, activations, report
 
@@ -70,6 +70,11 @@ class RunFolder:
     @property
     def labels_path(self) -> Path:
         return self.path / "labels.csv"
+
+    @property
+    def record_path(self) -> Path:
+        """The record of single examples over the epochs, of a training that kept one."""
+        return self.path / "examples.bin"
 
     @property
     def resume_path(self) -> Path:

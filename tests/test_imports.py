@@ -63,6 +63,7 @@ LEVELS = {
         runs
         execution
         layerwise
+        per_example
         localization
         text plots
         report

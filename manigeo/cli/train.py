@@ -12,12 +12,23 @@ from manigeo.errors import UsageError
 from manigeo.text.cells import duration
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from manigeo_extract.opening import Training
 
 
 def _epochs(ctx: click.Context, param: click.Parameter, text: str) -> tuple[int, ...] | str:
     """``1,5,20`` or ``all``."""
     return text if text == "all" else options.whole_numbers("epochs such as 1,5,20, or all")(ctx, param, text)
+
+
+def _epochs_or_last(ctx: click.Context, param: click.Parameter, text: str) -> tuple[int, ...] | str:
+    """The same, or ``last``."""
+    return (
+        text
+        if text in ("all", "last")
+        else options.whole_numbers("epochs such as 1,5,20, all or last")(ctx, param, text)
+    )
 
 
 def _classes(ctx: click.Context, param: click.Parameter, text: str | None) -> int | str | None:
@@ -56,6 +67,9 @@ def _classes(ctx: click.Context, param: click.Parameter, text: str | None) -> in
               help="Epochs to keep beside init, best and last: 1,5 or all.")
 @click.option("--account-gradients", is_flag=True,
               help="Also sum what permuted and unpermuted examples change in each layer, for localize.")
+@click.option("--record-examples", default="", callback=_epochs_or_last, metavar="EPOCHS",
+              help="Epochs after which to record what the network says of each example: all, last or 1,5,20. For learning "
+              "times, margins and memorization of single examples.")
 @options.device_option
 @options.seed_option
 @click.option("--resume", is_flag=True, help="Continue the run in --out after its last whole epoch.")
@@ -63,7 +77,8 @@ def _classes(ctx: click.Context, param: click.Parameter, text: str | None) -> in
 @options.force_option
 @options.config_option
 def train_command(
-    out: Path, device: str, account_gradients: bool, resume: bool, dry_run: bool, force: bool, **asked: Any
+    out: Path, device: str, account_gradients: bool, record_examples: tuple[int, ...] | str, resume: bool, dry_run: bool,
+    force: bool, **asked: Any,
 ) -> None:
     """Train a network on partly permuted labels, and keep its checkpoints and metrics.
 
@@ -76,11 +91,12 @@ def train_command(
     if resume and force:
         raise UsageError("--resume continues a run and --force replaces it: give one of them")
     t = _opened(**asked)
+    recorded = (t.plan.epochs,) if record_examples == "last" else record_examples
     if RunFolder(out).exists and not (resume or force or dry_run):
         raise UsageError(f"{out} holds a run already: --resume continues it, --force replaces it")
     click.echo(
         f"{describe(t.dataset, t.examples)}\n{t.arch}: {t.parameters:,} parameters, {t.plan.epochs} epochs, about "
-        f"{duration(t.seconds(device))}, seed {t.plan.seed} -> {out}"
+        f"{duration(t.seconds(device))}, seed {t.plan.seed} -> {out}{_described_record(t.examples, recorded, t.plan.epochs)}"
     )
     if dry_run:
         return
@@ -89,14 +105,24 @@ def train_command(
     try:
         scores = train(
             t.network, t.dataset, t.examples, t.plan, out, arch=t.arch, arch_args=t.arch_args, permutation=t.permutation,
-            start=t.start, accounts=t.accounts(device) if account_gradients else None, device=device,
-            resume=resume, overwrite=force,
+            start=t.start, accounts=t.accounts(device) if account_gradients else None, record_examples=recorded,
+            device=device, resume=resume, overwrite=force,
         )  # fmt: skip
     except KeyboardInterrupt:
         click.echo("the same command with --resume continues after the last whole epoch", err=True)
         raise
     click.echo(describe_scores(scores))
     click.echo(f"next: manigeo extract --model {out / 'checkpoints' / 'last.pt'}")
+
+
+def _described_record(examples: "pd.DataFrame", recorded: tuple[int, ...] | str, epochs: int) -> str:
+    """Size of the record of examples on disk, in words; empty where there is none."""
+    from manigeo.per_example.recorded import bytes_of_epoch, recorded_rows
+
+    if not recorded:
+        return ""
+    n, n_epochs = len(recorded_rows(examples)), epochs + 1 if recorded == "all" else len(recorded)
+    return f"\nrecord of {n:,} examples after {n_epochs} epochs: {n_epochs * bytes_of_epoch(n) / 1e6:,.2g} MB"
 
 
 def _set_aside(out: Path) -> None:

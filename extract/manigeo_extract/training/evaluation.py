@@ -16,6 +16,7 @@ from manigeo.localization.reference import GATE as MEMORIZATION_GATE
 from manigeo.manifolds import kind_examples
 from manigeo_extract.batches import Batch, called, like_parameters, n_examples
 from manigeo_extract.recording.layers import evaluating, logits_of, without_gradients
+from manigeo_extract.training.answering import AnswerSheet
 
 GROUPS = (*SAME_IMAGES, (VALIDATION,))
 
@@ -67,6 +68,7 @@ def evaluate(
     examples: pd.DataFrame,
     device: str | torch.device = "cpu",
     batch_size: int = 256,
+    sheet: AnswerSheet | None = None,
 ) -> Scores:
     r"""Accuracy, mean cross-entropy and number of examples of every kind that has any, and of validation.
 
@@ -75,7 +77,8 @@ def evaluate(
 
     ``examples`` is the example table, one row per example of ``data``. Returns ``{kind: {"accuracy", "loss", "n"}}``, the
     loss in nats. In eval mode, without augmentation; permuted and restored share one forward pass. Training flags are put
-    back. Unseen classes are not scored: the network has no outputs for them.
+    back. A ``sheet`` takes the answers to single examples on the way, without a second pass. Unseen classes are not scored:
+    the network has no outputs for them.
 
     Raises :class:`~manigeo.errors.UsageError` when the model has fewer outputs than there are classes.
 
@@ -92,7 +95,7 @@ def evaluate(
             members = [members_of(examples, kind) for kind in kinds]
             rows, labels = members[0][0], np.stack([labels for _, labels in members])
             if len(rows):
-                scores |= dict(zip(kinds, _scores(model, data, rows, labels, device, batch_size), strict=True))
+                scores |= dict(zip(kinds, _scores(model, data, rows, labels, device, batch_size, sheet), strict=True))
     return scores
 
 
@@ -136,6 +139,7 @@ def _scores(
     labels: Int[np.ndarray, "kinds n"],
     device: str | torch.device,
     batch_size: int,
+    sheet: AnswerSheet | None = None,
 ) -> list[dict[str, float | int]]:
     y = torch.as_tensor(labels, device=device)
     sums = []
@@ -144,6 +148,10 @@ def _scores(
         logits = answered(model, like_parameters(model, data.inputs(rows[batch]).to(device)))
         if labels.max() >= logits.shape[1]:
             raise UsageError(f"the model has {logits.shape[1]} outputs, the labels go up to {labels.max()} (from 0 on)")
+        if sheet is not None:
+            sheet.take(
+                rows[batch], logits, y[0, batch]
+            )  # of permuted and restored, the first are the labels of training
         sums.append(_loss_and_hits(logits.float(), y[:, batch]))
     totals = torch.stack(sums).cpu().double().sum(dim=0).tolist()
     return [{"accuracy": hits / len(rows), "loss": loss / len(rows), "n": len(rows)} for loss, hits in totals]

@@ -2,7 +2,7 @@
 
 ::
 
-    run.json  labels.csv  metrics.csv  resume.pt
+    run.json  labels.csv  metrics.csv  examples.bin  resume.pt
     checkpoints/  epoch-0000.pt  epoch-0010.pt  before.pt  best.pt  last.pt
 
 It is written by :func:`manigeo_extract.training.trainer.train`, or by a :class:`Recorder` in a training loop of one's own.
@@ -24,6 +24,7 @@ from manigeo import __version__
 from manigeo.errors import InputError, InputWarning, UsageError
 from manigeo.kinds import VALIDATION
 from manigeo.localization.reference import BEFORE, Reference, reference_epoch
+from manigeo.per_example.recorded import Answers, append_epoch, create_record, forget_epochs
 from manigeo.runs import RunFolder, set_aside
 from manigeo_extract.data.datasets import DataSet
 from manigeo_extract.files.checkpoints import checkpoint_bytes, plain, write_whole
@@ -49,6 +50,8 @@ class Recorder:
     it the accuracy at epoch 0 does. ``notes`` are stored in ``run.json``, beside
     versions and what of the machine decides on the last bits (:mod:`manigeo_extract.machine`). A run has an identity of its
     own, ``run_id``, which is drawn where it is not given; all that is made of the run carries it (:mod:`manigeo.runs`).
+    With ``record_examples`` (epochs, as for ``epochs``) the answers to single ``examples`` are recorded, of which these are
+    the table: :meth:`step` takes them (:mod:`manigeo.per_example.recorded`).
 
     A folder that holds a run already is refused, unless it shall be continued (``resume``: a step at epoch e then
     replaces what was recorded from e on) or its files replaced (``overwrite``): :class:`~manigeo.errors.UsageError`.
@@ -79,11 +82,17 @@ class Recorder:
         best_by: str | None = None,
         n_classes: int | None = None,
         notes: Mapping[str, Any] | None = None,
+        examples: pd.DataFrame | None = None,
+        record_examples: Collection[int] | str = (),
         resume: bool = False,
         overwrite: bool = False,
     ) -> None:
-        if isinstance(epochs, str) and epochs != "all":
-            raise UsageError(f'epochs must be numbers or "all", got {epochs!r}')
+        for name, chosen in (("epochs", epochs), ("record_examples", record_examples)):
+            if isinstance(chosen, str) and chosen != "all":
+                raise UsageError(f'{name} must be numbers or "all", got {chosen!r}')
+        if record_examples and examples is None:
+            raise UsageError("record_examples expects the table of the examples that are recorded: give examples, too")
+        self.record_examples = record_examples
         self.folder = RunFolder(Path(directory))
         self.epochs = epochs
         self.best_by = best_by or VALIDATION
@@ -108,6 +117,7 @@ class Recorder:
             classes = {} if n_classes is None else {"n_classes": n_classes}
             about = {**_about(), "run_id": self.run_id, **self.settings, **classes, **plain(notes or {})}
             write_whole(description, _as_json(about))
+        self._open_record(examples)
 
     @property
     def directory(self) -> Path:
@@ -135,10 +145,26 @@ class Recorder:
         """The reference epoch among those recorded; None where none qualifies."""
         return reference_epoch(self.table, n_classes=self.n_classes)
 
-    def step(self, model: torch.nn.Module, epoch: int, metrics: Metrics | None = None) -> None:
-        """Write the checkpoints that are due after ``epoch`` (0: before training) and its rows of ``metrics.csv``."""
+    def records(self, epoch: int) -> bool:
+        """Return whether the answers to single examples are due after ``epoch``."""
+        return self.record_examples == "all" or epoch in self.record_examples
+
+    def step(
+        self, model: torch.nn.Module, epoch: int, metrics: Metrics | None = None, answers: Answers | None = None
+    ) -> None:
+        """Write the checkpoints that are due after ``epoch`` (0: before training) and its rows of ``metrics.csv``; of epochs
+        whose examples are recorded, also ``answers`` to them (:func:`~manigeo_extract.training.answering.answers_to`).
+
+        Raises :class:`~manigeo.errors.UsageError` where answers are due and not given.
+        """
+        if self.records(epoch) and answers is None:
+            raise UsageError(
+                f"answers to the examples are due after epoch {epoch}: give answers, as answers_to makes them"
+            )
         self.rewind(epoch - 1)
         self._check_best_by(metrics or {})
+        if self.records(epoch) and answers is not None:
+            append_epoch(self.folder.record_path, epoch, answers)
         rows = [{"epoch": epoch, "kind": kind, **plain(values)} for kind, values in (metrics or {}).items()]
         self.table = _appended(self.table, rows)
         content = checkpoint_bytes(model, epoch=epoch, metrics=metrics, run_id=self.run_id, **self.settings)
@@ -147,8 +173,21 @@ class Recorder:
         write_whole(self.folder.metrics_path, self.table.to_csv(index=False).encode())
 
     def rewind(self, epoch: int) -> None:
-        """Forget the metrics of all epochs after ``epoch``."""
+        """Forget the metrics of all epochs after ``epoch``, and the answers to single examples."""
         self.table = self.table[self.table["epoch"] <= epoch].reset_index(drop=True)
+        if self.record_examples:
+            forget_epochs(self.folder.record_path, after=epoch)
+
+    def _open_record(self, examples: pd.DataFrame | None) -> None:
+        """Begin the record of single examples, or go on with that of this run."""
+        path, begun = self.folder.record_path, not self.table.empty
+        if begun and path.exists() != bool(self.record_examples):
+            was, now = ("with", "give") if path.exists() else ("without", "leave out")
+            raise UsageError(
+                f"{path}: the run was begun {was} a record of examples: {now} --record-examples, or train anew"
+            )
+        if examples is not None and self.record_examples and not begun:
+            create_record(path, self.run_id or "", examples)
 
     def _check_best_by(self, metrics: Metrics) -> None:
         """Warn, once, where the first metrics lack the kind that was asked for."""
@@ -182,7 +221,7 @@ class Recorder:
     def _remove_run(self) -> None:
         run = self.folder
         set_aside(run)
-        own = [run.description_path, run.metrics_path, run.resume_path, run.labels_path]
+        own = [run.description_path, run.metrics_path, run.record_path, run.resume_path, run.labels_path]
         for path in [*own, *run.checkpoints.glob("*.pt")]:
             path.unlink(missing_ok=True)
 

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -40,6 +40,7 @@ from manigeo_extract.files.checkpoints import (
 )
 from manigeo_extract.recording.layers import evaluating, logits_of, taking_inputs, without_gradients
 from manigeo_extract.resolve import near_names
+from manigeo_extract.training.answering import AnswerSheet
 from manigeo_extract.training.evaluation import (
     MEMORIZATION_GATE,
     HasInputs,
@@ -180,6 +181,7 @@ def train(
     permutation: Any = None,
     start: Start | None = None,
     accounts: Accounts | None = None,
+    record_examples: Collection[int] | str = (),
     device: str | torch.device = "cpu",
     progress: Progress | None = None,
     resume: bool = False,
@@ -192,6 +194,8 @@ def train(
     and the labels; they go into the checkpoints. ``start`` tells where weights that are to be fine-tuned are from
     (:mod:`manigeo_extract.training.finetuning`); it goes into ``run.json``. ``accounts`` of ``model`` sum the change that
     permuted and unpermuted examples make (:mod:`manigeo_extract.gradients.accounts`); training is the same with and without.
+    After the epochs ``record_examples`` (numbers, or "all") what the network says of each example is recorded
+    (:mod:`manigeo.per_example.recorded`), from the scoring that is done anyway.
     ``progress`` is called with epoch, training loss and scores when an epoch is on disk; without it a bar is shown, on a
     terminal only. With ``resume`` a run continues after its last whole epoch, and one that has none starts.
 
@@ -229,6 +233,8 @@ def train(
         epochs=plan.checkpoint_epochs,
         n_classes=data.n_classes,
         notes={"plan": plan} | ({} if start is None else {"started_from": start.origin}),
+        examples=examples,
+        record_examples=record_examples,
         resume=resume,
         overwrite=overwrite,
     )
@@ -242,9 +248,10 @@ def train(
     with _reported(progress, plan, done) as report:
         for epoch in range(done + 1, plan.epochs + 1):  # epoch 0 scores and records the initial network
             loss = _train_epoch(model, optimizer, source, rows, labels, plan, epoch, backward) if epoch else 0.0
-            scores = evaluate(model, source, examples, device)
+            sheet = AnswerSheet(examples) if recorder.records(epoch) else None
+            scores = evaluate(model, source, examples, device, sheet=sheet)
             _check_finite(epoch, loss, scores, plan)
-            recorder.step(model, epoch, scores)
+            recorder.step(model, epoch, scores, None if sheet is None else sheet.answers())
             if accounts is not None and epoch:
                 accounts.record(recorder.folder, epoch)
             write_whole(recorder.folder.resume_path, _state(settings, model, optimizer, epoch, scores, accounts))
