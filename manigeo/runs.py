@@ -41,7 +41,7 @@ _NO_WEIGHTS = (
     "training_args",
     "resume",
 )  # in names of files beside checkpoints
-_MAKERS = "manigeo capacity, separability, weights, rewind, reinit, gradients or localize"
+_MAKERS = "manigeo capacity, separability, weights, rewind, reinit, channels, gradients or localize"
 
 
 @dataclass(frozen=True)

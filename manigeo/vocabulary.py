@@ -117,6 +117,12 @@ _FAMILIES: dict[str, dict[str, Metric]] = {
         "criticality_absolute": Metric("criticality, loss at most + .1"),
         "distance": Metric("distance to the initial values"),
     },
+    "channels": {
+        "channels_to_flip": Metric("fewest channels that flip an example", 1),
+        "flipped": Metric("share of examples flipped", 3),
+        "others_changed": Metric("share of other examples with another answer", 3),
+        "channel_share": Metric("share of the channels that flip an example", 3),
+    },
     "gradients": {
         "gradient_norm": Metric("gradient", symbol="|g|"),
         "accumulated_gradient": Metric("change that is due to the examples of a kind", symbol="|a_k|"),
@@ -176,6 +182,7 @@ ENDINGS = {
     "_sigma": "noise",
     "_level": "loss or error there",
     "_control": "of the control",
+    "_median": "median",
 }
 _NEIGHBOURS = re.compile(r"knn_purity_(\d+)")
 
@@ -235,6 +242,8 @@ FLAGS = {
     "regain",
     "not_retrained": "the layer is bit for bit what it was, so it was not set back and trained again",
     "diverged": "the loss was no longer finite while the layer was trained again; a smaller --retrain-lr may help",
+    "censored": "some examples kept their answer without as many channels as are removed at most: the mean is a lower "
+    "bound",
     "not_drawn": "the layer has no initialiser of its own to draw from again",
     "infeasible": "no point searched was within the limit on the loss",
     "at_edge": "the best was at the edge of what was searched: a bound",
@@ -287,6 +296,7 @@ ANALYSES = {
     "weights": "Movement of the weights",
     "rewind": "Rewound layers",
     "reinit": "Re-initialised layers",
+    "channels": "Fewest channels that flip an example",
     "accumulated_gradients": "Accumulated gradients",
     "": "Other tables",
 }
@@ -399,6 +409,15 @@ FIGURES = {
         "others as trained; the last column is the trained network.",
         "A layer is critical for a kind where its row is dark, and robust where it is as bright as the last column.",
     ),
+    "channels": Figure(
+        "fewest channels that flip an example, and the layers that they lie in (manigeo channels)",
+        "Fewest channels that flip an example",
+        "Left, the mean number of channels that are removed, most important first, until an example has another answer, "
+        "with its 95 % interval, by kind; an arrow marks a lower bound. Right, the share of these channels in each layer, "
+        "with one standard error over examples; the dotted line is the layer's share of all channels.",
+        "Where permuted examples take fewer channels than unpermuted ones, few channels memorize them. Check in which "
+        "layers these lie above the dotted line.",
+    ),
     "final-reset": Figure(
         "accuracy after the last layers were reset, and trained again (manigeo reinit --final-reset)",
         "The last layers reset",
@@ -457,7 +476,7 @@ FIGURES = {
 DRAWN = frozenset(
     (
         "capacity", "capacity_joint", "capacity_simulated", "capacity_sweep", "label_dependent_centred_norm",
-        "label_dependent_centred_norm_sweep", "regained", "critical", "profile", "step_angle", "gap",
+        "label_dependent_centred_norm_sweep", "regained", "critical", "channels_to_flip", "profile", "step_angle", "gap",
         "transfer_accuracy", "prefix_accuracy", "criticality", "kmeans_nmi", "knn_purity_1", "knn_purity_class",
         "margin_ovr", "nearest_mean_accuracy", "probe_accuracy",
     )

@@ -31,8 +31,11 @@ from manigeo_extract.files.checkpoints import Checkpoint, load_checkpoint, plain
 from manigeo_extract.files.networks import Network, check_claim, trained_network, untrained_network
 from manigeo_extract.gradients.accounts import GradientAccounts
 from manigeo_extract.gradients.tables import Survey, Sweep, Task, plan_survey
+from manigeo_extract.interventions.channels import find_channels
 from manigeo_extract.interventions.editing import Redraw
 from manigeo_extract.interventions.exchanges import Intervention, Laboratory
+from manigeo_extract.interventions.flip_tables import ChannelStudy
+from manigeo_extract.interventions.flipping import FlipPlan
 from manigeo_extract.interventions.groups import Group, group_layers, select_groups
 from manigeo_extract.interventions.retraining import RetrainPlan
 from manigeo_extract.interventions.scoring import Examiner
@@ -203,6 +206,21 @@ class SurveyRequest:
     sizes: tuple[int, ...] = field(compare=False, default=())
     sizes_at: str = field(compare=False, default="init")
     repetitions: int = field(compare=False, default=5)
+
+
+@dataclass(frozen=True)
+class ChannelsRequest:
+    """A run and the channels that are removed from it, see
+    :class:`~manigeo_extract.interventions.flip_tables.ChannelStudy`; known by its ``occasion`` alone, as a
+    :class:`LaboratoryRequest` is."""
+
+    occasion: str
+    directory: Path = field(compare=False)
+    run: RunRequest = field(compare=False)
+    kinds: tuple[str, ...] = field(compare=False, default=())
+    max_channels: int = field(compare=False, default=50)
+    reference: int = field(compare=False, default=64)
+    controls: int = field(compare=False, default=5)
 
 
 def requested(kind: type[R], options: Mapping[str, Any]) -> R:
@@ -459,6 +477,32 @@ def open_survey(request: SurveyRequest, tell: Tell = silent) -> Survey:
 def surveyed(request: SurveyRequest, task: Task) -> pd.DataFrame:
     """The task of a worker: the rows of one checkpoint, or of the sweep."""
     return open_survey(request).table(task)
+
+
+def open_channels(request: ChannelsRequest, tell: Tell = silent) -> ChannelStudy:
+    """The network and the channels that are removed from it: opened once by each process."""
+    found: ChannelStudy = _opened_once(request, _channel_study, tell)
+    return found
+
+
+def flipped(request: ChannelsRequest, kind: str) -> pd.DataFrame:
+    """The task of a worker: the rows of one kind."""
+    return open_channels(request).table(kind)
+
+
+def _channel_study(request: ChannelsRequest, tell: Tell) -> ChannelStudy:
+    asked = request.run
+    run = open_run(request.directory, asked, tell)
+    groups = open_groups(run, asked)
+    chosen = {group.name for group in select_groups(groups, asked.layers)}
+    channels = [of for of in find_channels(run.model, groups) if of.layer in chosen]
+    if not channels:
+        raise UsageError(f"the layers {', '.join(asked.layers)} have no channels that could be removed: name others")
+    with_permuted = bool(run.examples["permuted"].any())
+    kinds = request.kinds or (("permuted", "unpermuted") if with_permuted else ("unpermuted",))
+    plan = FlipPlan(request.max_channels, request.reference, request.controls, asked.model.seed)
+    settings = {"group_by": asked.group_by, "layers": list(asked.layers)}
+    return ChannelStudy(run, channels, kinds, asked.most, plan, asked.batch_size, settings)
 
 
 def _survey(request: SurveyRequest, tell: Tell) -> Survey:

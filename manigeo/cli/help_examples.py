@@ -39,6 +39,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "manigeo reinit run --draws 0 --criticality",
         "manigeo reinit run --final-reset 3",
     ),
+    "channels": (
+        "manigeo channels run",
+        "manigeo channels run --kinds permuted --examples 20 --max-channels 100 --jobs 2",
+    ),
     "gradients": ("manigeo gradients run", "manigeo gradients run --checkpoints init,before,last --sizes 200,2000"),
     "sweep": ("manigeo sweep wang2022 --show", "manigeo sweep grid.toml --jobs 4", "manigeo sweep wang2022 --dry-run"),
     "analyze": (

@@ -34,6 +34,7 @@ SECTIONS = {
     "Interventions": {
         "rewind": "Set layers back to an earlier epoch, and score the four kinds.",
         "reinit": "Re-initialise, re-randomise, zero each layer: is it critical?",
+        "channels": "Fewest channels that flip an example, and their layers.",
         "gradients": "Label-dependent and independent parts of the gradient.",
     },
     "Answers": {

@@ -358,23 +358,28 @@ def _run_folder(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
 run_argument = click.argument("run", type=click.Path(path_type=Path), callback=_run_folder)
 runs_argument = click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), callback=_run_folder)
 
-# The trained network of a run, and what of it is looked at.
-run_options = several(
-    click.option("--at", default="last", show_default=True, metavar="NAME",
-                 help="The trained network: a checkpoint by name or epoch (last, best, 40)."),
-    click.option("--layers", multiple=True, metavar="NAME", help="Layers to look at; may be repeated. Default: all."),
-    click.option("--group-by", default="module", show_default=True,
-                 help="Unit that counts as a layer: module (with the normalisation that follows), kernel, block, stage, or "
-                 "a regular expression, whose match names the layer."),
-    click.option("--examples", "most", type=click.IntRange(min=1), metavar="N",
-                 help="At most N examples of a kind, drawn by --seed. Default: all."),
-    click.option("--batch-size", default=256, show_default=True, type=click.IntRange(min=1)),
-    device_option,
-    arch_options,
-    file_options,
-    data_options,
-    labels_option,
-)  # fmt: skip
+
+def run_options_for(examples: int | None, told: str) -> Callable[[F], F]:
+    """The trained network of a run, and what of it is looked at: so many examples of a kind unless asked otherwise."""
+    return several(
+        click.option("--at", default="last", show_default=True, metavar="NAME",
+                     help="The trained network: a checkpoint by name or epoch (last, best, 40)."),
+        click.option("--layers", multiple=True, metavar="NAME", help="Layers to look at; may be repeated. Default: all."),
+        click.option("--group-by", default="module", show_default=True,
+                     help="Unit that counts as a layer: module (with the normalisation that follows), kernel, block, stage, "
+                     "or a regular expression, whose match names the layer."),
+        click.option("--examples", "most", default=examples, type=click.IntRange(min=1), metavar="N",
+                     help=f"At most N examples of a kind, drawn by --seed. Default: {told}."),
+        click.option("--batch-size", default=256, show_default=True, type=click.IntRange(min=1)),
+        device_option,
+        arch_options,
+        file_options,
+        data_options,
+        labels_option,
+    )  # fmt: skip
+
+
+run_options = run_options_for(None, "all")
 
 
 def tell_scores(acts: "Activations") -> None:

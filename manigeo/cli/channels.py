@@ -1,0 +1,55 @@
+"""``manigeo channels``: the fewest channels without which the network gives an example another answer."""
+
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import click
+
+from manigeo.cli import options
+from manigeo.cli.commands import command
+from manigeo.cli.tables import STDOUT, collected, earlier_table, tell
+
+# fmt: off
+
+
+@command("channels")
+@options.run_argument
+@click.option("--kinds", multiple=True, type=click.Choice(["permuted", "unpermuted", "test"]),
+              help="Kinds of examples; may be repeated. Default: permuted and unpermuted.")
+@click.option("--max-channels", default=50, show_default=True, type=click.IntRange(min=1),
+              help="Remove at most so many for an example; one that has its answer still is counted as these, and flagged.")
+@click.option("--reference", default=64, show_default=True, type=click.IntRange(min=1), metavar="N",
+              help="Training examples that are to keep their answers.")
+@click.option("--controls", default=5, show_default=True, type=click.IntRange(min=1), metavar="N",
+              help="Draws of as many random channels of the same layers, as a control.")
+@options.run_options_for(100, "100")
+@options.results_option("channels.csv")
+@options.work_options("Go on with an interrupted table in --out.", jobs=-1)
+def channels_command(
+    run: Path, out: Path, jobs: int, cluster: str | None, as_json: bool, resume: bool, dry_run: bool, force: bool,
+    **asked: Any,
+) -> None:
+    """Remove channels, units and heads of the trained network of RUN, those first on which an example depends and others do
+    not, until it has another answer: how many, and of which layers, for each kind?
+
+    Examples that the network answers by their label are looked at; the network is left as it was.
+    """
+    from manigeo.execution.workers import open_workers, parts_of
+    from manigeo.text.channels import channels_report, describe_channels
+    from manigeo_extract.opening import ChannelsRequest, RunRequest, flipped, open_channels, requested
+
+    known = {"occasion": uuid4().hex, "directory": run, "run": requested(RunRequest, asked)}
+    request = requested(ChannelsRequest, asked | known)
+    study = open_channels(request, options.note)
+    click.echo(describe_channels(study), err=as_json or out == STDOUT)
+    if dry_run:
+        return
+    todo, earlier = study.todo(earlier_table(out, resume, force))
+    with open_workers(jobs if request.run.device == "cpu" else 1, cluster) as workers:
+        parts = parts_of(flipped, [(request, kind) for kind in todo], workers, "channels", "kind", progress=True)
+        table = collected(parts, out, earlier)
+    tell(table, out, channels_report, as_json)
+
+
+# fmt: on
