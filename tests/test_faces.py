@@ -4,6 +4,7 @@ import gc
 import pickle
 import re
 import weakref
+from contextlib import suppress
 from xml.etree import ElementTree
 
 import matplotlib.pyplot as plt
@@ -14,8 +15,8 @@ from matplotlib.figure import Figure
 
 import manigeo
 from manigeo import plot_geometry
-from manigeo.errors import UsageError
-from manigeo.plots import FIGURES
+from manigeo.errors import InputError, UsageError
+from manigeo.plots import FIGURES, figures_of
 from manigeo.plots.style import DRAWINGS
 from manigeo.separability.margins import one_versus_rest
 from manigeo.text.cells import measured
@@ -121,6 +122,19 @@ def test_figures_of_several_tables_without_names_are_told_apart():
     both = [table.assign(fingerprint=name) for name in "ab"]
     figure = plot_geometry(pd.concat(both))
     assert [ax.get_title() for ax in figure.axes[:2]] == ["[1]", "[2]"]
+
+
+@pytest.mark.parametrize("name", ["correlation", "localization", "depth"])
+def test_a_table_without_some_of_its_rows_is_drawn_or_refused(name):
+    table, drawn = TABLES[name], 0
+    parts = [table[table[column] != value] for column in ("metric", "run", "layer") for value in table[column].unique()]
+    for part in parts:
+        with suppress(InputError):  # a report, which takes the rows of its runs, goes on after it
+            DRAWINGS[name].draw(part)
+            drawn += name in figures_of(part)
+    assert 0 < drawn < len(parts)
+    with pytest.raises(InputError, match=r"nothing to plot: the table has no rows of .*; give it whole"):
+        DRAWINGS[name].draw(table[~table["metric"].isin(DRAWINGS[name].needs)])
 
 
 def test_every_figure_has_a_table_here():

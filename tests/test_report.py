@@ -404,6 +404,20 @@ def test_the_answer_is_that_of_localize(tmp_path):
     assert text.index("The network has memorized") < text.index("Has it memorized?") < text.rindex("Figures")
 
 
+def test_correlations_of_methods_are_one_matrix_with_intervals():
+    from manigeo.report.answer import read_answer
+
+    known = {("a", "b"): (0.5, 0.25, 0.75), ("a", "c"): (-0.125, np.nan, np.nan)}
+    rows = [
+        {"metric": f"agreement{end}", "value": value,
+         "settings": json.dumps({"analysis": "localize", "method": one, "other": other})}
+        for (one, other), values in known.items() for end, value in zip(("", "_ci_low", "_ci_high"), values, strict=True)
+    ]  # fmt: skip
+    found = read_answer(as_table(rows)).correlations
+    assert found.across == ("b", "c")
+    assert found.rows == (("a", ("+0.50 [+0.25, +0.75]", "-0.12")),)
+
+
 def test_caveats_name_the_floor_the_few_classes_and_what_does_not_compare():
     said = " ".join(caveats(geometry(), 1))
     assert "P = 9 classes, M = 20 examples" in said

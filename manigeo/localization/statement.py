@@ -299,7 +299,6 @@ def describe_localization(table: pd.DataFrame, correlations: bool = True) -> str
     found = {name: _Found(name, rows) for name, rows in methods.items()}
     answers = [_answer(question, found) for question in (APART, HELD)]
     lines = [f"- {name}: {one.words()}.{one.trial()}" for name, one in found.items()]
-    agreements = full[full["metric"].str.startswith("agreement")]
     return "\n".join(
         [
             _describe_gate(gates),
@@ -309,7 +308,7 @@ def describe_localization(table: pd.DataFrame, correlations: bool = True) -> str
             *_compare(found),
             "Depth: 0 % is the first layer with parameters, 100 % the last.",
             *lines,
-            *(_describe_agreement(agreements) if correlations else []),
+            *(_describe_agreement(full) if correlations else []),
         ]
     )
 
@@ -469,15 +468,21 @@ def _compare(found: Mapping[str, _Found]) -> list[str]:
     ]
 
 
-def _describe_agreement(agreements: pd.DataFrame) -> list[str]:
-    """Rank correlations of the profiles, as a matrix."""
-    known = agreements[agreements["metric"].eq("agreement") & agreements["value"].notna()]
-    if known.empty:
-        return []
+def correlation_matrix(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rank correlations of the profiles of the methods, a matrix above its diagonal; NaN where there is none.
+
+    ``rows`` are of the analysis ``localize``, with the settings ``method`` and ``other`` as columns.
+    """
+    known = rows[rows["metric"].eq("agreement") & rows["value"].notna()]
     names = list(dict.fromkeys([*known["method"], *known["other"]]))
-    values = {(a, b): value for a, b, value in known[["method", "other", "value"]].itertuples(index=False)}
-    cells = [
-        [f"{values[one, other]:+.2f}" if (one, other) in values else "" for other in names[1:]] for one in names[:-1]
-    ]
-    matrix = pd.DataFrame(cells, index=names[:-1], columns=names[1:])
-    return ["Rank correlation of the profiles over the layers:", matrix.to_string()]
+    matrix = pd.DataFrame(np.nan, index=names[:-1], columns=names[1:])
+    for one, other, value in known[["method", "other", "value"]].itertuples(index=False):
+        matrix.loc[one, other] = value
+    return matrix.dropna(how="all")
+
+
+def _describe_agreement(rows: pd.DataFrame) -> list[str]:
+    matrix = correlation_matrix(rows)
+    if matrix.empty:
+        return []
+    return ["Rank correlation of the profiles over the layers:", matrix.to_string(float_format="%+.2f", na_rep="")]

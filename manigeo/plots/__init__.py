@@ -29,4 +29,9 @@ def figures_of(table: pd.DataFrame) -> list[str]:
     ['geometry', 'sweep']
     """
     present = set(table.loc[table["value"].notna(), "metric"])
-    return [name for name, drawing in FIGURES.items() if drawing.metrics & present and drawing.when(table)]
+    named = set(table["metric"])
+    return [
+        name
+        for name, drawing in FIGURES.items()
+        if drawing.metrics & present and drawing.needs <= named and drawing.when(table)
+    ]

@@ -14,7 +14,10 @@ from manigeo.results import with_settings
 _KEPT = "annotation-mark"  # what stands on the cells of a heat map, in the same colours on a dark page
 
 
-@draws("localization", "profile")
+_CENTER = tuple(f"center_of_mass{end}" for end in ("", "_ci_low", "_ci_high"))
+
+
+@draws("localization", "profile", needs=("profile", "profile_ci_low", "profile_ci_high", "localized", *_CENTER))
 def plot_localization(table: pd.DataFrame, canvas: Canvas) -> None:
     full = with_settings(table, "analysis", "method", "other")
     full = full[(full["analysis"] == "localize") & full["method"].notna() & full["other"].isna()]
@@ -29,7 +32,7 @@ def plot_localization(table: pd.DataFrame, canvas: Canvas) -> None:
         ax.set_ylabel("share")
 
 
-@draws("depth", "profile")
+@draws("depth", "profile", needs=("profile", "localized", *_CENTER))
 def plot_depth(table: pd.DataFrame, canvas: Canvas) -> None:
     full = with_settings(table, "analysis", "method", "other", "question")
     full = full[(full["analysis"] == "localize") & full["method"].notna() & full["other"].isna()]
@@ -69,9 +72,7 @@ def _mark_method(ax: Axes, row: int, rows: pd.DataFrame, depths: list[float]) ->
         place = (depths.index(depth) + 0.04, row + 0.06)
         ax.add_patch(Rectangle(place, 0.92, 0.88, fill=False, edgecolor="0.1", linewidth=1.8)).set_gid(_KEPT)
     places = np.arange(len(depths)) + 0.5
-    center, low, high = (
-        np.interp(value[f"center_of_mass{end}"], depths, places) for end in ("", "_ci_low", "_ci_high")
-    )
+    center, low, high = (np.interp(value[name], depths, places) for name in _CENTER)
     ax.plot([low, high], [row + 0.84] * 2, color="0.1", linewidth=1.4, solid_capstyle="butt", gid=_KEPT)
     ax.plot([center] * 2, [row + 0.74, row + 0.94], color="0.1", linewidth=1.8, gid=_KEPT)
     return True
@@ -87,7 +88,7 @@ def _draw_profile(ax: Axes, rows: pd.DataFrame) -> None:
     color = sns.color_palette("colorblind")[0] if localized else "0.7"
     ax.bar(depth, share, color=color, width=0.7)
     ax.vlines(depth, np.minimum(low, share), np.maximum(high, share), color="0.2", linewidth=1.2)
-    center = rows[rows["metric"].str.startswith("center_of_mass")].set_index("metric")["value"]
-    ax.axvline(center["center_of_mass"], color="0.2", linestyle="--", linewidth=1)
-    ax.axvspan(center["center_of_mass_ci_low"], center["center_of_mass_ci_high"], color="0.2", alpha=0.12, linewidth=0)
+    center, low, high = rows[rows["metric"].isin(_CENTER)].set_index("metric")["value"].reindex(_CENTER)
+    ax.axvline(center, color="0.2", linestyle="--", linewidth=1)
+    ax.axvspan(low, high, color="0.2", alpha=0.12, linewidth=0)
     ax.set_xticks(depth, layers, rotation=30, ha="right", rotation_mode="anchor")

@@ -35,7 +35,10 @@ def plot_weights(table: pd.DataFrame, canvas: Canvas) -> None:
         name_depths(canvas.figure, line[-1], rows)
 
 
-@draws("correlation", "gap")
+_COEFFICIENT = tuple(f"spearman{end}" for end in ("", "_ci_low", "_ci_high"))
+
+
+@draws("correlation", "gap", needs=_COEFFICIENT)
 def plot_correlation(table: pd.DataFrame, canvas: Canvas) -> None:
     of_run = table[table["run"] != ""]
     gaps = of_run[of_run["metric"] == "gap"].set_index("run")["value"]
@@ -55,5 +58,5 @@ def plot_correlation(table: pd.DataFrame, canvas: Canvas) -> None:
 
 def _coefficient(table: pd.DataFrame, layer: str) -> str:
     of_layer = table[(table["layer"] == layer) & (table["run"] == "")].set_index("metric")["value"]
-    value, low, high = (of_layer[f"spearman{ending}"] for ending in ("", "_ci_low", "_ci_high"))
+    value, low, high = of_layer.reindex(_COEFFICIENT)
     return f"{value:+.2f} [{low:+.2f}, {high:+.2f}]" if np.isfinite(value) else "no coefficient"

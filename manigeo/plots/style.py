@@ -63,11 +63,13 @@ def _signature(table: pd.DataFrame, ax: Given | None = None, metric: str | None 
 
 
 class Drawing(NamedTuple):
-    """Function that draws a figure, and its tables: those with numbers of one of ``metrics``, where ``when`` holds."""
+    """Function that draws a figure, and its tables: those with numbers of one of ``metrics``, where ``when`` holds, and with
+    rows of all that the figure ``needs``."""
 
     draw: Draw
     metrics: frozenset[str]
     when: Callable[[pd.DataFrame], bool]
+    needs: frozenset[str]
 
 
 DRAWINGS: dict[str, Drawing] = {}
@@ -78,13 +80,17 @@ def draws(
     *metrics: str,
     panels: Sequence[str] = (),
     when: Callable[[pd.DataFrame], bool] = lambda table: True,
+    needs: Sequence[str] = (),
 ) -> Callable[[Callable[[pd.DataFrame, Canvas], None]], Draw]:
     """Registers a function as the figure ``name`` of :data:`manigeo.vocabulary.FIGURES`, which also holds its docstring, and
-    draws it in the style of all figures; ``panels`` are metrics that have a panel each."""
+    draws it in the style of all figures; ``panels`` are metrics that have a panel each, ``needs`` those without whose rows
+    nothing is drawn."""
 
     def register(draw: Callable[[pd.DataFrame, Canvas], None]) -> Draw:
         @functools.wraps(draw)
         def styled(table: pd.DataFrame, ax: Any = None, metric: str | None = None) -> Any:
+            if missing := sorted(set(needs) - set(table["metric"])):
+                raise InputError(f"nothing to plot: the table has no rows of {', '.join(missing)}; give it whole")
             canvas = Canvas(name, ax, _chosen(name, panels, metric), set(table["kind"]) - {""}, _advice(panels, metric))
             with in_style():
                 draw(table, canvas)
@@ -103,7 +109,7 @@ def draws(
         {_example(draw)}
         """
         vars(styled)["__signature__"] = inspect.signature(_signature)
-        DRAWINGS[name] = Drawing(styled, frozenset(metrics), when)
+        DRAWINGS[name] = Drawing(styled, frozenset(metrics), when, frozenset(needs))
         return styled
 
     return register

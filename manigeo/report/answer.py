@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from manigeo.localization.depth import layer_list
-from manigeo.localization.statement import REFERENCE, describe_localization
+from manigeo.localization.statement import REFERENCE, correlation_matrix, describe_localization
 from manigeo.results import with_settings
 from manigeo.text.cells import NOTHING, number
 from manigeo.vocabulary import flags_words
@@ -28,9 +28,17 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Correlations:
+    """Rank correlations with intervals, as a matrix above its diagonal: names ``across``, ``rows`` of a name and cells."""
+
+    across: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+@dataclass(frozen=True)
 class Answer:
     """``leads``: the two sentences of the answer, or the one that says why there is none; ``blocks``: sentences beside them,
-    and ``points``, a line per method; ``agreements``: two methods and the correlation of their profiles; ``of``: the runs.
+    and ``points``, a line per method; ``correlations`` of the methods' profiles; ``of``: the runs.
     """
 
     of: tuple[str, ...]
@@ -38,7 +46,7 @@ class Answer:
     blocks: tuple[str, ...]
     points: tuple[str, ...]
     verdicts: tuple[Verdict, ...]
-    agreements: tuple[tuple[str, str, str], ...]
+    correlations: Correlations
 
 
 def read_answers(tables: Iterable[pd.DataFrame]) -> list[Answer]:
@@ -60,11 +68,24 @@ def read_answer(aggregates: pd.DataFrame) -> Answer | None:
     except (KeyError, IndexError, ValueError, TypeError) as error:  # a table that another version wrote
         said = f"The localization cannot be put into words ({error!r}); its numbers are in the tables below."
         leads, blocks, points = (said,), (), ()
-    of_one, of_two = rows[rows["method"].notna() & rows["other"].isna()], rows[rows["other"].notna()]
+    of_one = rows[rows["method"].notna() & rows["other"].isna()]
     verdicts = tuple(_verdict(str(method), part) for method, part in of_one.groupby("method", sort=False))
-    pairs = of_two.groupby(["method", "other"], sort=False)
-    agreements = tuple((str(a), str(b), _with_interval(part, "agreement")) for (a, b), part in pairs)
-    return Answer(of, leads, blocks, points, verdicts, agreements)
+    return Answer(of, leads, blocks, points, verdicts, _correlations(rows))
+
+
+def _correlations(rows: pd.DataFrame) -> Correlations:
+    matrix = correlation_matrix(rows)
+    of_two = {key: part for key, part in rows[rows["other"].notna()].groupby(["method", "other"])}
+    cells = {one: tuple(_correlation(of_two.get((one, other))) for other in matrix.columns) for one in matrix.index}
+    return Correlations(tuple(matrix.columns), tuple(cells.items()))
+
+
+def _correlation(rows: pd.DataFrame | None) -> str:
+    if rows is None:
+        return ""
+    value, low, high = (_first(rows, f"agreement{ending}") for ending in ("", "_ci_low", "_ci_high"))
+    interval = f" [{low:+.2f}, {high:+.2f}]" if low == low else ""
+    return f"{value:+.2f}{interval}" if value == value else NOTHING
 
 
 def _parts(text: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
