@@ -16,6 +16,10 @@ from .layerwise.plan import capacity_table as capacity_table
 from .layerwise.plan import plan_capacity as plan_capacity
 from .layerwise.plan import plan_separability as plan_separability
 from .layerwise.plan import separability_table as separability_table
+from .per_example.plan import examples_table as examples_table
+from .per_example.plan import plan_examples as plan_examples
+from .per_example.table import read_examples as read_examples
+from .per_example.table import write_examples as write_examples
 from .plots.geometry import plot_estimators as plot_estimators
 from .plots.geometry import plot_geometry as plot_geometry
 from .plots.geometry import plot_sweep as plot_sweep

@@ -424,7 +424,8 @@ def _looks_like_results(path: Path) -> bool:
         named = [name for name in COLUMNS if f'"{name}"' in start] if start.lstrip().startswith("[") else []
     else:
         named = [name for name in next(csv.reader(start.splitlines()), []) if name in COLUMNS]
-    return len(named) >= len(COLUMNS) / 2
+    of_examples = "true_label" in start.partition("\n")[0]
+    return len(named) >= len(COLUMNS) / 2 and not of_examples
 
 
 def _is_name(run: str) -> bool:

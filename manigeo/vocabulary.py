@@ -76,6 +76,17 @@ _FAMILIES: dict[str, dict[str, Metric]] = {
         "agreement_of_measures": Metric("agreement of the measures", symbol="W"),
         "agreement_of_checkpoints": Metric("agreement of the checkpoints", symbol="W"),
     },
+    "examples": {
+        "prediction_depth": Metric("prediction depth", 2),
+        "memorization_depth": Metric("memorization depth", 2),
+        "last_true_layer": Metric("last layer that gives the true label", 2),
+        "margin": Metric("margin of the outputs", 2),
+        "answer": Metric("label that the network gives"),
+        "knn_label": Metric("label that the neighbours give"),
+        "purity": Metric("share of neighbours with its label", 2),
+        "load": Metric("load, mean field", 4),
+        "load_joint": Metric("load, joint", 4),
+    },
     "weights": {
         "rotation": Metric("rotation", symbol=r"1 - \cos(w_0, w_t)"),
         "angle": Metric("angle from the start (rad)"),

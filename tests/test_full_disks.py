@@ -31,6 +31,7 @@ LINES = {
         ["separability", "base.h5", "--kinds", "test", "--measures", "means", "--layers", "logits"],
         "s.csv",
     ),
+    "examples": (["examples", "base.h5", "--k", 3, "--draws", 2, "--layers", "logits"], "e.csv"),
     "weights": (["weights", "base"], "w.csv"),
     "correlate": (["correlate", "base", "other", "third"], "x.csv"),
     "rewind": (["rewind", "base", "--checkpoints", "init", "--last-k"], "r.csv"),

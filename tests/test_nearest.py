@@ -40,6 +40,12 @@ def test_neighbours_in_a_small_cloud_far_from_another_are_not_lost_to_rounding()
     assert np.array_equal(nearest_neighbours(X, 10), by_definition(X, 10))
 
 
+def test_queries_that_are_points_leave_themselves_out():
+    X = np.random.default_rng(0).integers(0, 3, size=(30, 2)).astype(float)
+    found = nearest_neighbours(X, 5, queries=X[10:20], leave_out=np.arange(10, 20))
+    assert np.array_equal(found, by_definition(X, 5)[10:20])
+
+
 @pytest.mark.parametrize("unit", [1e-25, 1e30], ids=["tiny", "huge"])
 def test_units_of_the_features_change_no_neighbour(unit):
     X = np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32)

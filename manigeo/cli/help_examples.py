@@ -27,6 +27,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "manigeo separability acts.h5",
         "manigeo separability before.h5 last.h5 --measures probe --measures means --out separability.csv",
     ),
+    "examples": (
+        "manigeo examples last.h5",
+        "manigeo examples last.h5 --max-examples 1500 --k 30 --jobs -1",
+        "manigeo examples last.h5 --joint --draws 30 --kinds unpermuted --kinds permuted",
+    ),
     "weights": ("manigeo weights run", "manigeo weights first.pt later.pt --out weights.csv"),
     "correlate": ("manigeo correlate run1 run2 run3 --measure rotation --gap accuracy",),
     "rewind": (

@@ -28,6 +28,7 @@ SECTIONS = {
     "Measures": {
         "capacity": "Mean-field capacity, radius and dimension, by layer and kind.",
         "separability": "Probes, neighbours, clusters, margins, and the best layer.",
+        "examples": "Depth, margin and load of single examples.",
         "weights": "Movement of the layers of a run: rotation, distances.",
         "correlate": "Movement of layers against the generalization gap of runs.",
     },

@@ -1,1 +1,1 @@
-"""Single examples: when each was learned, how hard it is, and whether a network has memorized it."""
+"""Single examples: when each was learned, how deep and how firmly it is held, and at what cost."""

@@ -29,13 +29,15 @@ def nearest_neighbours(
     points: Float[np.ndarray, "points features"],
     k: int,
     queries: Float[np.ndarray, "queries _"] | None = None,
+    leave_out: Int[np.ndarray, " queries"] | None = None,
 ) -> Int[np.ndarray, "queries k"]:
     r"""Rows of the ``k`` nearest ``points`` of each query, nearest first; of equally near ones the first rows.
 
     .. math:: N_k(i) = \operatorname*{arg\,min}_{|N| = k} \sum_{j \in N} |q_i - x_j|^2
 
-    Without ``queries`` these are the points themselves, each left out of its own neighbours. One pass over the distances
-    serves every number of neighbours: the first m columns are the m nearest.
+    Without ``queries`` these are the points themselves, each left out of its own neighbours; of others ``leave_out`` names
+    the row that each is among the points, -1 for none. One pass over the distances serves every number of neighbours: the
+    first m columns are the m nearest.
 
     Raises ``ValueError`` where there are not as many points, and for queries of other features.
 
@@ -45,39 +47,39 @@ def nearest_neighbours(
     >>> nearest_neighbours(line, 1, queries=np.array([[7.0]])).tolist()
     [[2]]
     """
-    most = len(points) - (queries is None)
+    if queries is None:
+        queries, leave_out = points, np.arange(len(points))
+    out = np.full(len(queries), -1) if leave_out is None else leave_out
+    most = len(points) - bool((out >= 0).any())
     if not 1 <= k <= most:
         raise ValueError(f"k must be from 1 to {most}, the number of points that can be neighbours; got {k}")
-    if queries is not None and queries.shape[1:] != points.shape[1:]:
+    if queries.shape[1:] != points.shape[1:]:
         raise ValueError(f"queries must have the {points.shape[1]} features of the points, got shape {queries.shape}")
-    found = np.full((len(points if queries is None else queries), k), -1)
-    for rows, chosen in _blocks(points, k, queries):
-        found[rows] = chosen
+    found = np.full((len(queries), k), -1)
+    for rows, scores, limits in _blocks(points, k, queries, out):
+        found[rows] = _decided(points, queries[rows], scores, limits, k)
     return found
 
 
 def _blocks(
-    points: np.ndarray, k: int, queries: np.ndarray | None
-) -> Iterator[tuple[slice, Int[np.ndarray, "block k"]]]:
-    around, given = points.mean(axis=0, dtype=np.float64), points if queries is None else queries
-    unit = max(binary_unit(points), binary_unit(given))  # squares then stay in the range of float32
+    points: np.ndarray, k: int, queries: np.ndarray, out: Int[np.ndarray, " queries"]
+) -> Iterator[tuple[slice, Float[np.ndarray, "block points"], Float[np.ndarray, " block"]]]:
+    """Scores of a block of queries, and the limit of each within which its k nearest points are."""
+    around, unit = points.mean(axis=0, dtype=np.float64), max(binary_unit(points), binary_unit(queries))
     X = _centred(points, around, unit)
     squares = np.square(X, dtype=np.float64).sum(axis=1)
-    largest = float(np.sqrt(squares.max()))
-    of_points = squares.astype(np.float32)
+    largest, of_points = float(np.sqrt(squares.max())), squares.astype(np.float32)
     size = max(1, _BLOCK_BYTES // (4 * len(points)))
-    for start in range(0, len(given), size):
-        rows = slice(start, min(start + size, len(given)))
-        Q = X[rows] if queries is None else _centred(queries[rows], around, unit)
+    for start in range(0, len(queries), size):
+        rows = slice(start, start + size)
+        Q = X[rows] if queries is points else _centred(queries[rows], around, unit)
         scores = Q @ X.T
         scores *= np.float32(-2)
         scores += of_points
-        own = np.arange(rows.start, rows.stop) if queries is None else None
-        if own is not None:
-            scores[np.arange(len(own)), own] = np.inf
+        known = np.flatnonzero(out[rows] >= 0)
+        scores[known, out[rows][known]] = np.inf
         error = _error(np.sqrt(np.square(Q, dtype=np.float64).sum(axis=1)), largest, X.shape[1])
-        limits = np.partition(scores, k - 1, axis=1)[:, k - 1] + 2 * error
-        yield rows, _decided(points, given[rows], scores, limits, k)
+        yield rows, scores, np.partition(scores, k - 1, axis=1)[:, k - 1] + 2 * error
 
 
 def _centred(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 ACTIVATIONS = "an activation file of manigeo extract"
 RESULTS = "a results table (.csv, .json, .parquet)"
+EXAMPLES = "a table of examples"
 WEIGHTS = "a checkpoint"
 RUN = "the folder of a run"
 ARRAYS = "an array of NumPy"
@@ -39,6 +40,8 @@ def recognized(path: str | PathLike[str]) -> str:
     if path.suffix in _SUFFIXES or (head.startswith(b"PK\3\4") and b"data.pkl" in head):
         return WEIGHTS
     first = head.split(b"\n", 1)[0]
+    if all(word in first for word in (b"index", b"true_label", b"metric", b"value")):
+        return EXAMPLES
     if all(word in first for word in (b"layer", b"metric", b"value", b"settings")) or head.startswith(b"PAR1"):
         return RESULTS
     if not head:
