@@ -58,10 +58,12 @@ def silent(said: str) -> None:
 # ---------------------------------------------------------------------------------------------------------- the requests
 @dataclass(frozen=True)
 class NetworkRequest:
-    """Name and arguments of the network. The arguments go over those that the checkpoint has of a network of this name."""
+    """Name and arguments of the network. The arguments go over those that the checkpoint has of a network of this name. With
+    ``drop_tied`` the channels that were tied to single examples are off."""
 
     arch: str | None = None
     arch_args: Mapping[str, Any] = field(default_factory=dict)
+    drop_tied: bool = False
 
 
 @dataclass(frozen=True)
@@ -354,7 +356,12 @@ def _architecture(
         )
     known = checkpoint.arch_args if arch == checkpoint.arch else {}
     shape = complete_args(arch, {}, data.input_shape, data.n_classes)
-    return arch, {**shape, **known, **(shape if new_data else {}), **asked.arch_args}
+    args = {**shape, **known, **(shape if new_data else {}), **asked.arch_args}
+    if asked.drop_tied and "tied_dropout" not in args:
+        raise UsageError(
+            f"{checkpoint.path} has no tied channels: leave --drop-tied out, or train with --tied-dropout .2,.1"
+        )
+    return arch, args | ({"drop_tied": True} if asked.drop_tied else {})
 
 
 # -------------------------------------------------------------------------------------------------- its data and labels

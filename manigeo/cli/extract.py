@@ -44,6 +44,7 @@ running_options = options.several(
 @options.layer_options
 @options.per_class_option
 @options.arch_options
+@options.drop_tied_option
 @options.data_options
 @options.labels_option
 @storing_options

@@ -240,6 +240,12 @@ arch_options = several(
                  help="An option of the network, e.g. depth=6; may be repeated."),
 )  # fmt: skip
 
+drop_tied_option = click.option(
+    "--drop-tied",
+    is_flag=True,
+    help="Without the channels that manigeo train --tied-dropout has tied to single examples.",
+)
+
 labels_option = click.option(
     "--labels", type=click.Path(path_type=Path, dir_okay=False), help="CSV with labels of your own, those of training, in "
     "place of --permute: a column index or file, and one train_label, label or class (numbers or names)."
@@ -373,6 +379,7 @@ def run_options_for(examples: int | None, told: str) -> Callable[[F], F]:
         click.option("--batch-size", default=256, show_default=True, type=click.IntRange(min=1)),
         device_option,
         arch_options,
+        drop_tied_option,
         file_options,
         data_options,
         labels_option,

@@ -1,5 +1,6 @@
 """``manigeo train``: from a data set to a run with checkpoints."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,17 @@ def _classes(ctx: click.Context, param: click.Parameter, text: str | None) -> in
     return int(text) if text and text.isdecimal() else text
 
 
+def _shares(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[float, float] | None:
+    """``.2,.1``."""
+    try:
+        p_gen, p_mem = (float(word) for word in text.split(",")) if text else (0.5, 0.5)
+    except ValueError:
+        p_gen = p_mem = math.nan
+    if not (0 < p_gen < 1 and 0 < p_mem < 1):
+        raise click.BadParameter(f"expected two shares between 0 and 1, e.g. .2,.1; got {text!r}", ctx, param)
+    return (p_gen, p_mem) if text else None
+
+
 # fmt: off
 @command("train")
 @click.option("--out", default="run", show_default=True, type=click.Path(path_type=Path, file_okay=False),
@@ -62,6 +74,9 @@ def _classes(ctx: click.Context, param: click.Parameter, text: str | None) -> in
 @click.option("--layca", type=float, metavar="RHO", help="Layca: every layer turns by an angle of tangent RHO per step.")
 @click.option("--layca-balance", default=0.0, show_default=True, help="-1: the first layers turn most, 1: the last.")
 @click.option("--dropout", type=float, help="Short for --arch-arg dropout=...")
+@click.option("--tied-dropout", callback=_shares, metavar="P_GEN,P_MEM",
+              help="Example-tied dropout: a share P_GEN of the channels for all examples, and of the others P_MEM for each, "
+              "e.g. .2,.1. What is memorized goes there; --drop-tied of extract and rewind leaves it out.")
 @click.option("--augment", is_flag=True, help="Random crops and flips. They prevent memorization: off by default.")
 @click.option("--checkpoint-epochs", default="", callback=_epochs,
               help="Epochs to keep beside init, best and last: 1,5 or all.")
@@ -86,7 +101,8 @@ def train_command(
     """
     from manigeo.runs import RunFolder
     from manigeo_extract.data.datasets import describe
-    from manigeo_extract.training.trainer import train
+    from manigeo_extract.models.tied import is_tied, without_tied
+    from manigeo_extract.training.trainer import evaluate, train
 
     if resume and force:
         raise UsageError("--resume continues a run and --force replaces it: give one of them")
@@ -112,6 +128,10 @@ def train_command(
         click.echo("the same command with --resume continues after the last whole epoch", err=True)
         raise
     click.echo(describe_scores(scores))
+    if is_tied(t.network):
+        with without_tied(t.network):
+            dropped = evaluate(t.network, t.dataset, t.examples, device)
+        click.echo(f"without the tied channels: {_accuracies(dropped)}")
     click.echo(f"next: manigeo extract --model {out / 'checkpoints' / 'last.pt'}")
 
 
@@ -144,12 +164,13 @@ def _listed(paths: "list[Path]") -> str:
 # fmt: on
 def _opened(
     arch_args: dict[str, Any], data_args: dict[str, Any], dropout: float | None, holdout_classes: int | str | None,
-    **asked: Any,
+    tied_dropout: tuple[float, float] | None, **asked: Any,
 ) -> "Training":  # fmt: skip
-    """Open what the options of ``manigeo train`` ask for; two options stand for arguments of network and data."""
+    """Open what the options of ``manigeo train`` ask for; three options stand for arguments of network and data."""
     from manigeo_extract.opening import TrainingRequest, open_training, requested
 
     arch_args = arch_args | ({} if dropout is None else {"dropout": dropout})
+    arch_args |= {} if tied_dropout is None else {"tied_dropout": [*tied_dropout, asked["seed"]]}
     data_args = data_args | ({} if holdout_classes is None else {"holdout_classes": holdout_classes})
     return open_training(
         requested(TrainingRequest, asked | {"arch_args": arch_args, "data_args": data_args}), options.note
@@ -167,8 +188,12 @@ def describe_scores(scores: dict[str, dict[str, Any]]) -> str:
     """Accuracy of every kind, and whether the network has memorized its permuted labels."""
     from manigeo_extract.training.trainer import MEMORIZATION_GATE, memorized
 
-    line = "accuracy: " + ", ".join(f"{kind} {values['accuracy']:.3f}" for kind, values in scores.items())
+    line = f"accuracy: {_accuracies(scores)}"
     if "permuted" not in scores:
         return line
     verdict = "reached" if memorized(scores) else "not reached: train longer before asking where it memorizes"
     return f"{line}\nmemorization gate (permuted accuracy >= {MEMORIZATION_GATE}): {verdict}"
+
+
+def _accuracies(scores: dict[str, dict[str, Any]]) -> str:
+    return ", ".join(f"{kind} {values['accuracy']:.3f}" for kind, values in scores.items())

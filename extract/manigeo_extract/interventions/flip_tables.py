@@ -24,6 +24,7 @@ from manigeo.results import as_table
 from manigeo_extract.interventions.channels import Channels, Masked
 from manigeo_extract.interventions.flipping import Flip, FlipPlan, flip_example
 from manigeo_extract.interventions.scoring import Row
+from manigeo_extract.models.tied import tied_to
 from manigeo_extract.recording.layers import eagerly, evaluating, unwrap, without_gradients
 from manigeo_extract.training.evaluation import answered, members_of
 from manigeo_extract.training.runs import Run
@@ -67,7 +68,7 @@ class ChannelStudy:
         answers no example by its label.
         """
         rows, labels = members_of(self.run.examples, kind)
-        right = self._answers(rows) == labels
+        right = self._answers(rows, kind) == labels
         if kind == "permuted" and right.mean() < GATE:
             raise InputError(
                 f"the network has not memorized its permuted labels (accuracy {right.mean():.3f}, needed {GATE}): train "
@@ -84,7 +85,11 @@ class ChannelStudy:
         masked, root = Masked(self.run.model, self.channels), unwrap(self.run.model)
         with evaluating(root), eagerly(root):
             for row, label in zip(rows, labels, strict=True):
-                yield int(row), flip_example(masked, *self._batch(int(row), int(label)), self.plan, int(row))
+                others = self._others(int(row))
+                named = None if kind == "test" else np.concatenate([[row], others])
+                with tied_to(root, named):
+                    flip = flip_example(masked, *self._batch(int(row), int(label), others), self.plan, int(row))
+                yield int(row), flip
 
     def table(self, kind: str) -> pd.DataFrame:
         """The results of one kind: see :func:`flip_rows`."""
@@ -106,7 +111,7 @@ class ChannelStudy:
     def seconds_per_step(self) -> float:
         """Seconds that one channel of one example takes, about."""
         rows, labels = members_of(self.run.examples, self.kinds[0])
-        batch, of_all = self._batch(int(rows[0]), int(labels[0]))
+        batch, of_all = self._batch(int(rows[0]), int(labels[0]), self._others(int(rows[0])))
         one, root = FlipPlan(max_channels=1, controls=1), unwrap(self.run.model)
         began = time.monotonic()
         with evaluating(root), eagerly(root):
@@ -125,9 +130,12 @@ class ChannelStudy:
         drawn: np.ndarray = stream(self.plan.seed, 0).permutation(rows)[: self.plan.reference + 1]
         return drawn
 
-    def _batch(self, row: int, label: int) -> tuple[Any, torch.Tensor]:
+    def _others(self, row: int) -> Int[np.ndarray, " some"]:
+        """The reference batch of an example."""
+        return self._reference[self._reference != row][: self.plan.reference]
+
+    def _batch(self, row: int, label: int, others: Int[np.ndarray, " some"]) -> tuple[Any, torch.Tensor]:
         """An example and its reference batch, with their labels."""
-        others = self._reference[self._reference != row][: self.plan.reference]
         known = self.run.examples["train_label"].to_numpy()[others]
         batch = self.run.data.inputs(np.concatenate([[row], others])).to(self._device)
         return batch, torch.as_tensor(np.concatenate([[label], known]), device=self._device)
@@ -136,10 +144,12 @@ class ChannelStudy:
     def _device(self) -> torch.device:
         return next(self.run.model.parameters()).device
 
-    def _answers(self, rows: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-        root, parts = unwrap(self.run.model), np.array_split(rows, -(-len(rows) // self.batch_size))
+    def _answers(self, rows: Int[np.ndarray, " n"], kind: str) -> Int[np.ndarray, " n"]:
+        root, found = unwrap(self.run.model), []
         with evaluating(root), eagerly(root), without_gradients():
-            found = [answered(root, self.run.data.inputs(part).to(self._device)).argmax(dim=1) for part in parts]
+            for part in np.array_split(rows, -(-len(rows) // self.batch_size)):
+                with tied_to(root, None if kind == "test" else part):
+                    found.append(answered(root, self.run.data.inputs(part).to(self._device)).argmax(dim=1))
         answers: np.ndarray = torch.cat(found).cpu().numpy()
         return answers
 

@@ -1,8 +1,8 @@
 """Small reference networks for images of 8 to 64 pixels, and the door to the user's own.
 
 Every built-in takes ``input_shape`` (channels, height, width), ``n_classes`` and options of its own, and draws its
-weights from torch's global generator. ``layer.reset_parameters()`` draws a layer again from the same
-distribution.
+weights from torch's global generator; all take ``tied_dropout`` (:mod:`manigeo_extract.models.tied`).
+``layer.reset_parameters()`` draws a layer again from the same distribution.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from manigeo_extract.models.convolutional import alexnet, cnn
 from manigeo_extract.models.dense import densenet
 from manigeo_extract.models.fully_connected import mlp, resmlp
 from manigeo_extract.models.resnet import resnet18
+from manigeo_extract.models.tied import with_tied_dropout
 from manigeo_extract.models.transformer import vit
 from manigeo_extract.models.vgg import vgg11, vgg16
 from manigeo_extract.resolve import near_names, resolve_object
@@ -90,11 +91,13 @@ def bare_model(arch: str, args: Mapping[str, Any]) -> nn.Module | None:
 def _built_in(arch: str, args: Mapping[str, Any]) -> nn.Module:
     if arch not in MODELS:
         raise UsageError(f"unknown model {arch!r}{near_names(arch, MODELS)} (your own: package.module:factory)")
-    accepted = _accepted(arch, MODELS[arch], args)
+    tied = {name: args[name] for name in ("tied_dropout", "drop_tied") if name in args}
+    accepted = _accepted(arch, MODELS[arch], {name: value for name, value in args.items() if name not in tied})
     try:
         _check_switch("batch_norm", accepted.get("batch_norm", False))
         _check_depth(accepted)
-        return MODELS[arch](**accepted)
+        network = MODELS[arch](**accepted)
+        return with_tied_dropout(network, **tied) if tied else network
     except (TypeError, ValueError, RuntimeError) as error:
         options = ", ".join(f"{name}={value!r}" for name, value in args.items())
         raise UsageError(f"cannot build {arch}({options}): {error}") from error

@@ -15,6 +15,7 @@ from manigeo.kinds import SAME_IMAGES, VALIDATION
 from manigeo.localization.reference import GATE as MEMORIZATION_GATE
 from manigeo.manifolds import kind_examples
 from manigeo_extract.batches import Batch, called, like_parameters, n_examples
+from manigeo_extract.models.tied import tied_to
 from manigeo_extract.recording.layers import evaluating, logits_of, without_gradients
 from manigeo_extract.training.answering import AnswerSheet
 
@@ -77,8 +78,9 @@ def evaluate(
 
     ``examples`` is the example table, one row per example of ``data``. Returns ``{kind: {"accuracy", "loss", "n"}}``, the
     loss in nats. In eval mode, without augmentation; permuted and restored share one forward pass. Training flags are put
-    back. A ``sheet`` takes the answers to single examples on the way, without a second pass. Unseen classes are not scored:
-    the network has no outputs for them.
+    back. Training examples have the channels that are tied to them (:mod:`manigeo_extract.models.tied`). A ``sheet`` takes
+    the answers to single examples on the way, without a second pass. Unseen classes are not scored: the network has no
+    outputs for them.
 
     Raises :class:`~manigeo.errors.UsageError` when the model has fewer outputs than there are classes.
 
@@ -95,7 +97,9 @@ def evaluate(
             members = [members_of(examples, kind) for kind in kinds]
             rows, labels = members[0][0], np.stack([labels for _, labels in members])
             if len(rows):
-                scores |= dict(zip(kinds, _scores(model, data, rows, labels, device, batch_size, sheet), strict=True))
+                tied = bool(examples["split"].iloc[rows[0]] == "train")
+                found = _scores(model, data, rows, labels, device, batch_size, tied, sheet)
+                scores |= dict(zip(kinds, found, strict=True))
     return scores
 
 
@@ -139,13 +143,15 @@ def _scores(
     labels: Int[np.ndarray, "kinds n"],
     device: str | torch.device,
     batch_size: int,
+    tied: bool,
     sheet: AnswerSheet | None = None,
 ) -> list[dict[str, float | int]]:
     y = torch.as_tensor(labels, device=device)
     sums = []
     for start in range(0, len(rows), batch_size):
         batch = slice(start, start + batch_size)
-        logits = answered(model, like_parameters(model, data.inputs(rows[batch]).to(device)))
+        with tied_to(model, rows[batch] if tied else None):
+            logits = answered(model, like_parameters(model, data.inputs(rows[batch]).to(device)))
         if labels.max() >= logits.shape[1]:
             raise UsageError(f"the model has {logits.shape[1]} outputs, the labels go up to {labels.max()} (from 0 on)")
         if sheet is not None:

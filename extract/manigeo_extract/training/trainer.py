@@ -38,6 +38,7 @@ from manigeo_extract.files.checkpoints import (
     to_bytes,
     write_whole,
 )
+from manigeo_extract.models.tied import tied_to
 from manigeo_extract.recording.layers import evaluating, logits_of, taking_inputs, without_gradients
 from manigeo_extract.resolve import near_names
 from manigeo_extract.training.answering import AnswerSheet
@@ -374,7 +375,9 @@ def _train_epoch(
             images = source.inputs(rows[batch.numpy()]).to(labels.device)
             images = augmented(images, generator) if plan.augment else images
             optimizer.zero_grad()
-            loss = backward(answered(model, images), labels, batch.to(labels.device), optimizer)
+            with tied_to(model, rows[batch.numpy()]):
+                logits = answered(model, images)
+            loss = backward(logits, labels, batch.to(labels.device), optimizer)
             optimizer.step()
             total += loss.detach() * len(batch)
     return float(total) / len(rows)
