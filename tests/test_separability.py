@@ -7,15 +7,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import logsumexp
 from scipy.stats import binomtest, norm, spearmanr
+from sklearn.cluster import KMeans
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import calinski_harabasz_score, normalized_mutual_info_score
 from sklearn.neighbors import NearestCentroid
 
 from manigeo.manifolds import standard_error
-from manigeo.separability import coordinates, probe
+from manigeo.separability import clusters, coordinates, logistic, probe
 from manigeo.separability.best import best_layer, concordance, kendall_w
-from manigeo.separability.clusters import _clusters, cluster_agreement
+from manigeo.separability.clusters import _clusters, _distant_points, _squared_distances, cluster_agreement
+from manigeo.separability.logistic import GRADIENT_ATOL, Logistic
 from manigeo.separability.margins import one_versus_rest, pairs_of_classes
 from manigeo.separability.means import fisher_ratio, nearest_mean_scores
 from manigeo.separability.neighbours import neighbour_purity
@@ -46,6 +49,26 @@ def test_a_probe_predicts_what_logistic_regression_does_on_the_same_folds():
         exact = LogisticRegression(C=C, tol=1e-10, max_iter=10_000).fit(Z[train], y[train])
         slow[~train] = exact.predict(Z[~train])
     np.testing.assert_array_equal(fitted.predicted, slow)
+
+
+@pytest.mark.parametrize(("P", "dtype"), [(2, np.float64), (5, np.float32)])
+def test_the_optimum_is_scikit_learns_to_the_gradient_that_is_stated(P, dtype):
+    X, y = gaussian_classes(P, 20, 90, 3.0)
+    Z = ((X - X.mean(axis=0)) / X.std(axis=0) / np.sqrt(90)).astype(dtype)
+    problem, solved = Logistic(Z, y, P), None
+    for C in probe.GRID:
+        solved = problem.solve(C, solved)
+        assert problem.gradient(solved) <= GRADIENT_ATOL
+        exact = LogisticRegression(C=C, tol=1e-10, max_iter=10_000).fit(Z.astype(np.float64), y)
+        theirs = exact.coef_.T * [-0.5, 0.5] if P == 2 else exact.coef_.T  # of two classes it has the difference
+        offsets = exact.intercept_ * ([-0.5, 0.5] if P == 2 else 1)
+        values = []
+        for weights, offset in ((solved.weights.astype(np.float64), solved.offsets), (theirs, offsets)):
+            scores = Z @ weights + offset
+            losses = logsumexp(scores, axis=1) - scores[np.arange(len(y)), y]
+            values.append(losses.mean() + solved.ridge / 2 * np.square(weights).sum())
+        # strong convexity: a value is above the least by |gradient|^2 / (2 ridge) at most, of 91 P entries
+        assert -1e-10 < values[0] - values[1] < 91 * P * GRADIENT_ATOL**2 / (2 * solved.ridge)
 
 
 def test_regularisation_is_chosen_without_a_look_at_the_fold_that_is_scored():
@@ -103,8 +126,8 @@ def test_random_labels_are_at_chance(seed):
     for purity, error in zip(neighbour_purity(X, y, k), spread, strict=True):
         assert abs(purity.value - purity.chance) < 3 * error
     g = cluster_agreement(X, y, rng=rng())
-    clusters = _clusters(X, P, rng())[0]
-    assert abs(g.value - g.chance) < 3 * np.std([normalized_mutual_info_score(other, clusters) for other in shuffles])
+    found = _clusters(X, _squared_distances(X), P, rng())[0]
+    assert abs(g.value - g.chance) < 3 * np.std([normalized_mutual_info_score(other, found) for other in shuffles])
     assert abs(fisher_ratio(X, y).mean() - 1) < 3 * np.sqrt(2 / ((P - 1) * 30))  # chi^2 of (P - 1) x 30
 
 
@@ -130,7 +153,7 @@ def test_features_that_are_constant_say_nothing_and_break_nothing():
 
 
 def test_a_solver_that_does_not_end_is_flagged_and_nothing_is_printed(monkeypatch):
-    monkeypatch.setattr(probe, "_MOST_STEPS", 1)
+    monkeypatch.setattr(logistic, "_MOST_STEPS", 1)
     X, y = gaussian_classes(3, 12, 4, 1.0)
     assert not linear_probe(X, y, rng=rng()).converged.any()
 
@@ -172,11 +195,29 @@ def test_g_is_scikit_learns_information_of_its_clusters_and_the_mean_of_its_part
     X, y = gaussian_classes(5, 20, 8, distance)
     g = cluster_agreement(X, y, 4, rng=rng(3))
     again = rng(3)
-    expected = [normalized_mutual_info_score(y, _clusters(X, 5, again)[0]) for _ in range(4)]
+    expected = [normalized_mutual_info_score(y, _clusters(X, _squared_distances(X), 5, again)[0]) for _ in range(4)]
     np.testing.assert_allclose(g.values, expected, atol=1e-10)
     assert g.value == pytest.approx(np.mean(expected), abs=1e-10)
     assert g.per_class.mean() == pytest.approx(g.value, abs=1e-10)
     assert g.converged
+
+
+@pytest.mark.parametrize("distance", [3.0, 12.0])
+def test_starts_far_apart_end_at_clusters_as_tight_as_scikit_learns(distance, monkeypatch):
+    X, _ = gaussian_classes(8, 12, 20, distance)
+    held = _squared_distances(X)
+    np.testing.assert_allclose(held(np.arange(96)), np.square(X[:, None] - X).sum(axis=2), atol=1e-10)
+    monkeypatch.setattr(clusters, "_HELD_BYTES", 0)
+    drawn = [_distant_points(d, 96, 8, rng(3)) for d in (held, _squared_distances(X))]
+    np.testing.assert_array_equal(*drawn)
+    assert len(set(drawn[0].tolist())) == 8
+
+    def inertia(found: np.ndarray) -> float:
+        return sum(np.square(X[found == c] - X[found == c].mean(axis=0)).sum() for c in range(8))
+
+    ours = np.mean([inertia(_clusters(X, held, 8, rng(i))[0]) for i in range(30)])
+    theirs = np.mean([KMeans(8, n_init=1, random_state=i).fit(X).inertia_ for i in range(30)])
+    assert ours < 1.01 * theirs  # starts differ by a percent or two from one another, their mean over 30 by .3
 
 
 def test_points_that_are_all_one_are_one_cluster_and_flagged():

@@ -4,6 +4,7 @@ Points are rows of an array, and ``labels`` name their classes, in any way (:mod
 each:
 
 - :mod:`~manigeo.separability.probe`: accuracy of a linear classifier on examples it has not seen
+- :mod:`~manigeo.separability.logistic`: the classifier's optimum, by a preconditioned quasi-Newton method
 - :mod:`~manigeo.separability.neighbours`: share of the nearest points that are of the same class
 - :mod:`~manigeo.separability.clusters`: agreement of the classes with clusters found without labels
 - :mod:`~manigeo.separability.means`: distances of class means, and accuracy of the nearest mean

@@ -9,10 +9,11 @@ several seeds. Agreement by chance is larger for smaller classes: it is measured
 """
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import normalized_mutual_info_score
@@ -21,6 +22,9 @@ from sklearn.metrics.cluster import contingency_matrix
 from manigeo.faces.results import Drawn
 from manigeo.inputs import Labels, Points, take_points, whole_number
 from manigeo.randomness import Seed, generator
+
+Distances = Callable[[np.ndarray], np.ndarray]
+_HELD_BYTES = 256 << 20  # of distances
 
 
 @dataclass(frozen=True, repr=False)
@@ -69,7 +73,9 @@ def cluster_agreement(
     """
     sample, draw = take_points(points, labels, nan=nan), generator(seed, rng)
     codes = sample.codes
-    fits = [_clusters(sample.points, sample.n_classes, draw) for _ in range(whole_number(n_seeds, "n_seeds"))]
+    distances = _squared_distances(sample.points)
+    n_starts = whole_number(n_seeds, "n_seeds")
+    fits = [_clusters(sample.points, distances, sample.n_classes, draw) for _ in range(n_starts)]
     clusterings = [clusters for clusters, _ in fits]
     values = np.array([normalized_mutual_info_score(codes, clusters) for clusters in clusterings])
     by_chance = [normalized_mutual_info_score(draw.permutation(codes), clusters) for clusters in clusterings]
@@ -84,11 +90,51 @@ def cluster_agreement(
     )
 
 
-def _clusters(points: np.ndarray, n_clusters: int, rng: np.random.Generator) -> tuple[np.ndarray, bool]:
+def _clusters(
+    points: np.ndarray, distances: Distances, n_clusters: int, rng: np.random.Generator
+) -> tuple[np.ndarray, bool]:
+    start = points[_distant_points(distances, len(points), n_clusters, rng)]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)  # fewer distinct points than clusters
-        fitted = KMeans(n_clusters, n_init=1, random_state=int(rng.integers(2**31))).fit(points)
+        fitted = KMeans(n_clusters, init=start, n_init=1).fit(points)
     return fitted.labels_, not caught and fitted.n_iter_ < fitted.max_iter
+
+
+def _squared_distances(points: np.ndarray) -> Distances:
+    """Squared distances of some of the points from all, by their numbers; of all at once, where these can be held."""
+    X = points - points.mean(axis=0)  # products of points far from the origin lose the digits of their distances
+    squares = np.einsum("ij,ij->i", X, X)
+
+    def of(rows: np.ndarray) -> np.ndarray:
+        out = X[rows] @ X.T
+        out *= -2
+        out += squares
+        out += squares[rows, None]
+        return np.maximum(out, 0, out=out)
+
+    if X.dtype.itemsize * len(X) ** 2 > _HELD_BYTES:
+        return of
+    return of(np.arange(len(X))).__getitem__
+
+
+def _distant_points(
+    distances: Distances, n: int, n_clusters: int, rng: np.random.Generator
+) -> Int[np.ndarray, " clusters"]:
+    """Numbers of points far from each other: each the best of some, drawn by their squared distance from those before.
+
+    Greedy k-means++ with the number of tries of scikit-learn (Arthur & Vassilvitskii 2007).
+    """
+    chosen = [int(rng.integers(n))]
+    closest = distances(np.array(chosen))[0]
+    for _ in range(n_clusters - 1):
+        cumulative = np.cumsum(closest, dtype=np.float64)
+        drawn = np.searchsorted(cumulative, rng.random(2 + int(np.log(n_clusters))) * cumulative[-1])
+        tries = np.minimum(drawn, n - 1)
+        closer = np.minimum(closest, distances(tries))
+        best = int(closer.sum(axis=1, dtype=np.float64).argmin())
+        chosen.append(int(tries[best]))
+        closest = closer[best]
+    return np.array(chosen)
 
 
 def _parts(labels: np.ndarray, clusters: np.ndarray) -> Float[np.ndarray, " classes"]:

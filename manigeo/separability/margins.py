@@ -15,6 +15,7 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
+import sklearn
 from jaxtyping import Bool, Float, Int
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import SVC
@@ -114,7 +115,9 @@ def _solve(sample: Sample, problems: list[tuple[int, int]]) -> Margins:
     X -= X.mean(axis=0)
     X /= np.sqrt(np.square(X).sum(axis=1).mean()) or 1.0
     gram = X @ X.T
-    found = zip(*(_margin(X, gram, sample.codes, *pair) for pair in problems), strict=True)
+    # scikit-learn's look at every array for what is not finite takes longer than most problems
+    with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
+        found = zip(*[_margin(X, gram, sample.codes, *pair) for pair in problems], strict=True)
     separable, margin, residual, certified = map(np.array, found)
     return Margins(np.array(problems), separable, margin, residual, certified, sample.classes, sample.flag)
 
@@ -149,13 +152,19 @@ def _multipliers(gram: np.ndarray, sides: np.ndarray, steps: int) -> np.ndarray:
     return multipliers
 
 
+def _products(gram: np.ndarray, combination: np.ndarray) -> np.ndarray:
+    """Inner products of all points with a combination of a few."""
+    few = np.flatnonzero(combination)
+    return combination[few] @ gram[few]
+
+
 def _bounds(gram: np.ndarray, sides: np.ndarray, multipliers: np.ndarray) -> tuple[float, float]:
     """Bounds of the margin, below and above, from the difference of the two convex combinations of the multipliers."""
     positive = sides > 0
     combination = np.where(
         positive, multipliers / multipliers[positive].sum(), -multipliers / multipliers[~positive].sum()
     )
-    along = gram @ combination
+    along = _products(gram, combination)
     length = np.sqrt(max(combination @ along, 0.0))
     if length == 0:
         return 0.0, 0.0

@@ -12,30 +12,26 @@ k in favour of the one for fold k + 1. So each of them serves twice, and starts 
 from the last one's solution, until no more validation examples are got right: the choice for fold k never sees fold k.
 """
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 from scipy.linalg import solve_triangular
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
 from manigeo.faces.results import Drawn
 from manigeo.inputs import Labels, Points, Sample, as_array, take_points, whole_number
 from manigeo.randomness import Seed, generator
 from manigeo.separability.coordinates import CONSTANT_ULPS, gram_factor
+from manigeo.separability.logistic import GRADIENT_ATOL, Logistic, Solution
 from manigeo.separability.scores import class_averages, stratified_folds
 
 # Memorized labels take the weakest: ten times weaker still adds .01 to an accuracy of .8, at twice the time. Few noisy
 # features take the strongest.
 GRID = (0.1, 1.0, 10.0, 100.0)
 FEWEST_FOLDS = 3  # below it, nothing is left to choose C on
-# Of the gradient of the mean loss, where points have length one: a quarter of it takes half as long again, and moved no
-# accuracy of five real layers by more than .002.
-_GRADIENT_ATOL = 4e-5
-_MOST_STEPS = 1000
+# Of the gradient where C is chosen: half the steps; of 1120 points of real layers, the number got right moved by 6 at most
+_CHOOSING_ATOL = 1e-4
 _MANY_FEATURES = 2  # times the points: from here on turning them is the cheaper way
 
 
@@ -57,8 +53,11 @@ class LinearProbe(Drawn):
     """``predicted`` (points,): the label of each by the classifier that has not seen it, number ``folds`` of them;
     ``per_class`` (classes,): the share of each of the ``classes`` that is predicted right.
 
-    ``regularization`` (folds,) is the C that was chosen for each, of :data:`GRID`; ``converged`` (folds,) tells whether the
-    solver ended. ``kept`` (given,) tells which of the given points these are; ``flag`` counts the others, ``dropped:n``.
+    ``regularization`` (folds,) is the C that was chosen for each, of :data:`GRID`; ``gradient`` (folds,) the largest entry
+    of the gradient of the mean loss, in float64, and ``converged`` (folds,) whether it is within
+    :data:`~manigeo.separability.logistic.GRADIENT_ATOL`.
+
+    ``kept`` (given,) tells which of the given points these are; ``flag`` counts the others, ``dropped:n``.
     """
 
     headline = ("accuracy", "n_classes", "n_folds")
@@ -67,6 +66,7 @@ class LinearProbe(Drawn):
     folds: Int[np.ndarray, " points"]
     classifiers: Sequence[LinearClassifier]
     regularization: Float[np.ndarray, " folds"]
+    gradient: Float[np.ndarray, " folds"]
     converged: Bool[np.ndarray, " folds"]
     kept: Bool[np.ndarray, " given"]
     per_class: Float[np.ndarray, " classes"]
@@ -128,17 +128,20 @@ def linear_probe(
         )
     folds = stratified_folds(sample.codes, n_folds, generator(seed, rng))
     predicted = np.empty_like(sample.codes)
-    finals = []
-    for fold, start in enumerate(_choose(sample.points, sample.codes, folds, standardise)):
-        training = _Training(sample.points, sample.codes, folds != fold, standardise)
-        finals.append(training.fit(start.C, start))
-        predicted[folds == fold] = finals[-1].classifier.predict(sample.points[folds == fold])
+    classifiers, gradients = [], []
+    chosen = _choose(sample, folds, standardise)
+    for fold, start in enumerate(chosen):
+        classifier, gradient = _Training(sample, folds != fold, standardise).finish(start)
+        predicted[folds == fold] = classifier.predict(sample.points[folds == fold])
+        classifiers.append(_as_given(classifier, sample))
+        gradients.append(gradient)
     return LinearProbe(
         sample.classes[predicted],
         folds,
-        classifiers=[_as_given(final.classifier, sample) for final in finals],
-        regularization=np.array([final.C for final in finals]),
-        converged=np.array([final.converged for final in finals]),
+        classifiers=classifiers,
+        regularization=np.array([start.C for start in chosen]),
+        gradient=np.array(gradients),
+        converged=np.array(gradients) <= GRADIENT_ATOL,
         kept=sample.kept,
         per_class=class_averages((predicted == sample.codes).astype(float), sample.codes),
         classes=sample.classes,
@@ -154,17 +157,6 @@ def _as_given(classifier: LinearClassifier, sample: Sample) -> LinearClassifier:
     return LinearClassifier(weights, classifier.offsets, sample.classes)
 
 
-@dataclass(frozen=True)
-class _Fit:
-    """A solution in standardised features, one row per class (one row for two), and as a classifier of points as given."""
-
-    coef: np.ndarray
-    intercept: np.ndarray
-    classifier: LinearClassifier
-    C: float
-    converged: bool
-
-
 class _Training:
     r"""The points that classifiers are trained on: standardised and, where features are many more than points, turned.
 
@@ -172,42 +164,53 @@ class _Training:
     and so the same problem; from its solution V, that in features is :math:`W = Z^\top L^{-\top} V`.
     """
 
-    def __init__(self, points: np.ndarray, labels: np.ndarray, rows: np.ndarray, standardise: bool) -> None:
-        self.labels, self._points, self._rows = labels[rows], points, rows
-        features = points.shape[1]
+    def __init__(self, sample: Sample, rows: np.ndarray, standardise: bool) -> None:
+        features = sample.points.shape[1]
+        self._points, self._rows = sample.points, rows
         self.mean, self.scale = np.zeros(features), np.ones(features)
         self._standardised: np.ndarray | None = None
         if standardise:
-            Z = points[rows]
-            self.mean, self.scale = _standardisation(Z)
-            Z -= self.mean.astype(Z.dtype)
-            Z *= self.scale.astype(Z.dtype)
-            self._standardised = Z
-        many = features > _MANY_FEATURES * len(self.labels)
-        self.turned = gram_factor(self.Z @ self.Z.T) if many else None
+            self.mean, self.scale = _standardisation(sample.points[rows])
+            self._standardised = self._features(rows)
+        codes, Z = sample.codes[rows], self.Z
+        self.turned = gram_factor(Z @ Z.T) if features > _MANY_FEATURES * len(codes) else None
+        self.problem = Logistic(Z if self.turned is None else self.turned, codes, sample.n_classes)
 
     @property
     def Z(self) -> np.ndarray:
         """Held where it is not simply some of the points as they were given: these may be hundreds of megabytes."""
-        return self._points[self._rows] if self._standardised is None else self._standardised
+        return self._features(self._rows) if self._standardised is None else self._standardised
 
-    def fit(self, C: float, start: _Fit | None) -> _Fit:
-        model = LogisticRegression(C=C, tol=_GRADIENT_ATOL, max_iter=_MOST_STEPS, warm_start=True)
-        if start is not None:
-            model.coef_, model.intercept_ = self._in_coordinates(start.coef), start.intercept
-        # a product of finite matrices may raise the processor's flag of an invalid operation in the lanes that it pads
-        with warnings.catch_warnings(record=True) as caught, np.errstate(invalid="ignore"):
-            warnings.simplefilter("always", ConvergenceWarning)
-            model.fit(self.Z if self.turned is None else self.turned, self.labels)
-        coef = self._in_features(model.coef_)
-        settled = not caught and bool(np.isfinite(model.coef_).all())
-        return _Fit(coef, model.intercept_, _classifier(coef, model.intercept_, self.mean, self.scale), C, settled)
+    def _features(self, rows: np.ndarray) -> np.ndarray:
+        """Standardised features of some of the points."""
+        Z = self._points[rows]
+        if (self.scale != 1).any() or self.mean.any():
+            Z -= self.mean.astype(Z.dtype)
+            Z *= self.scale.astype(Z.dtype)
+        return Z
 
-    def _in_coordinates(self, coef: np.ndarray) -> np.ndarray:
-        return coef if self.turned is None else solve_triangular(self.turned, self.Z @ coef.T, lower=True).T
+    def coordinates(self, rows: np.ndarray) -> np.ndarray:
+        """Coordinates of some of the points, in which a solution classifies them."""
+        Z = self._features(rows)
+        return Z if self.turned is None else solve_triangular(self.turned, self.Z @ Z.T, lower=True).T
 
-    def _in_features(self, coef: np.ndarray) -> np.ndarray:
-        return coef if self.turned is None else solve_triangular(self.turned, coef.T, lower=True, trans=1).T @ self.Z
+    def in_features(self, solved: Solution) -> Solution:
+        """The solution in standardised features, of which other trainings have about the same."""
+        if self.turned is None:
+            return solved
+        weights = self.Z.T @ solve_triangular(self.turned, solved.weights, lower=True, trans=1)
+        return Solution(np.vstack([weights, solved.offsets]), solved.C)
+
+    def finish(self, start: Solution) -> tuple[LinearClassifier, float]:
+        """Classifier of points as they are, from a start in features, and the gradient that is left."""
+        if self.turned is not None:
+            weights = solve_triangular(self.turned, self.Z @ start.weights, lower=True)
+            start = Solution(np.vstack([weights, start.offsets]), start.C)
+        solved = self.problem.solve(start.C, start)
+        x = self.in_features(solved)
+        weights = x.weights * self.scale[:, None]
+        classifier = LinearClassifier(weights.astype(x.weights.dtype), x.offsets - self.mean @ weights)
+        return classifier, self.problem.gradient(solved)
 
 
 def _standardisation(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -219,34 +222,31 @@ def _standardisation(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, scale / np.sqrt(max(int(np.count_nonzero(varies)), 1))
 
 
-def _classifier(coef: np.ndarray, intercept: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> LinearClassifier:
-    """Classifier of points that are not standardised: mean and factors go into weights and offsets."""
-    if len(coef) == 1:  # of two classes, scikit-learn has the difference
-        coef, intercept = np.vstack([np.zeros_like(coef), coef]), np.append(0.0, intercept)
-    weights = coef * scale
-    return LinearClassifier(weights.T.astype(coef.dtype), intercept - weights @ mean)
-
-
-def _choose(points: np.ndarray, labels: np.ndarray, folds: np.ndarray, standardise: bool) -> list[_Fit]:
-    """For each fold, the fit of a part of the other folds at the C with which most of the rest of them is got right."""
+def _choose(sample: Sample, folds: np.ndarray, standardise: bool) -> list[Solution]:
+    """For each fold, the solution of a part of the other folds at the C with which most of the rest of them is got right."""
     ring = np.unique(folds)
     following = np.roll(ring, -1)
     parts = [(folds != fold) & (folds != after) for fold, after in zip(ring, following, strict=True)]
-    trainings = [_Training(points, labels, part, standardise) for part in parts]
-    path: list[list[_Fit]] = []
+    trainings = [_Training(sample, part, standardise) for part in parts]
+    unseen = [training.coordinates(~part) for training, part in zip(trainings, parts, strict=True)]
+    path: list[list[Solution]] = []
     right: list[np.ndarray] = []
+    starts: Sequence[Solution | None] = [None] * len(parts)
     for C in GRID:
-        starts = path[-1] if path else [None] * len(parts)
-        path.append([training.fit(C, start) for training, start in zip(trainings, starts, strict=True)])
-        hits = np.array(
-            [np.bincount(folds[fit.classifier.predict(points) == labels], minlength=len(ring)) for fit in path[-1]]
-        )
+        starts = solved = [
+            t.problem.solve(C, start, _CHOOSING_ATOL) for t, start in zip(trainings, starts, strict=True)
+        ]
+        hits = np.zeros((len(parts), len(ring)), dtype=np.int64)
+        for number, (one, part) in enumerate(zip(solved, parts, strict=True)):
+            predicted = (unseen[number] @ one.weights + one.offsets).argmax(axis=1)
+            hits[number] = np.bincount(folds[~part][predicted == sample.codes[~part]], minlength=len(ring))
+        path.append(solved)
         ahead, behind = hits[ring, following], hits[ring, ring]  # of the two folds that number k has not seen
         right.append(ahead + np.roll(behind, 1))
         steps = _last_gains(np.array(right))
         if (steps < len(right) - 1).all():
             break
-    return [path[step][fold] for fold, step in enumerate(steps)]
+    return [trainings[fold].in_features(path[step][fold]) for fold, step in enumerate(steps)]
 
 
 def _last_gains(right: Int[np.ndarray, "steps folds"]) -> Int[np.ndarray, " folds"]:
