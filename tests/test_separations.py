@@ -170,7 +170,15 @@ def test_no_image_is_scored_by_a_classifier_that_was_trained_on_it():
     folds = np.arange(12) % 3
     always = [LinearClassifier(np.zeros((1, 2)), np.array([k != 1, k == 1], dtype=float)) for k in range(3)]
     probe = LinearProbe(
-        labels, folds, always, np.ones(3), np.ones(3, dtype=bool), labels == labels, np.ones(2), np.arange(2)
+        labels,
+        folds,
+        always,
+        np.ones(3),
+        np.zeros(3),
+        np.ones(3, dtype=bool),
+        labels == labels,
+        np.ones(2),
+        np.arange(2),
     )
     scores = one.transfer(probe, always, other)
     # unseen images: the mean of all three classifiers; seen ones: the classifier of their fold, 1 says b and the others a
