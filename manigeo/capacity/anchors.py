@@ -25,7 +25,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import nnls
 
 from manigeo.capacity.pivoting import natural_residuals, nonnegative_least_squares
 
@@ -140,6 +139,8 @@ def _by_pivoting(unit: np.ndarray, t: np.ndarray, radius: float) -> tuple[np.nda
 
 def _on_points(unit: np.ndarray, t: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
     """min |Z'a - t| by scipy's active set method with orthogonal factors, whose condition is the root of the Gram's."""
+    from scipy.optimize import nnls  # slow to import, and seldom needed
+
     a = np.zeros((len(t), len(unit)))
     for i in _not_interior(unit, t):
         with suppress(RuntimeError):  # out of iterations: multipliers stay zero, and the residual says so

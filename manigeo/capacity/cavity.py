@@ -39,12 +39,12 @@ from typing import NamedTuple, no_type_check
 
 import numpy as np
 from jaxtyping import Float
-from numba import njit
 from scipy.linalg import lapack
-from scipy.optimize import brentq
 
 from manigeo.capacity.centers import mean_absolute_cosine
+from manigeo.capacity.kernels import inner_kernel, kernel
 from manigeo.capacity.pivoting import nonnegative_least_squares
+from manigeo.capacity.roots import root_between
 from manigeo.capacity.span import PooledPoints
 from manigeo.randomness import stream
 
@@ -62,8 +62,6 @@ _NEGATIVE_RTOL = 1e-9  # of the largest load: less than this below zero is round
 _SHARED = 1.5
 _SINGLE = 1e-28  # of the mean squared length: points spread no further than rounding
 _ALWAYS_ACTIVE = 1e-6  # keeps W finite where a direction is used in every draw
-
-_kernel = njit(cache=True, nogil=True, error_model="numpy")
 
 
 @dataclass(frozen=True)
@@ -252,16 +250,20 @@ def _response(K: np.ndarray, t: np.ndarray) -> tuple[Float[np.ndarray, " points"
     return multipliers.mean(axis=0) / lengths, of_fields
 
 
-@_kernel
-@no_type_check
-def _mean_inverse_on_support(K, a):
+def _mean_inverse_on_support(K: np.ndarray, a: np.ndarray) -> Float[np.ndarray, "points points"]:
     """The mean over rows of ``a`` of the inverse of K on the columns where the row is positive, zero elsewhere."""
-    n_draws, m = a.shape
-    total, L, inverse = np.zeros((m, m)), np.zeros((m, m)), np.zeros((m, m))
-    columns = np.empty(m, np.int64)
-    for i in range(n_draws):
-        n = 0
-        for j in range(m):
+    total, work, columns = np.zeros_like(K), np.zeros((2, *K.shape)), np.empty(len(K), np.int64)
+    _add_inverses(K, a, total, work[0], work[1], columns)
+    return (total + np.tril(total, -1).T) / len(a)
+
+
+@kernel("void(f8[:, ::1], f8[:, ::1], f8[:, ::1], f8[:, ::1], f8[:, ::1], i8[::1])")
+@no_type_check
+def _add_inverses(K, a, total, L, inverse, columns):
+    """Add the lower triangle of the inverse of K on the columns of each row, from the factor L of K on those."""
+    for i in range(len(a)):
+        n = np.int64(0)
+        for j in range(len(K)):
             if a[i, j] > 0:
                 columns[n] = j
                 n += _append_row(K, columns, n, L)
@@ -278,24 +280,20 @@ def _mean_inverse_on_support(K, a):
                 for r in range(p, n):
                     value += inverse[r, p] * inverse[r, q]
                 total[columns[p], columns[q]] += value
-                if p != q:
-                    total[columns[q], columns[p]] += value
-    return total / n_draws
 
 
-@_kernel
+@inner_kernel
 @no_type_check
 def _append_row(K, columns, n, L):
     """The next row of the Cholesky factor of K on ``columns``; 0 and nothing added where the column depends on others."""
     j = columns[n]
+    left = K[j, j]
     for q in range(n):
         value = K[j, columns[q]]
         for r in range(q):
             value -= L[n, r] * L[q, r]
         L[n, q] = value / L[q, q]
-    left = K[j, j]
-    for r in range(n):
-        left -= L[n, r] ** 2
+        left -= L[n, q] ** 2
     if left <= _DEPENDENT_RTOL * K[j, j]:
         return 0
     L[n, n] = np.sqrt(left)
@@ -361,4 +359,4 @@ def _scale(loads: np.ndarray, used: float) -> float:
     loads = loads[loads > 0]
     # the sum falls from the number of loads to nothing: at these ends it is above and below what is used
     low, high = np.log(loads.min()) + np.log(1 - _OCCUPIED) - 1, np.log(loads.sum()) - np.log(used) + 1
-    return float(np.exp(brentq(excess, low, high)))
+    return float(np.exp(root_between(excess, low, high)))

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 from scipy.linalg import lapack
-from scipy.optimize import minimize
 
 # The search follows the best span from K to K + 1. On 100 centres with variances 1/k or 1/k^2 it takes 0.6 s, and the cost
 # is within 0.08 % of a run three hundred times as tight at every K that it visits (three draws of each; 0.14 % at 3e-6).
@@ -141,6 +140,8 @@ def _minimise_correlation(X: np.ndarray, start: np.ndarray) -> np.ndarray:
     Both are rotated to the principal axes of the normalised centres, and each entry of Z is scaled by what its pair of
     axes makes of a step, which halves the number of evaluations.
     """
+    from scipy.optimize import minimize  # slow to import, and seldom needed
+
     k = start.shape[1]
     Q = np.linalg.qr(start, mode="complete")[0]
     normalised = X / np.sqrt(np.maximum(np.square(X @ Q[:, k:]).sum(axis=1), 1e-300))[:, None]

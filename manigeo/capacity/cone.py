@@ -24,7 +24,6 @@ from functools import partial
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.linalg import lapack
-from scipy.optimize import nnls
 
 # Points have norm one, so K has a unit diagonal. On real layers a first shift of a third of this, or halving the decade
 # between shifts, changed the time of a draw by a quarter at most.
@@ -160,6 +159,8 @@ def _positive(x: Float[np.ndarray, " points"]) -> _Solution:
 
 def _by_active_set(problem: _Problem) -> _Solution:
     """The method of Lawson & Hanson (1974): slower, without anything to tune."""
+    from scipy.optimize import nnls  # slow to import, and seldom needed
+
     try:
         return _positive(nnls((problem.signs[:, None] * problem.shared.points).T, problem.draw)[0])
     except RuntimeError:  # it gave up; the residual of what there is says so

@@ -28,10 +28,10 @@ import itertools
 
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import brentq
 from scipy.special import ndtr
 
 from manigeo.capacity.cavity import Cavity, rows_response
+from manigeo.capacity.roots import root_between
 from manigeo.capacity.span import PooledPoints
 from manigeo.randomness import stream
 
@@ -79,4 +79,4 @@ def _crossing(wanted: Float[np.ndarray, " dichotomies"], width: float) -> float:
         return float(ndtr((n - wanted) / width).mean()) - 0.5
 
     low, high = wanted.min(), wanted.max()
-    return float(brentq(excess, low, high)) if excess(low) < 0 < excess(high) else float((low + high) / 2)
+    return float(root_between(excess, low, high)) if excess(low) < 0 < excess(high) else float((low + high) / 2)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t as student
+from scipy.special import stdtrit
 from threadpoolctl import threadpool_limits
 
 from manigeo.capacity.cavity import Cavity, cavity, centers_in_metric, grams_without
@@ -109,7 +109,7 @@ class ManifoldCapacity(Drawn):
         if not 0 < confidence < 1:
             raise ValueError(f"confidence must be between 0 and 1, got {confidence}; .95 is usual")
         n = min(self.n_manifolds, _GROUPS) if self.errors == "jackknife" else self.n_manifolds
-        half = student.ppf((1 + confidence) / 2, max(n - 1, 1)) * getattr(self.stderr, measure)
+        half = stdtrit(max(n - 1, 1), (1 + confidence) / 2) * getattr(self.stderr, measure)
         return float(getattr(self, measure) - half), float(getattr(self, measure) + half)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from scipy.stats import norm, t
+from scipy.special import ndtri, stdtrit
 
 from manigeo.capacity.mean_field import manifold_capacity
 from manigeo.capacity.unstructured import unstructured_capacity
@@ -130,8 +130,8 @@ def _stretched(
     spread = means.std(axis=0)
     factor = (
         np.divide(errors, spread, out=np.full(len(errors), np.nan), where=spread > 0)
-        * t.ppf(tail, n - 1)
-        / norm.ppf(tail)
+        * stdtrit(n - 1, tail)
+        / ndtri(tail)
     )
     wide = np.where(spread > 0, center + factor * (means - means.mean(axis=0)), means)
     wide[:, 0] = np.maximum(wide[:, 0], 0.0)

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 from scipy.linalg import cho_factor, cho_solve
-from scipy.optimize import nnls
 
 from manigeo.manifolds import principal_directions
 
@@ -121,6 +120,8 @@ def _least_squares_of_inequalities(signed: np.ndarray) -> Separation:
 
 
 def _least_squares_of_combinations(signed: np.ndarray) -> Separation:
+    from scipy.optimize import nnls  # slow to import, and seldom needed
+
     multipliers, _ = nnls(np.vstack([signed.T, np.ones(len(signed))]), np.append(np.zeros(signed.shape[1]), 1.0))
     return _separation(signed, signed.T @ multipliers, multipliers)
 

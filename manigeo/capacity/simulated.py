@@ -27,7 +27,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.optimize import minimize
 from scipy.special import log_ndtr
 from threadpoolctl import threadpool_limits
 
@@ -243,6 +242,8 @@ def _fit(n: np.ndarray, separable: np.ndarray, trials: np.ndarray, experiment: _
     keeps w finite: one e-fold around :data:`_COVER_WIDTH`. Cover's curve rises as straight in n as in its square root;
     ten classes of a trained network rise as straight in its logarithm.
     """
+    from scipy.optimize import minimize  # slow to import, and seldom needed
+
     x, highest = np.sqrt(n), np.sqrt(2 * experiment.rank + 1)
     prior = np.log(_COVER_WIDTH)
 

@@ -15,13 +15,17 @@ from functools import wraps
 from typing import Any
 
 import numpy as np
-from scipy import integrate, special, stats
+from jaxtyping import Float
+from scipy import special
 
 from manigeo.inputs import as_array
 
 # Fourth powers of more overflow, and a ball below one over it is a point, to all digits.
 _LARGEST = 1e50
 _INTEGRAL_RTOL, _INTEGRAL_ATOL = 1e-6, 1e-12
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
+_HALVINGS = 60
+_NEAR_ZERO = 1e-14  # of the scale on which a mean over draws changes
 
 
 def _elementwise(f: Callable[..., float]) -> Callable[..., Any]:
@@ -39,13 +43,13 @@ def _elementwise(f: Callable[..., float]) -> Callable[..., Any]:
     return of_arrays
 
 
-def _phi(x: float) -> float:
-    return float(np.exp(-0.5 * x * x) / np.sqrt(2 * np.pi))
+def _phi(x: Any) -> Any:
+    return np.exp(-0.5 * x * x) / np.sqrt(2 * np.pi)
 
 
-def _second_moment_below(k: float) -> float:
+def _second_moment_below(k: Any) -> Any:
     r""":math:`\int_{-\infty}^{k} Dt_0\,(k - t_0)^2 = (1 + k^2)\,\Phi(k) + k\,\varphi(k)`."""
-    return float((1 + k * k) * special.ndtr(k) + k * _phi(k))
+    return (1 + k * k) * special.ndtr(k) + k * _phi(k)
 
 
 @_elementwise
@@ -62,23 +66,52 @@ def point_capacity(kappa: float = 0.0) -> float:
     [2.0, 0.52]
     """
     _check_margin(kappa)
-    return _reciprocal(_second_moment_below(kappa))
+    return _reciprocal(float(_second_moment_below(kappa)))
 
 
-def _over_chi(f: Callable[[float], float], dimension: float) -> float:
-    """Mean of ``f(|t|)`` over a standard normal vector t of ``dimension`` dimensions."""
-    chi = stats.chi(dimension)
-    low, high = float(chi.ppf(1e-16)), float(chi.isf(1e-16))
-    value, error = _quad(lambda t: chi.pdf(t) * f(t), low, high, _INTEGRAL_ATOL)
+def _over_chi(f: Callable[[np.ndarray], np.ndarray], dimension: float, scale: float) -> float:
+    """Mean of ``f(|t|)`` over a standard normal vector t of ``dimension`` dimensions; f changes over lengths of
+    ``scale``."""
+    half = dimension / 2
+    low, high = np.sqrt(2 * special.gammaincinv(half, 1e-16)), np.sqrt(2 * special.gammainccinv(half, 1e-16))
+    start = max(float(low), min(_NEAR_ZERO * min(scale, 1.0), float(high) / 2))
+    below = special.gammainc(half, start**2 / 2)  # where f is as at zero
+
+    def weighted(u: np.ndarray) -> np.ndarray:
+        """The density of log t, smooth however small the dimension is, times f."""
+        t = np.exp(u)
+        return np.exp(dimension * u - t**2 / 2 - special.gammaln(half) - (half - 1) * np.log(2)) * f(t)
+
+    with np.errstate(all="ignore"):
+        value, error = _integral(weighted, float(np.log(start)), float(np.log(high)))
+        value += float(below * f(np.array([start]))[0]) if below else 0.0
     # known no better than this at radii and dimensions that are far from those of any manifold
     return value if error <= _INTEGRAL_RTOL * abs(value) + _INTEGRAL_ATOL else np.nan
 
 
-def _quad(f: Callable[[float], float], low: float, high: float, atol: float) -> tuple[float, float]:
-    """An integral and its error, which the caller judges."""
-    with np.errstate(all="ignore"):
-        value, error, *_ = integrate.quad(f, low, high, epsabs=atol, epsrel=1e-10, limit=400, full_output=1)
-    return float(value), float(error)
+def _integral(f: Callable[[np.ndarray], np.ndarray], low: float, high: float) -> tuple[float, float]:
+    """An integral and its error, which the caller judges: by 16 points of Gauss an interval, halving those whose halves have
+    another sum."""
+    value, error, left = 0.0, 0.0, np.array([low])
+    width, sums = high - low, _gauss(f, left, high - low)
+    for _ in range(_HALVINGS):
+        width /= 2
+        lefts = np.concatenate([left, left + width])
+        halves = _gauss(f, lefts, width)
+        better = halves.reshape(2, -1).sum(axis=0)
+        change = np.abs(better - sums)
+        open_ = ~(change <= _INTEGRAL_ATOL + 1e-11 * abs(value + better.sum()))
+        value, error = value + float(better[~open_].sum()), error + float(change[~open_].sum())
+        if not open_.any():
+            return value, error
+        left, sums = lefts[np.tile(open_, 2)], halves[np.tile(open_, 2)]
+    return value + float(sums.sum()), np.inf
+
+
+def _gauss(f: Callable[[np.ndarray], np.ndarray], left: Float[np.ndarray, " intervals"], width: float) -> np.ndarray:
+    """Sums of Gauss over intervals of one width, from their left ends."""
+    t = left[:, None] + width / 2 * (1 + _NODES)
+    return width / 2 * (f(t.ravel()).reshape(t.shape) @ _WEIGHTS)
 
 
 def _reciprocal(x: float) -> float:
@@ -116,7 +149,7 @@ def ball_capacity(radius: float, dimension: float, kappa: float = 0.0) -> float:
     if radius <= 1 / _LARGEST or dimension == 0:
         return point_capacity(kappa)
 
-    def inverse_given(t: float) -> float:
+    def inverse_given(t: np.ndarray) -> np.ndarray:
         outer, inner = kappa + t * radius, kappa - t / radius
         # int_inner^outer Dt0 (outer - t0)^2, in closed form
         touching = (1 + outer**2) * (special.ndtr(outer) - special.ndtr(inner))
@@ -125,12 +158,12 @@ def ball_capacity(radius: float, dimension: float, kappa: float = 0.0) -> float:
         embedded += ((kappa - inner) ** 2 + t**2) * special.ndtr(inner)
         return touching / (1 + radius**2) + embedded
 
-    return _reciprocal(_over_chi(inverse_given, dimension))
+    return _reciprocal(_over_chi(inverse_given, dimension, radius))
 
 
-def _first_moment_below(k: float) -> float:
+def _first_moment_below(k: Any) -> Any:
     r""":math:`\int_{-\infty}^{k} Dt_0\,(k - t_0) = k\,\Phi(k) + \varphi(k)`."""
-    return float(k * special.ndtr(k) + _phi(k))
+    return k * special.ndtr(k) + _phi(k)
 
 
 @_elementwise
@@ -146,10 +179,14 @@ def ball_radius(radius: float, dimension: float, kappa: float = 0.0) -> float:
     _check_ball(radius, dimension, kappa)
     if radius <= 1 / _LARGEST or dimension == 0:
         return 0.0
+    from scipy.integrate import quad  # slow to import, and seldom needed
 
-    def squared_given(t: float) -> float:
-        inner = kappa - t / radius
-        tail, _ = _quad(lambda s: _phi(kappa - s) / s**2, t / radius, np.inf, 1e-13)
-        return radius**2 * (1 - special.ndtr(inner)) + t**2 * tail
+    def tail_from(start: float) -> float:
+        f, options = lambda s: _phi(kappa - s) / s**2, {"epsabs": 1e-13, "epsrel": 1e-10, "limit": 400}
+        return float(quad(f, start, np.inf, full_output=1, **options)[0])  # what is not found shows in the outer one
 
-    return float(np.sqrt(_over_chi(squared_given, dimension)))
+    def squared_given(t: np.ndarray) -> np.ndarray:
+        tails = np.array([tail_from(start) for start in t / radius])
+        return radius**2 * (1 - special.ndtr(kappa - t / radius)) + t**2 * tails
+
+    return float(np.sqrt(_over_chi(squared_given, dimension, radius)))

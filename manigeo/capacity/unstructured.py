@@ -34,9 +34,9 @@ from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import brentq
-from scipy.special import ndtr
-from scipy.stats import binom, norm
+from scipy.special import gammaln, ndtr
+
+from manigeo.capacity.roots import root_between
 
 # c_1 and c_2 of mean field, for its rules for the centres
 _MEAN_FIELD = {"reference": (2 / np.pi, 0.6), "keep": (1 / np.pi, 0.21)}
@@ -77,13 +77,14 @@ def _of_few(M: int, P: int, estimator: str) -> float:
         c1, c2 = _MEAN_FIELD[estimator]
         return 2 / M / (1 + (1 - 1 / M) * (c1 / P + c2 / P**2))
     positive = np.arange(1.0, P)  # manifolds labelled +; the two constant labellings are none of them
-    weights = binom.pmf(positive, P, 0.5)
+    logarithms = -gammaln(positive + 1) - gammaln(P - positive + 1)  # of binomial coefficients, but for a constant
+    weights = np.exp(logarithms - logarithms.max())
     weights /= weights.sum()
     wanted = P * M - 1 - _statistical_dimension(M * positive, M * (P - positive))
     if estimator == "joint":
         return float(P / (weights @ wanted))
     width = np.sqrt(P * M) / 2
-    return float(P / brentq(lambda n: weights @ ndtr((n - wanted) / width) - 0.5, 0, P * M))
+    return float(P / root_between(lambda n: weights @ ndtr((n - wanted) / width) - 0.5, 0, P * M))
 
 
 def _statistical_dimension(
@@ -99,9 +100,13 @@ def _statistical_dimension(
 
 def _first(x: Float[np.ndarray, " dichotomies"]) -> Float[np.ndarray, " dichotomies"]:
     """h, the mean of a rectified Gaussian of mean x."""
-    return norm.pdf(x) + x * ndtr(x)
+    return _density(x) + x * ndtr(x)
 
 
 def _second(x: Float[np.ndarray, " dichotomies"]) -> Float[np.ndarray, " dichotomies"]:
     """H, its mean square."""
-    return (1 + x**2) * ndtr(x) + x * norm.pdf(x)
+    return (1 + x**2) * ndtr(x) + x * _density(x)
+
+
+def _density(x: Float[np.ndarray, " dichotomies"]) -> Float[np.ndarray, " dichotomies"]:
+    return np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi)

@@ -73,6 +73,7 @@ def capacity_command(
     ACTS is an activation file of manigeo extract, or a file of arrays: .npy, .npz, .csv, .mat, .h5, each array
     (conditions, repetitions, features), or (examples, features) with --labels.
     """
+    from manigeo.capacity.kernels import compile_kernels
     from manigeo.layerwise.geometry import Joint, Simulated, Sweep
     from manigeo.layerwise.plan import plan_capacity
     from manigeo.text.geometry import describe_plan, geometry_report
@@ -92,7 +93,9 @@ def capacity_command(
     if dry_run:
         return
     out = out or acts.with_suffix(".capacity.csv")
-    table = measured([plan], out, earlier_table(out, resume, force), jobs, cluster)
+    earlier = earlier_table(out, resume, force)
+    compile_kernels(lambda: click.echo("compiling, once on this machine: about 10 s", err=True))
+    table = measured([plan], out, earlier, jobs, cluster)
     tell(table, out, geometry_report, as_json)
 
 

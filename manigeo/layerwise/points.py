@@ -6,6 +6,7 @@ probe finds its way back to the features, so that it can be scored on points of 
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -18,8 +19,9 @@ from manigeo.separability.coordinates import (
     standardising,
     weights_in_features,
 )
-from manigeo.separability.probe import LinearClassifier, LinearProbe, linear_probe
-from manigeo.separability.scores import stratified_folds
+
+if TYPE_CHECKING:
+    from manigeo.separability.probe import LinearClassifier, LinearProbe
 
 _HELD_BYTES = 256 << 20  # of the features of a sample, in float32
 
@@ -49,6 +51,8 @@ class LabelledPoints:
 
     @cached_property
     def halves(self) -> tuple[Bool[np.ndarray, " points"], ...]:
+        from manigeo.separability.scores import stratified_folds  # scikit-learn takes longer to import than small tables
+
         first = stratified_folds(self.labels, 2, self._rng) == 0
         return first, ~first
 
@@ -88,15 +92,19 @@ class LabelledPoints:
     def _features(self) -> Float[np.ndarray, "points features"]:
         return np.concatenate([X.astype(np.float32) if X.dtype == np.float16 else X for X in self.manifolds])
 
-    def probe(self, n_folds: int, rng: np.random.Generator) -> LinearProbe:
+    def probe(self, n_folds: int, rng: np.random.Generator) -> "LinearProbe":
         """Standardised over the training points of each classifier, or over all points where the layer is streamed."""
+        from manigeo.separability.probe import linear_probe
+
         X = self._factors["standardised"] if self.streamed else self._features()
         return linear_probe(X, self.labels, n_folds, standardise=not self.streamed, rng=rng)
 
-    def classifiers(self, probe: LinearProbe) -> list[LinearClassifier]:
+    def classifiers(self, probe: "LinearProbe") -> "list[LinearClassifier]":
         """Classifiers of this sample's probe, as classifiers of features."""
         if not self.streamed:
             return list(probe.classifiers)
+        from manigeo.separability.probe import LinearClassifier
+
         every = np.hstack([classifier.weights for classifier in probe.classifiers])
         weights, offsets = weights_in_features(self.manifolds, self.moments, self._factors["standardised"], every)
         n = self.n_classes
@@ -106,7 +114,7 @@ class LabelledPoints:
         ]
 
     def transfer(
-        self, probe: LinearProbe, classifiers: Sequence[LinearClassifier], other: "LabelledPoints"
+        self, probe: "LinearProbe", classifiers: "Sequence[LinearClassifier]", other: "LabelledPoints"
     ) -> Float[np.ndarray, " points"]:
         """Score each point of another kind by the share of the classifiers that are right, among those that have not seen
         its image: all of them, or where this sample has the image too, that of its fold."""
