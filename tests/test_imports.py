@@ -18,6 +18,11 @@ def modules_after(statement: str) -> set[str]:
     return set(done.stdout.split())
 
 
+def test_capacities_need_few_parts_of_scipy_and_no_scikit_learn():
+    loaded = modules_after("import manigeo.layerwise.geometry")
+    assert not loaded & {"scipy.optimize", "scipy.stats", "scipy.integrate", "sklearn"}
+
+
 def test_importing_manigeo_imports_nothing_heavy():
     loaded = modules_after("import manigeo")
     assert not loaded & {"torch", "numpy", "pandas", "h5py", "seaborn", "manigeo_extract"}

@@ -51,7 +51,9 @@ class LabelledPoints:
 
     @cached_property
     def halves(self) -> tuple[Bool[np.ndarray, " points"], ...]:
-        from manigeo.separability.scores import stratified_folds  # scikit-learn takes longer to import than small tables
+        from manigeo.separability.scores import (
+            stratified_folds,
+        )  # scikit-learn takes longer to import than small tables
 
         first = stratified_folds(self.labels, 2, self._rng) == 0
         return first, ~first
