@@ -6,12 +6,15 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.cluster import KMeans
+from sklearn.linear_model import LogisticRegression
 
 from manigeo import create_activations
-from manigeo.separability.clusters import cluster_agreement
+from manigeo.separability.clusters import _clusters, _squared_distances, cluster_agreement
+from manigeo.separability.logistic import GRADIENT_ATOL, Logistic, Solution
 from manigeo.separability.margins import one_versus_rest
 from manigeo.separability.neighbours import neighbour_purity
-from manigeo.separability.probe import linear_probe
+from manigeo.separability.probe import GRID, linear_probe
 from tests.reference import shared
 from tests.test_activations import stored
 
@@ -36,6 +39,55 @@ MEASURES = {
 def test_measures_of_a_real_layer(benchmark, name, kind):
     X, y = real_layer(kind)
     benchmark.extra_info["value"] = float(benchmark.pedantic(MEASURES[name], args=(X, y), rounds=3))
+
+
+def standardised(kind: str) -> tuple[np.ndarray, np.ndarray]:
+    X, y = real_layer(kind)
+    return (X - X.mean(axis=0)) / np.maximum(X.std(axis=0), 1e-6) / np.float32(np.sqrt(X.shape[1])), y
+
+
+def ours(Z: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    solved = None
+    for C in GRID:
+        solved = Logistic(Z, y, int(y.max()) + 1).solve(C, solved)
+    return solved.weights, solved.offsets
+
+
+def scikit_learns(Z: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    model = LogisticRegression(tol=GRADIENT_ATOL, max_iter=1000, warm_start=True)
+    for C in GRID:
+        model.set_params(C=C).fit(Z, y)
+    return model.coef_.T, model.intercept_
+
+
+@pytest.mark.parametrize("kind", ["unpermuted", "permuted"])
+@pytest.mark.parametrize("solver", [ours, scikit_learns])
+@pytest.mark.benchmark(group="logistic regression along the grid of C, 50 x 25 points x 512 features")
+def test_logistic_regression_beside_scikit_learns(benchmark, solver, kind):
+    Z, y = standardised(kind)
+    weights, offsets = benchmark.pedantic(solver, args=(Z, y), rounds=3)
+    problem, x = Logistic(Z, y, int(y.max()) + 1), np.vstack([weights, offsets])
+    solved = Solution(x, GRID[-1])
+    benchmark.extra_info["gradient"] = problem.gradient(solved)
+    benchmark.extra_info["accuracy"] = float(((Z @ weights + offsets).argmax(axis=1) == y).mean())
+
+
+def _inertia(X: np.ndarray, found: np.ndarray) -> float:
+    return float(sum(np.square(X[found == c] - X[found == c].mean(axis=0)).sum() for c in np.unique(found)))
+
+
+CLUSTERINGS = {
+    "ours": lambda X, P: _clusters(X, _squared_distances(X), P, np.random.default_rng(0))[0],
+    "scikit-learn": lambda X, P: KMeans(P, n_init=1, random_state=0).fit(X).labels_,
+}
+
+
+@pytest.mark.parametrize("name", list(CLUSTERINGS))
+@pytest.mark.benchmark(group="k-means, 50 x 25 points x 512 features, 50 clusters")
+def test_clusters_beside_scikit_learns(benchmark, name):
+    X, y = real_layer("unpermuted")
+    found = benchmark.pedantic(CLUSTERINGS[name], args=(X, int(y.max()) + 1), rounds=3)
+    benchmark.extra_info["inertia"] = _inertia(X, found)
 
 
 WIDE = """
