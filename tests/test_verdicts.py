@@ -43,6 +43,19 @@ def capacities(rise=(0, 0, 0, 1, 1), checkpoints=(("best", 5), ("last", 40)), se
     )  # fmt: skip
 
 
+def flipping(shares, chances=(0.25, 0.25, 0.25, 0.25)):
+    """Shares of the channels that flip examples; those of unpermuted ones are in the layers the other way round."""
+    return as_table(
+        [
+            {"layer": layer, "depth": depth, "kind": kind, "metric": metric, "value": value, "stderr": error,
+             "settings": '{"analysis": "channels"}'}
+            for depth, layer in enumerate(LAYERS[1:])
+            for kind, of in (("permuted", shares), ("unpermuted", shares[::-1]))
+            for metric, value, error in (("channel_share", of[depth], 0.02), ("channel_share_chance", chances[depth], None))
+        ]
+    )  # fmt: skip
+
+
 def exchanges(drops, analysis="rewind", to="best", error=0.01):
     """Permuted accuracy lost beyond unpermuted, layer by layer, and the network as it was."""
     setting = json.dumps(
@@ -90,6 +103,14 @@ def test_the_floor_of_few_classes_is_that_of_as_many_manifolds_without_structure
     many = METHODS["geometry"].read(unnamed).evidence.mean()
     assert rise > 0.2  # .24: few manifolds have one half of their dichotomies, and not the mean, above the floor
     np.testing.assert_allclose(METHODS["geometry"].read(few).evidence.mean(), many + rise)
+
+
+def test_channels_count_where_they_lie_beyond_the_share_of_all_channels():
+    curve = METHODS["channels"].read(flipping([0.1, 0.2, 0.6, 0.1], [0.1, 0.2, 0.3, 0.4]))
+    assert curve.layers == ("h1", "h2", "h3", "logits")
+    np.testing.assert_allclose(curve.evidence.mean(), [0.0, 0.0, 0.3, -0.3], atol=1e-12)
+    np.testing.assert_allclose(curve.evidence.stderr, 0.02)
+    assert METHODS["channels"].read(exchanges([0.0, 0.0, 0.3, 0.1])) is None
 
 
 def test_exchanges_count_what_permuted_examples_lose_beyond_unpermuted_ones():

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 SCORES = "scores.csv"  # of a cell: the file appears when the cell is done
 ANSWER = "(any method)"  # the row of whether anything was said at all, behind the gate
 _EXAMPLES = ("--per-class", "20")
+_FLIPS = ("--examples", "20", "--max-channels", "30")
 _REWINDS = ("--pairs", "--noise-draws", "2", "--retrain", "100")
 
 
@@ -94,6 +95,7 @@ def analyses(run: RunFolder) -> list[list[str]]:
         *([["rewind", str(run.path), "--each", *_REWINDS, *blocks, *one]] if reference else []),
         ["reinit", str(run.path), "--checkpoints", "init", "--draws", "0", "--no-zero", *blocks, *one],
         ["weights", str(run.path)],
+        ["channels", str(run.path), "--kinds", "permuted", *_FLIPS, *blocks, *one],
     ]
 
 

@@ -22,6 +22,8 @@ re-initialisation  held      as rewinding, set back to its initial values
 gradients          held      length of the change that permuted examples have made over the whole training, summed step
                              by step (not to be had from gradients at one checkpoint)
 weights            held      rotation between the reference epoch and the end
+channels           held      share of the fewest channels that flip permuted examples, beyond the layer's share of all
+                             channels (of networks that have memorized; it needs no reference epoch)
 =================  ========  ===================================================================================
 
 The reference epoch is that before memorization (:mod:`manigeo.localization.reference`).
@@ -177,6 +179,14 @@ def weights(table: pd.DataFrame, before: float | None) -> Curve | None:
     return _single(end.assign(value=since, stderr=np.nan))
 
 
+def channels(table: pd.DataFrame, before: float | None) -> Curve | None:
+    """Evidence of channels; None where the table holds no fewest channels of permuted examples."""
+    rows = table[table["kind"] == "permuted"]
+    shares, chances = (rows[rows["metric"] == metric] for metric in ("channel_share", "channel_share_chance"))
+    of_layer = chances.drop_duplicates("layer").set_index("layer")["value"]
+    return _single(shares.assign(value=shares["value"] - shares["layer"].map(of_layer)))
+
+
 def _at(epochs: pd.Series, epoch: float | None) -> pd.Series:
     return epochs.astype(float).eq(np.nan if epoch is None else epoch)
 
@@ -192,6 +202,7 @@ METHODS: Mapping[str, Method] = {
         Method("re-initialisation", HELD, reinitialisation),
         Method("gradients", HELD, gradients),
         Method("weights", HELD, weights),
+        Method("channels", HELD, channels),
     )
 }
 

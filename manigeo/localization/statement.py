@@ -284,6 +284,7 @@ _SHARES = {
     "re-initialisation": "of the permuted accuracy that single layers cost when they are re-initialised",
     "gradients": "of the change that permuted examples made in single layers",
     "weights": "of the rotation of all layers since the reference epoch",
+    "channels": "of the excess of the channels that flip permuted examples over all channels",
 }
 
 
