@@ -10,6 +10,7 @@ from manigeo.activations import StoredLayer, create_activations
 from manigeo.activations.content import Activations
 from manigeo.capacity.mean_field import manifold_capacity
 from manigeo.cli.examples import examples_command
+from manigeo.cli.plot import plot_command
 from manigeo.errors import InputError, UsageError
 from manigeo.per_example.depths import last_layer, settled_from
 from manigeo.per_example.plan import examples_table, plan_examples
@@ -208,3 +209,28 @@ def test_the_command_writes_what_python_computes(table, acts, tmp_path):
     written = read_examples(tmp_path / "acts.examples.csv")
     assert written[same].astype(str).equals(table[same].astype(str))
     assert np.allclose(written["value"], table["value"], rtol=1e-5)  # stored in float32
+
+
+def test_the_figure_shows_depths_accuracy_and_loads(table, tmp_path):
+    path = tmp_path / "a.csv"
+    write_examples(table, path)
+    done = CliRunner().invoke(plot_command, [str(path), "--out", str(tmp_path / "a.png")], catch_exceptions=False)
+    assert (done.exit_code, (tmp_path / "a.png").read_bytes()[:4]) == (0, b"\x89PNG")
+    depths, accuracy, loads = manigeo.plot_examples(table).axes
+    assert [line.get_ydata().tolist() for line in depths.lines] == [[1, 0], [0, 1], [1, 0]]
+    assert accuracy.lines[0].get_ydata().tolist() == [1]
+    assert [tick.get_text() for tick in loads.get_xticklabels()] == ["input", "h1", "logits"]
+
+
+def test_examples_of_two_networks_are_not_drawn_as_one(table):
+    both = pd.concat([table, table.assign(fingerprint="other")])
+    with pytest.raises(InputError, match="examples of 2 networks"):
+        manigeo.plot_examples(both)
+
+
+def test_the_data_map_has_a_point_per_example(table):
+    maps = {"confidence": np.linspace(0, 1, 10), "variability": np.linspace(0, 0.5, 10)}
+    (ax,) = manigeo.plot_examples(example_rows(EXAMPLES, maps)).axes
+    assert [len(line.get_ydata()) for line in ax.lines] == [6, 2, 2]
+    with pytest.raises(InputError, match="no depths and no loads; make it with manigeo examples"):
+        manigeo.plot_examples(table[table["metric"] == "purity"])

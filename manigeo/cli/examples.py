@@ -67,7 +67,7 @@ def examples_command(
         return
     write_examples(table, out, force)
     click.echo(json.dumps(summarize(table).record(), indent=1) if as_json else examples_report(table))
-    click.echo(f"wrote {out}", err=as_json)
+    click.echo(f"wrote {out}; next: manigeo plot {out}", err=as_json)
 
 
 # fmt: on

@@ -30,12 +30,18 @@ from manigeo.cli.commands import command
 @options.force_option
 @options.config_option
 def plot_command(results: tuple[str, ...], figure: str | None, out: Path | None, dpi: int, force: bool) -> None:
-    """Draw figures from RESULTS, tables of manigeo capacity, e.g. of the best and of the last epoch, or of others."""
+    """Draw figures from RESULTS, tables of manigeo capacity, e.g. of the best and of the last epoch, or of others.
+
+    A table of manigeo examples has a figure of its own, examples.png.
+    """
     from manigeo.plots import FIGURES, figures_of, save_figure
     from manigeo.results import named_files
     from manigeo.runs import find_tables
     from manigeo.storage.files import check_target
 
+    if _of_examples(results):
+        _plot_examples(results, figure, out or Path("examples.png"), dpi, force)
+        return
     found = find_tables([name for pattern in results for name in named_files(pattern)])
     options.tell_left_out(found)
     table = found.table
@@ -48,3 +54,25 @@ def plot_command(results: tuple[str, ...], figure: str | None, out: Path | None,
         click.echo(f"wrote {path}")
     if left := [name for name in names if name not in paths]:
         click.echo(f"the tables hold more: --figure {', --figure '.join(left)}")
+
+
+def _of_examples(results: tuple[str, ...]) -> bool:
+    from manigeo.results import named_files
+    from manigeo.storage.recognition import EXAMPLES, recognized
+
+    names = [name for pattern in results for name in named_files(pattern)]
+    return all(Path(name).is_file() and recognized(name) == EXAMPLES for name in names)
+
+
+def _plot_examples(results: tuple[str, ...], figure: str | None, out: Path, dpi: int, force: bool) -> None:
+    from manigeo.errors import UsageError
+    from manigeo.per_example.table import read_examples
+    from manigeo.plots.examples import plot_examples
+    from manigeo.plots.style import save_figure
+    from manigeo.storage.files import check_target
+
+    if figure:
+        raise UsageError(f"a table of examples has one figure, and {figure} is of other tables: leave --figure out")
+    check_target(out, force=force)
+    save_figure(plot_examples(read_examples(results)), out, dpi, force)
+    click.echo(f"wrote {out}")

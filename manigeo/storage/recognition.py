@@ -15,6 +15,7 @@ _SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors", ".bin", ".pt2")
 _TAKEN_BY = {
     ACTIVATIONS: "manigeo capacity {path} makes results of it",
     RESULTS: "manigeo plot {path} draws it",
+    EXAMPLES: "manigeo plot {path} draws it",
     WEIGHTS: "manigeo extract --model {path} writes its activations, manigeo analyze {path} does all of it",
     RUN: "manigeo analyze {path} makes all of it",
     ARRAYS: "manigeo capacity {path} and manigeo separability take it",
