@@ -8,11 +8,22 @@ Exit codes of every command: 0 done, 1 failure, 2 usage, 3 input incomplete or i
 
 from collections.abc import Iterable
 
+_LONGEST, _END = 2000, 800  # characters of a message, and of its end, where the remedy stands
+
 
 class ManigeoError(Exception):
-    """Failure that a user can understand: its message is the one line to print."""
+    """Failure that a user can understand: its message is the one line to print.
+
+    Of a message that quotes a file's cell or name of any length the middle is left out.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        text = str(message)
+        if len(text) > _LONGEST:
+            text = f"{text[: _LONGEST - _END]} ... {text[-_END:]}"
+        super().__init__(text)
 
 
 class UsageError(ManigeoError):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manigeo import create_activations
+from manigeo.errors import InputError
 from manigeo.results import as_table, read_results, write_results
 from manigeo.storage.spreadsheets import as_cell, as_cells, as_named, as_names
 from manigeo.text.visible import visible
@@ -134,3 +136,10 @@ def test_headings_are_cells_too():
     assert list(cells.columns) == ["'=1", "n"]
     assert cells["'=1"].iloc[0] == "'+2"
     pd.testing.assert_frame_equal(as_names(cells), table)
+
+
+def test_a_message_that_quotes_a_cell_of_any_length_keeps_its_ends():
+    told = str(InputError(f"labels.csv: expected True or False, got {'x' * 10_000}; write one"))
+    assert re.fullmatch(r"labels\.csv: expected True or False, got x+ \.\.\. x+; write one", told)
+    assert len(told) < 2100
+    assert str(InputError("a" * 2000)) == "a" * 2000
