@@ -6,6 +6,7 @@ KINDS = ("unpermuted", "permuted", "restored", "test")  # these share their clas
 UNSEEN = "unseen"
 EVERY = "all"  # all examples of a set that is neither trained on nor held out, such as responses of neurons
 ALL_KINDS = (*KINDS, UNSEEN, EVERY)  # places in here are spawn keys: append only
+LEFT_OUT = "left_out"  # the split of training examples that a training on a share of them left out
 VALIDATION = "validation"  # scored like a kind, but not one of the papers': choices are made on it
 SAME_IMAGES = (("unpermuted",), ("permuted", "restored"), ("test",))  # kinds that differ in their labels alone
 PLACES = {

@@ -32,6 +32,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "manigeo examples last.h5 --max-examples 1500 --k 30 --jobs -1",
         "manigeo examples last.h5 --joint --draws 30 --kinds unpermuted --kinds permuted",
     ),
+    "memorization": (
+        "manigeo memorization subsets/cells/*",
+        "manigeo memorization subsets/cells/* --influence influence.csv",
+    ),
     "weights": ("manigeo weights run", "manigeo weights first.pt later.pt --out weights.csv"),
     "correlate": ("manigeo correlate run1 run2 run3 --measure rotation --gap accuracy",),
     "rewind": (

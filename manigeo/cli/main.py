@@ -29,6 +29,7 @@ SECTIONS = {
         "capacity": "Mean-field capacity, radius and dimension, by layer and kind.",
         "separability": "Probes, neighbours, clusters, margins, and the best layer.",
         "examples": "Depth, margin and load of single examples.",
+        "memorization": "Which examples networks know only if trained on them.",
         "weights": "Movement of the layers of a run: rotation, distances.",
         "correlate": "Movement of layers against the generalization gap of runs.",
     },

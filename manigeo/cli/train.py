@@ -58,6 +58,9 @@ def _shares(ctx: click.Context, param: click.Parameter, text: str | None) -> tup
 @click.option("--holdout-classes", callback=_classes, metavar="NAMES|N",
               help="Classes never to train on (cat,dog), or how many, drawn: short for --data-arg holdout_classes=... "
               "Extract writes them as the kind unseen.")
+@click.option("--subset", type=float, metavar="SHARE",
+              help="Train on this share of the training examples, drawn by --seed: many such runs tell which examples are "
+              "memorized (manigeo memorization). Short for --data-arg subset=... and subset_seed=...")
 @click.option("--from-checkpoint", "source", type=click.Path(path_type=Path), metavar="FILE",
               help="Fine-tune: start from these weights, of manigeo or another program. Tensors of another shape, such as a "
               "classifier of other classes, keep their own draw.")
@@ -164,14 +167,15 @@ def _listed(paths: "list[Path]") -> str:
 # fmt: on
 def _opened(
     arch_args: dict[str, Any], data_args: dict[str, Any], dropout: float | None, holdout_classes: int | str | None,
-    tied_dropout: tuple[float, float] | None, **asked: Any,
+    tied_dropout: tuple[float, float] | None, subset: float | None, **asked: Any,
 ) -> "Training":  # fmt: skip
-    """Open what the options of ``manigeo train`` ask for; three options stand for arguments of network and data."""
+    """Open what the options of ``manigeo train`` ask for; four options stand for arguments of network and data."""
     from manigeo_extract.opening import TrainingRequest, open_training, requested
 
     arch_args = arch_args | ({} if dropout is None else {"dropout": dropout})
     arch_args |= {} if tied_dropout is None else {"tied_dropout": [*tied_dropout, asked["seed"]]}
     data_args = data_args | ({} if holdout_classes is None else {"holdout_classes": holdout_classes})
+    data_args |= {} if subset is None else {"subset": subset, "subset_seed": asked["seed"]}
     return open_training(
         requested(TrainingRequest, asked | {"arch_args": arch_args, "data_args": data_args}), options.note
     )

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Int64, Shaped
 
 from manigeo.errors import UsageError
-from manigeo.kinds import KINDS, UNSEEN
+from manigeo.kinds import KINDS, LEFT_OUT, UNSEEN
 from manigeo.manifolds import kind_examples
 from manigeo_extract.batches import NamedTensors
 from manigeo_extract.data import lazy, loaders, texts
@@ -47,13 +47,15 @@ SOURCES: Mapping[str, Callable[..., Source]] = {
     "folder": lazy.read_folder,
     "hf": texts.read_hf,
 }
-COMMON: Mapping[str, Any] = {"validation": 0.0, "seed": 0, "per_class": None, "holdout_classes": None}
+COMMON: Mapping[str, Any] = {
+    "validation": 0.0, "seed": 0, "per_class": None, "holdout_classes": None, "subset": None, "subset_seed": None,
+}  # fmt: skip
 OURS = ("glyphs", "digits", "idx", "cifar10", "cifar100")  # well-known sets, of which a share is set apart by default
 IMAGES = (*OURS, "npz", "folder")
 SET_APART = 0.1
 WITHOUT_PLACE = ("glyphs", "digits")
-NOT_NUMBERS = ("holdout_classes", *PREPARATION)
-SPLITS = ("train", "validation", "test", UNSEEN)
+NOT_NUMBERS = ("holdout_classes", "subset", *PREPARATION)
+SPLITS = ("train", LEFT_OUT, "validation", "test", UNSEEN)
 
 
 # ---------------------------------------------------------------------------------------------------------- data sets
@@ -85,10 +87,15 @@ class DataSet:
         return len(self.class_names) - self.n_unseen
 
     def rows(self, split: str) -> Int64[np.ndarray, " rows"]:
-        """Row numbers of ``train``, ``validation``, ``test`` or ``unseen``."""
+        """Row numbers of ``train``, ``left_out``, ``validation``, ``test`` or ``unseen``."""
         if split not in SPLITS:
             raise ValueError(f"split must be one of {SPLITS}, got {split!r}")
         return np.flatnonzero(self.split == split)
+
+    @property
+    def could_train(self) -> Int64[np.ndarray, " rows"]:
+        """Row numbers of the training examples, those among them that this training leaves out (``subset``)."""
+        return np.flatnonzero(np.isin(self.split, ("train", LEFT_OUT)))
 
     @property
     def left_out(self) -> str:
@@ -100,6 +107,8 @@ class DataSet:
             words.append(f"{share} (--data-arg validation=0 takes them in)")
         if self.args.get("per_class") is not None:
             words.append(f"per_class={self.args['per_class']} limits the training examples of a class")
+        if self.args.get("subset") is not None:
+            words.append(f"subset={self.args['subset']} leaves {len(self.rows(LEFT_OUT))} training examples out")
         return "; ".join(words)
 
     def files(self) -> list[Path] | None:
@@ -162,7 +171,9 @@ def load_data(spec: Any, args: Mapping[str, Any] | None = None, *, validation: f
     validation split (at least one example, 0 for none): .1 of glyphs, digits, idx and CIFAR, and 0 of a user's own data,
     which stay whole, unless the parameter ``validation`` is another default; ``per_class``, the most training examples to
     use of a class; ``holdout_classes``, names or labels of classes whose examples all go to the split ``unseen``, or how
-    many to draw: the seen classes are numbered from 0 on in their order, the unseen ones after them; ``seed`` = 0.
+    many to draw: the seen classes are numbered from 0 on in their order, the unseen ones after them; ``seed`` = 0;
+    ``subset``, the share of the training examples to train on, drawn by ``subset_seed``: the others are of the split
+    ``left_out``, with the labels (permuted or not) and the standardisation that they have in every subset.
 
     Args of images (all but hf and functions): ``mean``, ``std``, ``scale``, ``standardise``, ``size`` and ``transform``, see
     :mod:`manigeo_extract.data.preparing`; without them they are standardised by the training examples.
@@ -181,7 +192,8 @@ def load_data(spec: Any, args: Mapping[str, Any] | None = None, *, validation: f
     source = _with_unseen(spec, source, options)
     parts = _splits(spec, source, options, asked="validation" in (args or {}))
     used = {name: value for name, value in options.items() if value is not None or name in (args or {})}
-    return replace(pooled(spec, parts, source), args=used, n_unseen=len(options["holdout_classes"] or ()))
+    whole = replace(pooled(spec, parts, source), args=used, n_unseen=len(options["holdout_classes"] or ()))
+    return whole if options["subset"] is None else _with_left_out(whole)
 
 
 def pooled(spec: str, parts: Mapping[str, Part], source: Source) -> DataSet:
@@ -222,7 +234,7 @@ def runs_code(spec: str) -> bool:
 def describe(data: DataSet, examples: pd.DataFrame) -> str:
     """Describe a data set and its example table in words: sizes, permuted labels, examples per class of each kind."""
     shape = " x ".join(map(str, data.input_shape))
-    shown = [split for split in SPLITS if split != UNSEEN or data.n_unseen]
+    shown = [split for split in SPLITS if split not in (UNSEEN, LEFT_OUT) or len(data.rows(split))]
     counts = ", ".join(f"{split} {len(data.rows(split))}" for split in shown)
     classes = f"{data.n_classes} classes" + f" and {data.n_unseen} unseen" * bool(data.n_unseen)
     members = int(examples["permuted"].sum())
@@ -230,7 +242,7 @@ def describe(data: DataSet, examples: pd.DataFrame) -> str:
     return "\n".join(
         [
             f"{data.spec}: {len(data.labels)} examples ({counts}), {classes}, inputs {shape}",
-            f"permuted: {members} of {len(data.rows('train'))} training examples, {changed} of them got another label",
+            f"permuted: {members} of {len(data.could_train)} training examples, {changed} of them got another label",
             f"examples per class, smallest to largest: {', '.join(_class_sizes(data, examples))}",
         ]
     )
@@ -310,7 +322,7 @@ def permute_labels(data: DataSet, permutation: Permutation) -> pd.DataFrame:
     >>> int(examples["permuted"].sum()), len(data.rows("train"))
     (50, 100)
     """
-    train = data.rows("train")
+    train = data.could_train  # whether an example is permuted, and how, is the same in every subset
     size = round(permutation.fraction * len(train))
     S = generator(permutation.seed, "members").permutation(train)[:size]
     permuted, labels = np.zeros(len(data.labels), dtype=bool), data.labels.copy()
@@ -429,6 +441,20 @@ def _set_apart(spec: str, train: Part, options: Mapping[str, Any]) -> tuple[Part
         raise UsageError(f"{spec}: expected validation as a fraction below 1, got {options['validation']}")
     apart = stratified(train.labels, share_of(options["validation"]), generator(options["seed"], "hold out validation"))
     return train.take(~apart), train.take(apart)
+
+
+def _with_left_out(data: DataSet) -> DataSet:
+    """The data with a share of the training examples in training, drawn at random; the others are left out of it. What is
+    scaled, and the fingerprint, are those of all of them."""
+    share, train = data.args["subset"], data.rows("train")
+    if isinstance(share, bool) or not isinstance(share, Real) or not 0 < round(float(share) * len(train)) <= len(train):
+        raise UsageError(
+            f"{data.spec}: expected subset as a share of the {len(train)} training examples, such as 0.7, got {share!r}"
+        )
+    drawn = generator(data.args.get("subset_seed", 0), "subset").permutation(train)
+    split = data.split.astype("U10")
+    split[drawn[round(float(share) * len(train)) :]] = LEFT_OUT
+    return replace(data, split=split)
 
 
 def _thinned(spec: str, train: Part, options: Mapping[str, Any]) -> Part:

@@ -12,6 +12,7 @@ import pandas as pd
 from jaxtyping import Int64
 
 from manigeo.errors import InputError, one_line
+from manigeo.kinds import LEFT_OUT
 from manigeo_extract.data.datasets import DataSet, Permutation, permute_labels
 from manigeo_extract.resolve import near_names
 
@@ -42,7 +43,7 @@ def read_labels(
     path = Path(path)
     given = _read_rows(path)
     table = permute_labels(data, Permutation())
-    rows = _rows(path, given, data, table)
+    rows = _rows(path, given, data, table.replace({"split": {LEFT_OUT: "train"}}))  # these have labels, too
     labels = _class_numbers(path, given, data)
     taken = rows >= 0
     if not taken.all():
@@ -76,7 +77,7 @@ def _read_rows(path: Path) -> _Rows:
     if twice := found.columns[found.columns.duplicated()].tolist():
         raise InputError(f"{path} has the column {twice[0]!r} twice; keep one")
     if "split" in found:
-        found = found[found["split"].str.strip().isin(["train", "training"])].reset_index(drop=True)
+        found = found[found["split"].str.strip().isin(["train", "training", LEFT_OUT])].reset_index(drop=True)
     keys = [next((name for name in names if name in found), None) for names in (POSITIONS, FILES)]
     label = _label_column(path, [str(name) for name in found.columns], keys)
     position, file = (None if key is None or key == label else found[key].str.strip() for key in keys)

@@ -19,7 +19,7 @@ from manigeo.storage.ceilings import MOST_PIXELS
 
 PURPOSES = (  # places in here are spawn keys: append only
     "train", "validation", "test", "hold out test", "hold out validation", "per_class", "members", "labels",
-    "hold out classes",
+    "hold out classes", "subset",
 )  # fmt: skip
 CHUNK = 512  # rows in hand at a time where a whole data set is gone through
 LAZY_STATISTICS = 4096  # training examples that are read for mean and deviation where reading is slow

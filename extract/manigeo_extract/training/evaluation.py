@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from manigeo.errors import UsageError
-from manigeo.kinds import SAME_IMAGES, VALIDATION
+from manigeo.kinds import LEFT_OUT, SAME_IMAGES, VALIDATION
 from manigeo.localization.reference import GATE as MEMORIZATION_GATE
 from manigeo.manifolds import kind_examples
 from manigeo_extract.batches import Batch, called, like_parameters, n_examples
@@ -19,7 +19,7 @@ from manigeo_extract.models.tied import tied_to
 from manigeo_extract.recording.layers import evaluating, logits_of, without_gradients
 from manigeo_extract.training.answering import AnswerSheet
 
-GROUPS = (*SAME_IMAGES, (VALIDATION,))
+GROUPS = (*SAME_IMAGES, (VALIDATION,), (LEFT_OUT,))
 
 IN_MEMORY = 2**30  # bytes up to which all inputs are prepared once and held on the device
 
@@ -71,7 +71,7 @@ def evaluate(
     batch_size: int = 256,
     sheet: AnswerSheet | None = None,
 ) -> Scores:
-    r"""Accuracy, mean cross-entropy and number of examples of every kind that has any, and of validation.
+    r"""Accuracy, mean cross-entropy and number of examples of every kind that has any, of validation, and of those left out.
 
     .. math::
         \mathrm{loss} = -\langle \log p_y(x) \rangle, \quad \mathrm{accuracy} = \langle [\arg\max_k p_k(x) = y] \rangle
@@ -129,11 +129,11 @@ def memorized(metrics: Mapping[str, Mapping[str, Any]], gate: float = MEMORIZATI
 
 
 def members_of(examples: pd.DataFrame, kind: str) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
-    """Rows of the examples of a kind, or of the validation data, and the labels that they are scored by."""
-    if kind != VALIDATION:
+    """Rows of the examples of a kind, of the validation data, or left out of training, and the labels they are scored by."""
+    if kind not in (VALIDATION, LEFT_OUT):
         return kind_examples(examples, kind)
-    rows = np.flatnonzero(examples["split"].to_numpy() == VALIDATION)
-    return rows, examples["true_label"].to_numpy(dtype=np.int64)[rows]
+    rows = np.flatnonzero(examples["split"].to_numpy() == kind)
+    return rows, examples["train_label"].to_numpy(dtype=np.int64)[rows]
 
 
 def _scores(

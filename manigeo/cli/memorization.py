@@ -1,0 +1,50 @@
+"""``manigeo memorization``: which examples networks know only if they were trained on them."""
+
+from pathlib import Path
+
+import click
+
+from manigeo.cli import options
+from manigeo.cli.commands import command
+
+# fmt: off
+
+
+@command("memorization")
+@options.runs_argument
+@options.results_option("memorization.csv")
+@click.option("--influence", "pairs", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="Also write the pairs of a training example (memorization .25 or more) and a test example that it helps "
+              "to answer (influence .15 or more), as CSV.")
+@options.dry_run_option
+@options.force_option
+@options.config_option
+def memorization_command(runs: tuple[Path, ...], out: Path, pairs: Path | None, dry_run: bool, force: bool) -> None:
+    """Estimate the memorization of every training example from RUNS, trained on random subsets of one training set.
+
+    Memorization is the share of networks that answer an example by its label when trained on it, less that when not
+    (Feldman & Zhang 2020). Runs come from manigeo sweep or train, with --subset 0.7 --record-examples last.
+    """
+    from manigeo.per_example.runs_apart import influence_table, memorization_table, read_subsets
+    from manigeo.storage.files import check_target, whole_file
+    from manigeo.storage.spreadsheets import write_cells
+    from manigeo.text.memorization import describe_memorization
+
+    subsets = read_subsets(runs)
+    click.echo(f"{len(runs)} runs, {len(subsets.train):,} training examples, each in {subsets.inside.sum(axis=0).min()} to "
+               f"{subsets.inside.sum(axis=0).max()} of the runs -> {out}")
+    places = [path for path in (out, pairs) if path is not None]
+    targets = [check_target(path, force=force, suffixes=(".csv",), what="tables of examples") for path in places]
+    if dry_run:
+        return
+    table = memorization_table(subsets)
+    made = [table, *([influence_table(subsets)] if pairs else [])]
+    for path, written in zip(targets, made, strict=True):
+        with whole_file(path) as partial:
+            write_cells(written, partial)
+    click.echo(describe_memorization(table))
+    if pairs:
+        click.echo(f"{len(made[1]):,} pairs of influence -> {pairs}")
+
+
+# fmt: on
