@@ -5,14 +5,20 @@ from collections.abc import Iterable
 KINDS = ("unpermuted", "permuted", "restored", "test")  # these share their classes
 UNSEEN = "unseen"
 EVERY = "all"  # all examples of a set that is neither trained on nor held out, such as responses of neurons
-ALL_KINDS = (*KINDS, UNSEEN, EVERY)  # places in here are spawn keys: append only
+MEMORIZED, TYPICAL = (
+    "memorized",
+    "typical",
+)  # training examples that a file marks as such, and that are of no other kind
+MARKED = (MEMORIZED, TYPICAL)
+TRAINED = ("train", *MARKED)  # splits of the examples that a network was trained on
+ALL_KINDS = (*KINDS, UNSEEN, EVERY, *MARKED)  # places in here are spawn keys: append only
 LEFT_OUT = "left_out"  # the split of training examples that a training on a share of them left out
 VALIDATION = "validation"  # scored like a kind, but not one of the papers': choices are made on it
 SAME_IMAGES = (("unpermuted",), ("permuted", "restored"), ("test",))  # kinds that differ in their labels alone
 PLACES = {
     kind: place for place, kind in enumerate((*ALL_KINDS, VALIDATION))
 }  # also those of their colours in a palette
-MARKERS = dict(zip(ALL_KINDS, "osD^vo", strict=True))  # tell kinds apart without colour
+MARKERS = dict(zip(ALL_KINDS, "osD^voPX", strict=True))  # tell kinds apart without colour
 
 
 def in_order(kinds: Iterable[str]) -> list[str]:

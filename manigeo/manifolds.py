@@ -14,6 +14,9 @@ test           held out, labels clean        the label
 
 Images of classes that the network was never trained on are a fifth kind, *unseen*, grouped by their label (Dyballa et al.
 2024). It shares no class with the other four, whose classes are the *seen* ones; labels of unseen classes follow theirs.
+Training examples that a file marks as *memorized* or *typical* are of these kinds and of no other, grouped by the label that
+was trained on (:mod:`manigeo.per_example.marking`).
+
 Arrays that no network was trained on, such as responses of neurons, are of one kind, *all*, grouped by their label.
 """
 
@@ -25,7 +28,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from manigeo.kinds import ALL_KINDS, EVERY, KINDS, UNSEEN
+from manigeo.kinds import ALL_KINDS, EVERY, KINDS, MARKED, UNSEEN
 
 # Float arrays (points, features), in memory or not; unsubscripted, since a type check of an element may read a file.
 Clouds = Sequence
@@ -52,12 +55,12 @@ def kind_examples(examples: pd.DataFrame, kind: str) -> tuple[Int[np.ndarray, " 
         "permuted": permuted,
         "restored": permuted,
         "test": examples["split"].to_numpy() == "test",
-        **{kind: examples["split"].to_numpy() == kind for kind in (UNSEEN, EVERY)},
+        **{kind: examples["split"].to_numpy() == kind for kind in (UNSEEN, EVERY, *MARKED)},
     }
     if kind not in members:
         raise ValueError(f"kind must be one of {ALL_KINDS}, got {kind!r}")
     rows = np.flatnonzero(members[kind])
-    label = "train_label" if kind == "permuted" else "true_label"
+    label = "train_label" if kind in ("permuted", *MARKED) else "true_label"
     return rows, examples[label].to_numpy(dtype=np.int64)[rows]
 
 

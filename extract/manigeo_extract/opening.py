@@ -22,6 +22,7 @@ import pandas as pd
 from torch import nn
 
 from manigeo.errors import InputError, UsageError
+from manigeo.per_example.marking import marked
 from manigeo.runs import run_of
 from manigeo_extract.data.datasets import SET_APART, DataSet, Permutation, load_data, permute_labels, runs_code
 from manigeo_extract.data.label_files import read_labels
@@ -93,7 +94,8 @@ class DataRequest:
 
 @dataclass(frozen=True)
 class LabelsRequest:
-    """The labels of training: a permutation, each part of it as in the checkpoint unless given, or a CSV file.
+    """The labels of training: a permutation, each part of it as in the checkpoint unless given, or a CSV file; and the file
+    that marks memorized and typical examples (:mod:`manigeo.per_example.marking`), if they are to be kinds.
 
     A ``convention`` that ends in ``.csv`` is a file with a matrix of transitions
     (:func:`~manigeo_extract.data.noise.read_matrix`), which states the noise of all training labels unless ``permute`` says
@@ -104,6 +106,7 @@ class LabelsRequest:
     convention: str | None = None
     permute_seed: int | None = None
     labels: Path | None = None
+    kinds_from: Path | None = None
 
     def permutation(self, default: Mapping[str, Any] | None) -> Permutation:
         """The permutation asked for; what is not given is as in ``default``.
@@ -369,6 +372,13 @@ def open_data(
     checkpoint: Checkpoint, asked: DataRequest, labels: LabelsRequest, tell: Tell = silent
 ) -> tuple[DataSet, pd.DataFrame]:
     """The data that the checkpoint was trained on, or those that were asked for, and the labels of training."""
+    data, examples = _with_labels(checkpoint, asked, labels, tell)
+    return data, examples if labels.kinds_from is None else marked(examples, labels.kinds_from)
+
+
+def _with_labels(
+    checkpoint: Checkpoint, asked: DataRequest, labels: LabelsRequest, tell: Tell
+) -> tuple[DataSet, pd.DataFrame]:
     spec = asked.data or checkpoint.data
     if spec is None:
         raise InputError(

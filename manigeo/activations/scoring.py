@@ -12,7 +12,7 @@ from jaxtyping import Float, Float32
 
 from manigeo.activations.checking import check_chunks
 from manigeo.activations.sums import continued, read_sums
-from manigeo.kinds import EVERY, KINDS, UNSEEN
+from manigeo.kinds import EVERY, KINDS, MARKED, UNSEEN
 from manigeo.manifolds import kind_examples
 
 PLACE, COLUMNS = "scores", ("predicted", "loss_true_label", "loss_train_label")
@@ -88,10 +88,10 @@ def kind_scores(examples: pd.DataFrame, outcomes: Float[np.ndarray, "n 3"]) -> S
     (1.0, 0.0, 3.0)
     """
     scores: Scores = {}
-    for kind in (*KINDS, EVERY):
+    for kind in (*KINDS, EVERY, *MARKED):
         rows, labels = kind_examples(examples, kind)
         if len(rows):
-            loss = outcomes[rows, 2 if kind == "permuted" else 1].mean(dtype=np.float64)
+            loss = outcomes[rows, 2 if kind in ("permuted", *MARKED) else 1].mean(dtype=np.float64)
             hits = outcomes[rows, 0] == labels
             scores[kind] = {"accuracy": float(hits.mean()), "loss": float(loss), "n": len(rows)}
     return scores

@@ -47,6 +47,7 @@ running_options = options.several(
 @options.drop_tied_option
 @options.data_options
 @options.labels_option
+@options.kinds_option
 @storing_options
 @memory_options
 @options.device_option

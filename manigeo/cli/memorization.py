@@ -16,16 +16,26 @@ from manigeo.cli.commands import command
 @click.option("--influence", "pairs", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="Also write the pairs of a training example (memorization .25 or more) and a test example that it helps "
               "to answer (influence .15 or more), as CSV.")
+@click.option("--kinds", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="Also mark the most and the least memorized examples, as CSV for --kinds-from of the other commands.")
+@click.option("--memorized", default=0.25, show_default=True, help="Memorization from which on --kinds marks as memorized.")
+@click.option("--typical", default=0.05, show_default=True, help="Memorization up to which it marks as typical.")
 @options.dry_run_option
 @options.force_option
 @options.config_option
-def memorization_command(runs: tuple[Path, ...], out: Path, pairs: Path | None, dry_run: bool, force: bool) -> None:
+def memorization_command(
+    runs: tuple[Path, ...], out: Path, pairs: Path | None, kinds: Path | None, memorized: float, typical: float,
+    dry_run: bool, force: bool,
+) -> None:
     """Estimate the memorization of every training example from RUNS, trained on random subsets of one training set.
 
     Memorization is the share of networks that answer an example by its label when trained on it, less that when not
     (Feldman & Zhang 2020). Runs come from manigeo sweep or train, with --subset 0.7 --record-examples last.
     """
+    from manigeo.kinds import MARKED
+    from manigeo.per_example.marking import kinds_by
     from manigeo.per_example.runs_apart import influence_table, memorization_table, read_subsets
+    from manigeo.per_example.table import write_examples
     from manigeo.storage.files import check_target, whole_file
     from manigeo.storage.spreadsheets import write_cells
     from manigeo.text.memorization import describe_memorization
@@ -33,18 +43,23 @@ def memorization_command(runs: tuple[Path, ...], out: Path, pairs: Path | None, 
     subsets = read_subsets(runs)
     click.echo(f"{len(runs)} runs, {len(subsets.train):,} training examples, each in {subsets.inside.sum(axis=0).min()} to "
                f"{subsets.inside.sum(axis=0).max()} of the runs -> {out}")
-    places = [path for path in (out, pairs) if path is not None]
+    places = [path for path in (out, pairs, kinds) if path is not None]
     targets = [check_target(path, force=force, suffixes=(".csv",), what="tables of examples") for path in places]
     if dry_run:
         return
     table = memorization_table(subsets)
     made = [table, *([influence_table(subsets)] if pairs else [])]
-    for path, written in zip(targets, made, strict=True):
+    made += [kinds_by(table, "memorization", memorized=memorized, typical=typical)] if kinds else []
+    write_examples(table, out, force)
+    for path, written in zip(targets[1:], made[1:], strict=True):
         with whole_file(path) as partial:
             write_cells(written, partial)
     click.echo(describe_memorization(table))
     if pairs:
         click.echo(f"{len(made[1]):,} pairs of influence -> {pairs}")
+    if kinds:
+        counts = made[-1]["kind"].value_counts()
+        click.echo(f"{', '.join(f'{counts.get(kind, 0)} {kind}' for kind in MARKED)} -> {kinds}")
 
 
 # fmt: on

@@ -251,6 +251,12 @@ labels_option = click.option(
     "place of --permute: a column index or file, and one train_label, label or class (numbers or names)."
 )  # fmt: skip
 
+kinds_option = click.option(
+    "--kinds-from", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    help="CSV that marks training examples as memorized or typical (columns index and kind), as manigeo memorization "
+    "--kinds writes it: these become kinds."
+)  # fmt: skip
+
 # How weights are read from a file.
 file_options = several(
     click.option("--state-key", metavar="KEY", help="Key of the weights in the file, e.g. ema.model. Default: "
@@ -383,6 +389,7 @@ def run_options_for(examples: int | None, told: str) -> Callable[[F], F]:
         file_options,
         data_options,
         labels_option,
+        kinds_option,
     )  # fmt: skip
 
 

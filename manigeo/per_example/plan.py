@@ -19,7 +19,7 @@ from manigeo.capacity.mean_field import manifold_loads
 from manigeo.errors import InputError, UsageError, check_choice
 from manigeo.execution.workers import Processes, Workers
 from manigeo.faces.progress import bar
-from manigeo.kinds import EVERY, in_order
+from manigeo.kinds import EVERY, TRAINED, in_order
 from manigeo.layerwise.protocol import kind_key
 from manigeo.layerwise.sample import row_place, select_layers, task_bytes
 from manigeo.per_example.depths import last_layer, output_margin, settled_from, share_of, votes
@@ -189,7 +189,7 @@ def _outputs(acts: Activations) -> str:
 def _voters(examples: pd.DataFrame) -> np.ndarray:
     """The examples among which neighbours are looked for: those of training, or of a set without any."""
     split = examples["split"].to_numpy()
-    return (split == "train") | (split == EVERY)
+    return np.isin(split, (*TRAINED, EVERY))
 
 
 def _manifolds(examples: pd.DataFrame, per_class: int, seed: int) -> tuple[np.ndarray, tuple[int, ...]]:

@@ -1,10 +1,9 @@
 """Tables of memorization and influence, from the records of runs on random subsets of one training set."""
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,6 +13,7 @@ from manigeo.errors import InputError, UsageError
 from manigeo.kinds import LEFT_OUT
 from manigeo.per_example.recorded import Recorded, read_record
 from manigeo.per_example.subsets import influence, memorization
+from manigeo.per_example.table import example_rows
 from manigeo.runs import RunFolder
 
 _REMEDY = "train with --subset 0.7 --record-examples last"
@@ -34,11 +34,10 @@ class Subsets(NamedTuple):
     correct_test: Bool[np.ndarray, "runs m"]
 
     @property
-    def settings(self) -> str:
-        """JSON of what the numbers depend on."""
+    def settings(self) -> dict[str, Any]:
+        """What the numbers depend on."""
         which = hashlib.sha256(",".join(sorted(self.run_ids)).encode()).hexdigest()[:16]
-        said = {"analysis": "memorization", "runs": len(self.run_ids), "subsets": which}
-        return json.dumps(said, sort_keys=True)
+        return {"analysis": "memorization", "runs": len(self.run_ids), "subsets": which}
 
 
 def read_subsets(runs: Sequence[Path]) -> Subsets:
@@ -96,16 +95,7 @@ def memorization_table(subsets: Subsets) -> pd.DataFrame:
         "memorization": found.value, "memorization_stderr": found.stderr, "correct_within": found.within,
         "correct_without": found.without, "runs_within": np.count_nonzero(subsets.inside, axis=0),
     }  # fmt: skip
-    kinds = np.where(subsets.train["permuted"], "permuted", "unpermuted")
-    about = subsets.train.drop(columns="permuted").assign(
-        run="", checkpoint="", epoch=np.nan, split="train", kind=kinds, layer="", flag="", fingerprint="",
-        settings=subsets.settings,
-    )  # fmt: skip
-    columns = ["run", "checkpoint", "epoch", "index", "split", "true_label", "train_label", "kind", "layer", "metric",
-               "value", "flag", "settings", "fingerprint"]  # fmt: skip
-    tables = [about.assign(metric=name, value=values)[columns] for name, values in numbers.items()]
-    table = pd.concat(tables, ignore_index=True)
-    return table[table["value"].notna()].reset_index(drop=True)
+    return example_rows(subsets.train.assign(split="train"), numbers, settings=subsets.settings)
 
 
 def influence_table(subsets: Subsets) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from manigeo.errors import ManigeoError, UsageError, check_ranges
+from manigeo.kinds import TRAINED
 from manigeo.manifolds import kind_examples
 from manigeo_extract.batches import called
 from manigeo_extract.interventions.editing import Tensors, draw_seed, taken_from
@@ -100,7 +101,7 @@ class Retraining:
     """
 
     def __init__(self, run: Run, examiner: Examiner, plan: RetrainPlan, kind: str | None = None) -> None:
-        rows = np.flatnonzero(run.examples["split"].to_numpy() == "train")
+        rows = np.flatnonzero(run.examples["split"].isin(TRAINED))
         if kind is not None:
             rows = kind_examples(run.examples, kind)[0]
         if not len(rows):

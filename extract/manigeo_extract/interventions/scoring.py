@@ -28,7 +28,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from manigeo.errors import UsageError
-from manigeo.kinds import KINDS, VALIDATION
+from manigeo.kinds import KINDS, MARKED, VALIDATION
 from manigeo.manifolds import standard_error
 from manigeo_extract.batches import Batch, called
 from manigeo_extract.recording.layers import eagerly, evaluating, logits_of, unwrap, without_gradients
@@ -64,7 +64,8 @@ class Examiner:
         seed: int = 0,
     ) -> None:
         found = {
-            kind: _drawn(*members_of(examples, kind), most, seed, i) for i, kind in enumerate((*KINDS, VALIDATION))
+            kind: _drawn(*members_of(examples, kind), most, seed, i)
+            for i, kind in enumerate((*KINDS, VALIDATION, *MARKED))
         }
         found = {kind: (rows, labels) for kind, (rows, labels) in found.items() if len(rows)}
         self.rows = np.unique(np.concatenate([rows for rows, _ in found.values()]))

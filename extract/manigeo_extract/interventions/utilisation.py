@@ -28,7 +28,7 @@ from torch import nn
 
 from manigeo.errors import check_ranges
 from manigeo.faces.progress import track
-from manigeo.kinds import VALIDATION
+from manigeo.kinds import TRAINED, VALIDATION
 from manigeo.manifolds import standard_error
 from manigeo.randomness import stream
 from manigeo_extract.interventions.groups import Group
@@ -118,7 +118,7 @@ def _members(run: Run, examiner: Examiner) -> Members:
 def _fitted(run: Run, examiner: Examiner, plan: ProbePlan) -> Labelled:
     """Training examples, by the labels of training."""
     looked_at = run.examples.iloc[examiner.rows]
-    rows = np.flatnonzero(looked_at["split"].to_numpy() == "train")
+    rows = np.flatnonzero(looked_at["split"].isin(TRAINED))
     if plan.most is not None and plan.most < len(rows):
         rows = np.sort(stream(plan.seed).choice(rows, plan.most, replace=False))
     return Labelled(rows, looked_at["train_label"].to_numpy(dtype=np.int64)[rows])

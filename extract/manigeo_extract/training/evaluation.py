@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from manigeo.errors import UsageError
-from manigeo.kinds import LEFT_OUT, SAME_IMAGES, VALIDATION
+from manigeo.kinds import LEFT_OUT, MARKED, SAME_IMAGES, VALIDATION
 from manigeo.localization.reference import GATE as MEMORIZATION_GATE
 from manigeo.manifolds import kind_examples
 from manigeo_extract.batches import Batch, called, like_parameters, n_examples
@@ -19,7 +19,7 @@ from manigeo_extract.models.tied import tied_to
 from manigeo_extract.recording.layers import evaluating, logits_of, without_gradients
 from manigeo_extract.training.answering import AnswerSheet
 
-GROUPS = (*SAME_IMAGES, (VALIDATION,), (LEFT_OUT,))
+GROUPS = (*SAME_IMAGES, (VALIDATION,), (LEFT_OUT,), *((kind,) for kind in MARKED))
 
 IN_MEMORY = 2**30  # bytes up to which all inputs are prepared once and held on the device
 
