@@ -78,7 +78,9 @@ def runs(tmp_path):
 
 def test_runs_on_subsets_give_a_table_of_their_last_epochs(runs, tmp_path):
     out, pairs = tmp_path / "memorization.csv", tmp_path / "influence.csv"
-    words = ["memorization", *map(str, runs), "--out", str(out), "--influence", str(pairs)]
+    words = ["memorization", *map(str, runs), "--out", str(out), "--influence", str(pairs), "--force"]
+    for path in (out, pairs):
+        path.touch()  # what is written is not taken for what is read
     said = CliRunner().invoke(cli, words, catch_exceptions=False).output
     assert "2 runs, 4 training examples, each in 1 to 1 of the runs" in said
     table = pd.read_csv(out)

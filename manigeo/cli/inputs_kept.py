@@ -36,10 +36,11 @@ def keeping_inputs(command: click.Command) -> click.Command:
 
 
 def input_files(ctx: click.Context) -> Iterator[Path]:
-    """Files that a command's parameters name, all but ``--out``, and in folders those that analyses are made of."""
+    """Files that a command's parameters name, but for those that it writes, and in folders those that analyses are made
+    of."""
     yield from ctx.meta.get(CONFIG, [])
     for param in ctx.command.params:
-        if param.name is None or param.name == "out":
+        if param.name in (None, "out") or getattr(param.type, "writable", False):
             continue
         paths = isinstance(param, click.Argument) or isinstance(param.type, click.Path)
         if paths or param.name in _NAMING_FILES:

@@ -13,10 +13,10 @@ from manigeo.cli.commands import command
 @command("memorization")
 @options.runs_argument
 @options.results_option("memorization.csv")
-@click.option("--influence", "pairs", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+@click.option("--influence", "pairs", type=click.Path(path_type=Path, dir_okay=False, writable=True), metavar="FILE",
               help="Also write the pairs of a training example (memorization .25 or more) and a test example that it helps "
               "to answer (influence .15 or more), as CSV.")
-@click.option("--kinds", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+@click.option("--kinds", type=click.Path(path_type=Path, dir_okay=False, writable=True), metavar="FILE",
               help="Also mark the most and the least memorized examples, as CSV for --kinds-from of the other commands.")
 @click.option("--memorized", default=0.25, show_default=True, help="Memorization from which on --kinds marks as memorized.")
 @click.option("--typical", default=0.05, show_default=True, help="Memorization up to which it marks as typical.")
