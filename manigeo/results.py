@@ -68,24 +68,20 @@ def _check_lines(path: str) -> None:
         header = next(lines, [])
         if not set(COLUMNS) <= set(header):
             return  # which is said of the table as a whole
-        numeric = [(place, name) for place, name in enumerate(header) if name in _NUMERIC]
+        numeric = [place for place, name in enumerate(header) if name in _NUMERIC]
         settings, seen = header.index("settings"), set()
         for line in filter(None, lines):
             if len(line) != len(header):
                 raise _DamagedError(f"line {lines.line_num} has {len(line)} fields, expected {len(header)}")
-            for place, name in numeric:
-                if line[place]:
-                    _check_number(line[place], f"line {lines.line_num}: {name}")
+            try:
+                for place in numeric:
+                    float(line[place] or "nan")
+            except ValueError:
+                found = shorten(repr(line[place]), 40)
+                raise _DamagedError(f"line {lines.line_num}: {header[place]} is {found}, expected a number") from None
             if line[settings] not in seen:
                 _check_settings(line[settings], f"line {lines.line_num}: settings")
                 seen.add(line[settings])
-
-
-def _check_number(text: str, what: str) -> None:
-    try:
-        float(text)
-    except ValueError:
-        raise _DamagedError(f"{what} is {shorten(repr(text), 40)}, expected a number") from None
 
 
 def _check_settings(text: str, what: str) -> None:
@@ -121,8 +117,9 @@ def as_table(rows: Sequence[Mapping[str, object]]) -> pd.DataFrame:
     >>> as_table([{"metric": "capacity", "value": 0.2, "settings": '{"seed": 0}', "run_id": "3f"}])["settings"].item()
     '{"run_id": "3f", "seed": 0}'
     """
-    texts = {key: _identified(*key) for key in {_said(row) for row in rows}}
-    settings = [texts[_said(row)] for row in rows]
+    said = [_said(row) for row in rows]
+    texts = {key: _identified(*key) for key in set(said)}
+    settings = [texts[key] for key in said]
     return _typed(pd.DataFrame(rows).reindex(columns=list(COLUMNS)).assign(settings=settings))
 
 
@@ -188,7 +185,8 @@ def with_settings(table: pd.DataFrame, *names: str) -> pd.DataFrame:
     [2]
     """
     parsed = {text: row_settings(text) for text in table["settings"].unique()}
-    columns = {name: [parsed[text].get(name) for text in table["settings"]] for name in names}
+    settings = table["settings"].tolist()  # ten times as fast to go through as the column
+    columns = {name: [parsed[text].get(name) for text in settings] for name in names}
     return table.assign(**{name: pd.Series(values, table.index, dtype=object) for name, values in columns.items()})
 
 

@@ -336,9 +336,9 @@ class _Search:
         if named or not beside:
             self._know_runs_beside(path, table)
         full = identities(table).fillna({"run_id": "", "checkpoint_sha256": ""})
-        columns = (full[name] for name in ("run", "run_id", "checkpoint", "checkpoint_sha256", "fingerprint"))
-        claims = [_Claim(*claim) for claim in zip(*columns, strict=True)]
-        verdicts = {claim: self._verdict(path, claim, beside) for claim in dict.fromkeys(claims)}
+        columns = ("run", "run_id", "checkpoint", "checkpoint_sha256", "fingerprint")
+        claims = list(zip(*(full[name].tolist() for name in columns), strict=True))
+        verdicts = {claim: self._verdict(path, _Claim(*claim), beside) for claim in dict.fromkeys(claims)}
         reasons = dict.fromkeys(why for why in verdicts.values() if why)
         rows = table[[verdicts[claim] is None for claim in claims]]
         if reasons:

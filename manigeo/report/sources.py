@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +52,13 @@ class Sources:
     recordings: tuple[Recording, ...]
     left_out: tuple[str, ...]
 
-    @property
+    @cached_property
     def table(self) -> pd.DataFrame:
         """All tables as one; rows that two files share stand once."""
         joined = pd.concat([file.table for file in self.tables], ignore_index=True)
         return runs_apart(joined.drop_duplicates(ignore_index=True))
 
-    @property
+    @cached_property
     def aggregates(self) -> pd.DataFrame:
         """Rows of the table over manifolds."""
         table = self.table

@@ -75,8 +75,9 @@ def _expanded(aggregates: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Add columns: the analysis, the settings as text, and the measure without the ending of an interval."""
     settings = {text: settings_of(text) for text in aggregates["settings"].unique()}
     names = list(dict.fromkeys(name for of_text in settings.values() for name in of_text if name != "analysis"))
-    columns = {_SET + name: [settings[text].get(name, "") for text in aggregates["settings"]] for name in names}
-    analysis = [settings[text].get("analysis", "") for text in aggregates["settings"]]
+    of_rows = [settings[text] for text in aggregates["settings"].tolist()]
+    columns = {_SET + name: [of_row.get(name, "") for of_row in of_rows] for name in names}
+    analysis = [of_row.get("analysis", "") for of_row in of_rows]
     base = aggregates["metric"].str.removesuffix(_LOW).str.removesuffix(_HIGH)
     return aggregates.assign(analysis=analysis, base=base, **columns), list(columns)
 
