@@ -37,6 +37,8 @@ LINES = {
     "rewind": (["rewind", "base", "--checkpoints", "init", "--last-k"], "r.csv"),
     "reinit": (["reinit", "base"], "i.csv"),
     "gradients": (["gradients", "base", "--checkpoints", "init"], "g.csv"),
+    "channels": (["channels", "base", "--max-examples", 2, "--max-channels", 1, "--controls", 1], "ch.csv"),
+    "memorization": (["memorization", "base", "other", "third"], "mem.csv"),
     "localize": (["localize", "base.csv"], "l.csv"),
     "plot": (["plot", "base.csv", "--dpi", 30], "p.png"),
     "report": (["report", "base.csv"], "r.html"),

@@ -29,8 +29,9 @@ LINES = {
     "rewind": ["folder", "--labels", "in.csv"],
     "reinit": ["folder", "--labels", "in.csv"],
     "gradients": ["folder", "--labels", "in.csv"],
+    "channels": ["folder", "--labels", "in.csv"],
 }
-FOLDERS = {"train": "--from-checkpoint"}
+FOLDERS = {"train", "memorization"}  # these read folders, whose files are the inputs
 WITHOUT = {"info", "layers", "analyze", "sweep", "benchmark", "demo"}  # these write to a name of their own, or nothing
 
 
@@ -42,7 +43,7 @@ def here(tmp_path, monkeypatch) -> Path:
 
 
 def test_every_command_is_asked():
-    assert set(LINES) | set(FOLDERS) | WITHOUT == set(COMMANDS)
+    assert set(LINES) | FOLDERS | WITHOUT == set(COMMANDS)
 
 
 @pytest.mark.parametrize("command", LINES)
@@ -81,9 +82,10 @@ def test_training_is_refused_into_the_folder_of_its_own_inputs(here, name):
     assert source.read_text() == PRECIOUS
 
 
-def test_the_files_that_a_run_is_made_of_are_inputs_too(here):
+@pytest.mark.parametrize("command", ["localize", "memorization"])
+def test_the_files_that_a_run_is_made_of_are_inputs_too(here, command):
     (here / "folder" / "metrics.csv").write_text(PRECIOUS)
-    code, _, err = run("localize", "folder", "--out", "folder/metrics.csv", "--force")
+    code, _, err = run(command, "folder", "--out", "folder/metrics.csv", "--force")
     assert (code, "which this command reads" in err) == (2, True), err
 
 
