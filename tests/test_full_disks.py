@@ -21,6 +21,7 @@ SMALL = [
     "--epochs",
     1,
 ]
+RECORDED = ["--subset", 0.8, "--record-examples", "last"]
 # command -> its line without --out, and the file that it writes
 LINES = {
     "train": (["train", *SMALL], "run"),
@@ -37,7 +38,10 @@ LINES = {
     "rewind": (["rewind", "base", "--checkpoints", "init", "--last-k"], "r.csv"),
     "reinit": (["reinit", "base"], "i.csv"),
     "gradients": (["gradients", "base", "--checkpoints", "init"], "g.csv"),
-    "channels": (["channels", "base", "--max-examples", 2, "--max-channels", 1, "--controls", 1], "ch.csv"),
+    "channels": (
+        ["channels", "base", "--kinds", "unpermuted", "--examples", 2, "--max-channels", 1, "--controls", 1],
+        "ch.csv",
+    ),
     "memorization": (["memorization", "base", "other", "third"], "mem.csv"),
     "localize": (["localize", "base.csv"], "l.csv"),
     "plot": (["plot", "base.csv", "--dpi", 30], "p.png"),
@@ -56,7 +60,7 @@ def folder(tmp_path_factory) -> Path:
     os.chdir(folder)
     try:
         for seed, name in enumerate(("base", "other", "third")):
-            done("train", *SMALL, "--seed", seed, "--lr", 0.01 * (seed + 1), "--out", name)
+            done("train", *SMALL, *RECORDED, "--seed", seed, "--lr", 0.01 * (seed + 1), "--out", name)
         for words in (["base.h5"], ["s.h5", "--shard", "1/2"], ["s.h5", "--shard", "2/2"]):
             done("extract", "--model", "base/checkpoints/last.pt", "--out", *words)
         done("capacity", "base.h5", "--kinds", "test", "--draws", 2, "--out", "base.csv")
