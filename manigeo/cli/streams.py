@@ -56,6 +56,9 @@ class Terminal(io.TextIOBase):
             raise AttributeError(name)
         return getattr(self._stream, name)
 
+    def __del__(self) -> None:
+        """Leave the stream as it is: it is the program's, and at its end there is nothing left to flush with."""
+
     @contextlib.contextmanager
     def _given_up(self) -> Iterator[None]:
         try:
