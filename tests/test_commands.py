@@ -1,6 +1,7 @@
 """The face of the commands: groups, examples, completion, and what they advise."""
 
 import ast
+import glob
 import os
 import re
 import shlex
@@ -66,9 +67,9 @@ def test_every_help_ends_with_examples_that_the_command_takes(name, tmp_path, mo
         for word in shlex.split(line):
             if word.endswith((".toml", ".csv", ".pt", ".h5", ".ckpt")):
                 Path(word.replace("*", "1")).touch()
-            elif re.fullmatch(r"(run|seed)\d?", word):
-                Path(word).mkdir(exist_ok=True)
-        program, command, *words = shlex.split(line)
+            elif re.fullmatch(r"(run|seed)\d?|.*/\*", word):
+                Path(word.replace("*", "1")).mkdir(parents=True, exist_ok=True)
+        program, command, *words = (name for word in shlex.split(line) for name in glob.glob(word) or [word])
         assert (program, command) == ("manigeo", name)
         command_of(name).make_context(name, words)
 

@@ -89,7 +89,6 @@ def hangup_is_heard():
 ])  # fmt: skip
 def test_a_signal_ends_a_command_with_its_code_and_what_was_finished(tmp_path, monkeypatch, number, code, said):
     """The second part of a table is being computed when the signal comes: the first is in the file."""
-    import manigeo.execution.workers as workers
     from manigeo.results import Part
 
     def halfway(*args: object, **settings: object):
@@ -98,7 +97,6 @@ def test_a_signal_ends_a_command_with_its_code_and_what_was_finished(tmp_path, m
         time.sleep(5)
         raise AssertionError("the signal is heard")
 
-    monkeypatch.setattr(workers, "parts_of", halfway)
     from manigeo.cli import capacity, tables
 
     monkeypatch.setattr(capacity, "earlier_table", lambda *a: None)

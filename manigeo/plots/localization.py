@@ -17,12 +17,12 @@ _KEPT = "annotation-mark"  # what stands on the cells of a heat map, in the same
 _CENTER = tuple(f"center_of_mass{end}" for end in ("", "_ci_low", "_ci_high"))
 
 
-@draws("localization", "profile", needs=("profile", "profile_ci_low", "profile_ci_high", "localized", *_CENTER))
+@draws("localization", "profile", needs=("profile_ci_low", "profile_ci_high", "localized", *_CENTER))
 def plot_localization(table: pd.DataFrame, canvas: Canvas) -> None:
     full = with_settings(table, "analysis", "method", "other")
     full = full[(full["analysis"] == "localize") & full["method"].notna() & full["other"].isna()]
     methods = dict(list(full.groupby("method", sort=False)))
-    if not methods:
+    if not full["metric"].eq("profile").any():
         raise InputError("nothing to plot: the table holds no localization; make it with manigeo localize")
     n_layers = int(full["depth"].max()) + 1
     axes = canvas.subplots(len(methods), 1, (2.2, 0.6), (0.5 * max(n_layers, 5), 1.5), sharey=True)
@@ -32,11 +32,11 @@ def plot_localization(table: pd.DataFrame, canvas: Canvas) -> None:
         ax.set_ylabel("share")
 
 
-@draws("depth", "profile", needs=("profile", "localized", *_CENTER))
+@draws("depth", "profile", needs=("localized", *_CENTER))
 def plot_depth(table: pd.DataFrame, canvas: Canvas) -> None:
     full = with_settings(table, "analysis", "method", "other", "question")
     full = full[(full["analysis"] == "localize") & full["method"].notna() & full["other"].isna()]
-    if full.empty:
+    if not full["metric"].eq("profile").any():
         raise InputError("nothing to plot: the table holds no localization; make it with manigeo localize")
     methods = list(dict.fromkeys(full.sort_values("question", kind="stable")["method"]))
     profiles = full[full["metric"] == "profile"].sort_values("depth", kind="stable")

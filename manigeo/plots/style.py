@@ -89,7 +89,8 @@ def draws(
     def register(draw: Callable[[pd.DataFrame, Canvas], None]) -> Draw:
         @functools.wraps(draw)
         def styled(table: pd.DataFrame, ax: Any = None, metric: str | None = None) -> Any:
-            if missing := sorted(set(needs) - set(table["metric"])):
+            named = set(table["metric"])
+            if named & set(metrics) and (missing := sorted(set(needs) - named)):
                 raise InputError(f"nothing to plot: the table has no rows of {', '.join(missing)}; give it whole")
             canvas = Canvas(name, ax, _chosen(name, panels, metric), set(table["kind"]) - {""}, _advice(panels, metric))
             with in_style():
