@@ -62,6 +62,11 @@ def localized() -> pd.DataFrame:
     return as_table(profiles + [row for m in of for row in rows(names, [""], [""], **m)])
 
 
+def flipped() -> pd.DataFrame:
+    counts = [f"channels_to_flip{end}" for end in ("", "_ci_low", "_ci_high")]
+    return as_table(rows(counts, layers=["(all)"]) + rows(["channel_share", "channel_share_chance"]))
+
+
 def gradients(ending="") -> pd.DataFrame:
     metrics = [f"{metric}{ending}" for metric in GRADIENT_PANELS[: 2 if ending else None]]
     places = [{"fingerprint": str(epoch), "epoch": epoch, "n": n} for epoch, n in ((0, 10), (1, 40))]
@@ -83,6 +88,7 @@ TABLES = {
     "final-reset": reset(),
     "utilisation": as_table(rows(["prefix_accuracy"])),
     "criticality": as_table(rows(["criticality", "criticality_error"], [""])),
+    "channels": flipped(),
     "localization": localized(),
     "depth": localized(),
     "gradients": gradients(),

@@ -30,7 +30,7 @@ def test_every_tied_channel_belongs_to_the_same_share_of_examples():
     assert abs(shares - 0.1).max() < 4.5 * np.sqrt(0.1 * 0.9 / 20_000)  # the largest of 40 binomial errors
 
 
-def test_an_example_that_is_named_has_its_own_channels_others_all_and_none_tied_when_dropped():
+def test_an_example_has_its_own_channels_unless_tied_ones_are_dropped():
     layer, x = TiedDropout(0.25, 0.5), torch.ones(2, 8)
     n_gen, k = tied_sizes(8, 0.25, 0.5)
     assert (n_gen, k) == (2, 3)
@@ -68,7 +68,7 @@ def test_tensors_keep_names_and_values_and_the_read_out_is_not_tied(arch):
         tied(torch.randn(2, 1, 8, 8)).sum().backward()
 
 
-def test_memorized_labels_are_gone_without_the_tied_channels_and_the_test_accuracy_is_kept(tmp_path):
+def test_without_tied_channels_memorized_labels_are_gone_and_test_accuracy_kept(tmp_path):
     data = load_data("digits", {"per_class": 60})
     examples = permute_labels(data, Permutation(0.1, "derangement"))
     net = build_model("mlp", OF | {"depth": 2, "width": 200, "tied_dropout": [0.2, 0.1]}, seed=0)

@@ -101,7 +101,7 @@ def _largest(b):
 @inner_kernel
 @no_type_check
 def _noise(b):
-    """How far below zero a multiplier or slack still is zero."""
+    """Distance below zero at which a multiplier or slack still is zero."""
     largest = 0.0
     for j in range(len(b)):
         largest = max(largest, abs(b[j]))

@@ -93,7 +93,7 @@ class ExamplesPlan:
         return max(neighbours, task_bytes(len(self.loaded), widest) if set(_LOADS) & set(self.measures) else 0)
 
     def settings(self, measure: str) -> dict[str, Any]:
-        """What the numbers of a measure depend on."""
+        """Settings that the numbers of a measure depend on."""
         own: dict[str, Any] = {"k": self.k} if measure == "depth" else {}
         if measure in _LOADS:
             own = {"n_draws": self.n_draws, "per_class": self.per_class}
@@ -125,6 +125,10 @@ def plan_examples(
 
     Raises :class:`~manigeo.errors.UsageError` for layers, kinds and measures that are none, and
     :class:`~manigeo.errors.InputError` where a measure that was asked for cannot be computed.
+
+    >>> acts = Activations.from_arrays({"V1": np.eye(8)}, [0, 0, 0, 0, 1, 1, 1, 1])
+    >>> plan_examples(acts, k=5, measures=["depth"]).tasks
+    [Task(layer='V1', measure='depth')]
     """
     for name in measures:
         check_choice("measures", name, MEASURES)
@@ -275,7 +279,7 @@ def _tables(
 
 
 def _answers(plan: ExamplesPlan, acts: Activations) -> np.ndarray:
-    """What the network says of each example; -1 where that is not known."""
+    """Answers of the network to each example; -1 where they are not known."""
     if not plan.outputs:
         return np.full(len(plan.rows), -1)
     return acts.rows(plan.outputs, plan.rows).argmax(axis=1)

@@ -35,7 +35,7 @@ class Subsets(NamedTuple):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the numbers depend on."""
+        """Settings that the numbers depend on."""
         which = hashlib.sha256(",".join(sorted(self.run_ids)).encode()).hexdigest()[:16]
         return {"analysis": "memorization", "runs": len(self.run_ids), "subsets": which}
 

@@ -1,4 +1,4 @@
-"""What a table of examples says in a few numbers: depth by kind, permuted against unpermuted, and who carries the load."""
+"""Summary of a table of examples in a few numbers: depth by kind, permuted against unpermuted, and who carries the load."""
 
 from dataclasses import asdict, dataclass
 from typing import Any

@@ -133,6 +133,13 @@ def write_examples(table: pd.DataFrame, path: str | os.PathLike[str], force: boo
     """Write a table of examples as CSV or Parquet, by suffix; the file appears when it is whole.
 
     Raises :class:`~manigeo.errors.UsageError` as :func:`~manigeo.results.check_results_path` does.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "examples.csv"
+    >>> shown = pd.DataFrame({"index": [7], "split": "train", "true_label": 0, "train_label": 0, "kind": "unpermuted"})
+    >>> write_examples(example_rows(shown, {"margin": np.array([2.5])}), path)
+    >>> path.exists()
+    True
     """
     path = check_examples_path(path, force)
     with whole_file(path) as partial:

@@ -53,7 +53,7 @@ def plot_examples(table: pd.DataFrame, ax: Any = None) -> Any:
 
 
 def _panels(table: pd.DataFrame) -> list[tuple[Callable[[Axes, pd.DataFrame], None], pd.DataFrame]]:
-    """What each panel draws, and of which rows."""
+    """Functions that draw the panels, and the rows of each."""
     whole = wide_examples(table[table["layer"] == ""])
     loads = [table[table["metric"] == measure] for measure in ("load", "load_joint")]
     has_depths = "prediction_depth" in whole
