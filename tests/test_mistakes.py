@@ -107,6 +107,11 @@ separability acts.h5 --measures probes | 'probe', 'neighbours' | separability ac
 separability acts.h5 acts.h5 | name each checkpoint's once |
 info acts.capacity.csv | manigeo plot acts.capacity.csv |
 merge acts.h5 --out new.h5 | it is whole |
+examples run | expected an activation file of manigeo extract | analyze run --dry-run
+examples acts.h5 --layers h9 | acts.h5 has h1, h2 |
+channels acts.h5 | expected the folder of a run | capacity acts.h5 --dry-run
+channels run --kinds tset | 'permuted', 'unpermuted', 'test' |
+memorization run | --subset 0.7 | train --data digits --subset 0.7 --record-examples last --dry-run
 plot acts.h5 | manigeo capacity acts.h5 makes results of it | capacity acts.h5 --dry-run
 plot LAST | manigeo analyze LAST | analyze LAST --dry-run
 plot other.csv | expected what manigeo capacity writes |

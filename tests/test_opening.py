@@ -34,7 +34,9 @@ REQUESTS = {
     "rewind": [RunRequest],
     "reinit": [RunRequest, StudiesRequest],
 }
-SHORT = {"train": {"dropout", "holdout_classes"}}  # for arguments of the network and of the data
+SHORT = {
+    "train": {"dropout", "holdout_classes", "subset", "tied_dropout"}
+}  # for arguments of the network and of the data
 
 
 def names(kind: type) -> Iterator[str]:
