@@ -175,7 +175,9 @@ def commands(page, *languages):
 def words_of(line):
     """Words after ``manigeo`` in a line of a shell, names of files expanded."""
     words = shlex.split(line[line.index("manigeo ") :].split('"')[0].split(">")[0], comments=True)[1:]
-    return [name for word in words for name in (sorted(glob.glob(word)) if "*.h5" in word else []) or [word]]
+    return [
+        name for word in words for name in (sorted(glob.glob(word)) if word.endswith(("*.h5", "/*")) else []) or [word]
+    ]
 
 
 def typed(line, page):
@@ -220,8 +222,8 @@ def test_commands_named_on_a_page_take_the_options_named_with_them(page, tmp_pat
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
     monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "8")
     monkeypatch.chdir(tmp_path)
-    for run in ("run", "run1", "run2", "run3"):
-        (tmp_path / run).mkdir()
+    for run in ("run", "run1", "run2", "run3", "subsets/cells/1", "subsets/cells/2"):
+        (tmp_path / run).mkdir(parents=True)
     blocks = commands(page, "sh", "console", "bash")
     lines = [*blocks, *INLINE.findall(PAGES[page].read_text("utf-8"))]
     for line in lines:

@@ -16,7 +16,7 @@ ARRAYS = {"ndarray": "~numpy.ndarray", "Tensor": "~torch.Tensor"}
 
 def exists(name: str, module: str | None) -> bool:
     """Return whether a name can be imported as it stands, or from the module whose docstring mentions it."""
-    for candidate in (name, f"{module}.{name}", f"builtins.{name}"):
+    for candidate in (name, f"{module}.{name}", f"builtins.{name}", ARRAYS.get(name, name).lstrip("~")):
         try:
             pkgutil.resolve_name(candidate)
         except (ImportError, AttributeError, ValueError):

@@ -10,12 +10,12 @@ def describe_memorization(table: pd.DataFrame) -> str:
 
     >>> shown = {"kind": "permuted", "metric": ["memorization", "memorization_stderr"], "value": [0.6, 0.1]}
     >>> print(describe_memorization(pd.DataFrame(shown)))
-    kind          examples   mean  >=0.25  >=0.5  >=0.75
-    permuted             1  0.600    1.00   1.00    0.00
+    kind          examples   mean  >=0.25   >=0.5  >=0.75
+    permuted             1  0.600    1.00    1.00    0.00
     standard error of one example: 0.10 (median)
     """
     errors = table.loc[table["metric"] == "memorization_stderr", "value"]
-    heads = "".join(f"  {f'>={least:g}':>{6 if least > 0.25 else 5}}" for least in THRESHOLDS)
+    heads = "".join(f"  {f'>={least:g}':>6}" for least in THRESHOLDS)
     lines = [f"{'kind':12}  {'examples':>8}  {'mean':>5}{heads}".rstrip()]
     for kind, values in table[table["metric"] == "memorization"].groupby("kind", sort=False)["value"]:
         shares = "".join(f"  {(values >= least).mean():6.2f}" for least in THRESHOLDS)
