@@ -21,7 +21,8 @@ from manigeo.storage.ceilings import MOST_PIXELS, open_regular, read_text
 from manigeo_extract.data.datasets import load_data
 from manigeo_extract.files.checkpoints import checkpoint_bytes, load_checkpoint
 from manigeo_extract.models import build_model
-from manigeo_extract.opening import ModelRequest, WeightsRequest, open_model
+from manigeo_extract.opening.networks import open_model
+from manigeo_extract.opening.requests import ModelRequest, WeightsRequest
 from tests.command_line import run
 
 ARGS = {"input_shape": [1, 8, 8], "n_classes": 10, "width": 8, "depth": 2}

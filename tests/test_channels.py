@@ -19,7 +19,8 @@ from manigeo_extract.interventions.flip_tables import flip_rows
 from manigeo_extract.interventions.flipping import Flip, FlipPlan, fewest_channels, flip_example
 from manigeo_extract.interventions.groups import group_layers
 from manigeo_extract.models import build_model
-from manigeo_extract.opening import ChannelsRequest, RunRequest, open_channels
+from manigeo_extract.opening.requests import ChannelsRequest, RunRequest
+from manigeo_extract.opening.studies import open_channels
 from manigeo_extract.training.recorder import Recorder
 from tests.command_line import done, run
 from tests.networks import Calls

@@ -10,7 +10,8 @@ from torch.utils.data import DataLoader, Subset, TensorDataset
 import manigeo
 import manigeo_extract as mx
 from manigeo.errors import InputError, InputWarning, UsageError
-from manigeo_extract.opening import ModelRequest, open_model
+from manigeo_extract.opening.networks import open_model
+from manigeo_extract.opening.requests import ModelRequest
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(48, 5, generator=GENERATOR)

@@ -6,7 +6,8 @@ import pytest
 from manigeo.errors import InputError, UsageError
 from manigeo.manifolds import kind_examples, matched_size
 from manigeo.per_example.marking import kinds_by, marked
-from manigeo_extract.opening import DataRequest, LabelsRequest, ModelRequest, NetworkRequest, WeightsRequest, open_model
+from manigeo_extract.opening.networks import open_model
+from manigeo_extract.opening.requests import DataRequest, LabelsRequest, ModelRequest, NetworkRequest, WeightsRequest
 from manigeo_extract.recording.extraction import plan_extraction
 from manigeo_extract.training.evaluation import evaluate
 

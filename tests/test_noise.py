@@ -11,7 +11,7 @@ from manigeo.runs import RunFolder
 from manigeo_extract.data.datasets import Permutation, load_data, permute_labels
 from manigeo_extract.data.noise import as_matrix, drawn_by_row, read_matrix
 from manigeo_extract.files.checkpoints import load_checkpoint
-from manigeo_extract.opening import LabelsRequest
+from manigeo_extract.opening.requests import LabelsRequest
 from tests.command_line import done, run
 
 DATA = {"classes": 5, "train": 20, "validation": 2, "test": 2}

@@ -15,14 +15,14 @@ from manigeo.cli import options
 from manigeo_extract.data.datasets import Permutation, load_data, permute_labels
 from manigeo_extract.interventions.studies import StudiesRequest
 from manigeo_extract.models import build_model
-from manigeo_extract.opening import (
+from manigeo_extract.opening.requests import (
     ExtractionRequest,
     LaboratoryRequest,
     RunRequest,
     TrainingRequest,
-    open_laboratory,
     requested,
 )
+from manigeo_extract.opening.studies import open_laboratory
 from manigeo_extract.training.recorder import Recorder
 from tests.command_line import run
 

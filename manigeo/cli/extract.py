@@ -67,7 +67,8 @@ def extract_command(
     """
     from manigeo.activations import inspect_activations
     from manigeo_extract.devices import check_device, local_device
-    from manigeo_extract.opening import ExtractionRequest, open_extraction, requested
+    from manigeo_extract.opening.networks import open_extraction
+    from manigeo_extract.opening.requests import ExtractionRequest, requested
     from manigeo_extract.recording.extraction import extract_activations
 
     part = _asked_shard(shard)

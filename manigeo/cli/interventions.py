@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from manigeo_extract.interventions.exchanges import Intervention, Laboratory
     from manigeo_extract.interventions.groups import Group
     from manigeo_extract.interventions.studies import Study
-    from manigeo_extract.opening import LaboratoryRequest
+    from manigeo_extract.opening.requests import LaboratoryRequest
 
 _WORTH_PROCESSES = 15.0  # seconds of work
 _SWEEPS = {
@@ -76,7 +76,7 @@ def plan_interventions(
     studies: "Mapping[str, Study] | None" = None,
 ) -> Plan:  # fmt: skip
     """Plan what is exchanged for what; describe it, the number of networks, and about how long they take."""
-    from manigeo_extract.opening import open_laboratory
+    from manigeo_extract.opening.studies import open_laboratory
 
     laboratory = open_laboratory(request)
     run, examiner = laboratory.run, laboratory.examiner
@@ -111,7 +111,7 @@ def carried_out(
     from manigeo.execution.workers import open_workers, parts_of
     from manigeo.results import Part
     from manigeo_extract.interventions.studies import remaining_studies
-    from manigeo_extract.opening import intervened, open_laboratory
+    from manigeo_extract.opening.studies import intervened, open_laboratory
 
     laboratory = open_laboratory(plan.request)
     settings = [study.settings for study in plan.studies.values()]

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 @options.config_option
 def layers_command(model: Path | None, layers: tuple[str, ...], everything: bool, **asked: Any) -> None:
     """List the layers of MODEL: what manigeo extract would write, and what --layers can name."""
-    from manigeo_extract.opening import ExtractionRequest, open_extraction, requested
+    from manigeo_extract.opening.networks import open_extraction
+    from manigeo_extract.opening.requests import ExtractionRequest, requested
 
     wanted = ("*",) if everything and not layers else layers
     _, _, plan = open_extraction(model, requested(ExtractionRequest, asked | {"layers": wanted}), options.note)

@@ -60,7 +60,8 @@ def reinit_command(
     from manigeo_extract.interventions.exchanges import FRESH, ZERO, Intervention, sweep_layers
     from manigeo_extract.interventions.groups import select_groups
     from manigeo_extract.interventions.studies import StudiesRequest, plan_studies
-    from manigeo_extract.opening import LaboratoryRequest, RunRequest, open_groups, open_laboratory, requested
+    from manigeo_extract.opening.requests import LaboratoryRequest, RunRequest, requested
+    from manigeo_extract.opening.studies import open_groups, open_laboratory
 
     in_run = requested(RunRequest, asked)
     request = LaboratoryRequest(uuid4().hex, run, in_run, "reinit", batch_norm, threshold, draws)

@@ -54,7 +54,8 @@ def rewind_command(
     from manigeo.text.interventions import rewind_report
     from manigeo_extract.interventions.exchanges import INTO_BEFORE, Intervention, sweep_layers
     from manigeo_extract.interventions.groups import select_groups
-    from manigeo_extract.opening import LaboratoryRequest, RunRequest, open_groups, open_laboratory, requested
+    from manigeo_extract.opening.requests import LaboratoryRequest, RunRequest, requested
+    from manigeo_extract.opening.studies import open_groups, open_laboratory
 
     request = LaboratoryRequest(
         uuid4().hex, run, requested(RunRequest, asked), "rewind", batch_norm, draws=noise, retrain_steps=retrain,

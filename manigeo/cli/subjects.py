@@ -69,7 +69,8 @@ def _before(run: RunFolder, request: Mapping[str, Any]) -> tuple[str, tuple[str,
     Where the metrics do not tell which it is, the checkpoints are scored.
     """
     from manigeo.localization.reference import known_curves, run_reference
-    from manigeo_extract.opening import RunRequest, open_run, requested
+    from manigeo_extract.opening.requests import RunRequest, requested
+    from manigeo_extract.opening.studies import open_run
 
     try:
         if known_curves(run):
@@ -112,7 +113,8 @@ def _foreign_folder(
     run: RunFolder, checkpoints: str | None, request: Mapping[str, Any], typed: Sequence[str]
 ) -> Subject:
     """Another program's checkpoints: compared as far as it is known which is of which epoch."""
-    from manigeo_extract.opening import RunRequest, open_run, requested
+    from manigeo_extract.opening.requests import RunRequest, requested
+    from manigeo_extract.opening.studies import open_run
     from manigeo_extract.training.runs import INITIAL
 
     asked = requested(RunRequest, request)

@@ -15,7 +15,7 @@ from manigeo.text.cells import duration
 if TYPE_CHECKING:
     import pandas as pd
 
-    from manigeo_extract.opening import Training
+    from manigeo_extract.opening.trainings import Training
 
 
 def _epochs(ctx: click.Context, param: click.Parameter, text: str) -> tuple[int, ...] | str:
@@ -25,11 +25,7 @@ def _epochs(ctx: click.Context, param: click.Parameter, text: str) -> tuple[int,
 
 def _epochs_or_last(ctx: click.Context, param: click.Parameter, text: str) -> tuple[int, ...] | str:
     """The same, or ``last``."""
-    return (
-        text
-        if text in ("all", "last")
-        else options.whole_numbers("epochs such as 1,5,20, all or last")(ctx, param, text)
-    )
+    return text if text == "last" else _epochs(ctx, param, text)
 
 
 def _classes(ctx: click.Context, param: click.Parameter, text: str | None) -> int | str | None:
@@ -170,7 +166,8 @@ def _opened(
     tied_dropout: tuple[float, float] | None, subset: float | None, **asked: Any,
 ) -> "Training":  # fmt: skip
     """Open what the options of ``manigeo train`` ask for; four options stand for arguments of network and data."""
-    from manigeo_extract.opening import TrainingRequest, open_training, requested
+    from manigeo_extract.opening.requests import TrainingRequest, requested
+    from manigeo_extract.opening.trainings import open_training
 
     arch_args = arch_args | ({} if dropout is None else {"dropout": dropout})
     arch_args |= {} if tied_dropout is None else {"tied_dropout": [*tied_dropout, asked["seed"]]}

@@ -5,7 +5,8 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "trainer": ["TrainingPlan", "memorized", "train"],
+        "plan": ["TrainingPlan"],
+        "trainer": ["memorized", "train"],
         "evaluation": ["evaluate"],
         "recorder": ["Recorder"],
     },
