@@ -20,10 +20,7 @@ class ManigeoError(Exception):
     exit_code = 1
 
     def __init__(self, message: str = "") -> None:
-        text = str(message)
-        if len(text) > _LONGEST:
-            text = f"{text[: _LONGEST - _END]} ... {text[-_END:]}"
-        super().__init__(text)
+        super().__init__(in_short(str(message)))
 
 
 class UsageError(ManigeoError):
@@ -61,6 +58,15 @@ def check_choice(what: str, value: object, choices: Iterable[str]) -> None:
     known = tuple(choices)
     if value not in known:
         raise UsageError(f"{what} must be one of {', '.join(known)}; got {value!r}")
+
+
+def in_short(text: str) -> str:
+    """Leave the middle out of a message that is longer than a screen.
+
+    >>> len(in_short("a" * 2000)), len(in_short("a" * 20_000))
+    (2000, 2005)
+    """
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - _END]} ... {text[-_END:]}"
 
 
 def one_line(error: BaseException, most: int = 300) -> str:

@@ -5,11 +5,7 @@ from collections.abc import Iterable
 KINDS = ("unpermuted", "permuted", "restored", "test")  # these share their classes
 UNSEEN = "unseen"
 EVERY = "all"  # all examples of a set that is neither trained on nor held out, such as responses of neurons
-MEMORIZED, TYPICAL = (
-    "memorized",
-    "typical",
-)  # training examples that a file marks as such, and that are of no other kind
-MARKED = (MEMORIZED, TYPICAL)
+MARKED = MEMORIZED, TYPICAL = "memorized", "typical"  # training examples that a file marks, of no other kind
 TRAINED = ("train", *MARKED)  # splits of the examples that a network was trained on
 ALL_KINDS = (*KINDS, UNSEEN, EVERY, *MARKED)  # places in here are spawn keys: append only
 LEFT_OUT = "left_out"  # the split of training examples that a training on a share of them left out

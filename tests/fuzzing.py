@@ -300,6 +300,41 @@ def read_configs(folder: Path) -> None:
             raise ManigeoError(error.format_message()) from error
 
 
+def _examples(folder: Path) -> Mapping[str, bytes]:
+    from manigeo.per_example.recorded import Answers, append_epoch, create_record
+    from manigeo.per_example.table import example_rows, write_examples
+
+    shown = pd.DataFrame({"index": range(6), "split": "train", "true_label": 0, "train_label": 1, "permuted": True})
+    for name in ("examples.bin", "examples.csv"):
+        (folder / name).unlink(missing_ok=True)
+    create_record(folder / "examples.bin", "ab12", shown)
+    for epoch in (1, 2):
+        half = np.full(6, epoch / 4)
+        append_epoch(folder / "examples.bin", epoch, Answers(half, -half, half, half > 0.3))
+    write_examples(
+        example_rows(shown, {"margin": np.arange(6.0)}, layer="h1", flag="saturated"), folder / "examples.csv"
+    )
+    marks = pd.DataFrame({"index": [0, 3], "true_label": 0, "kind": ["memorized", "typical"]})
+    found = {name: (folder / name).read_bytes() for name in ("examples.bin", "examples.csv")}
+    return {**found, "kinds.csv": marks.to_csv(index=False).encode()}
+
+
+def read_of_examples(folder: Path) -> None:
+    from manigeo.per_example.marking import marked
+    from manigeo.per_example.recorded import read_record
+    from manigeo.per_example.table import read_examples
+
+    shown = pd.DataFrame({"index": range(6), "split": "train", "true_label": 0, "train_label": 1, "permuted": True})
+    tries: list[Callable[[], Any]] = [
+        lambda: read_record(folder / "examples.bin"),
+        lambda: read_examples(folder / "examples.csv"),
+        lambda: marked(shown, folder / "kinds.csv"),
+    ]
+    refused = [error for attempt in tries if (error := _refusal(attempt))]
+    if refused:
+        raise refused[0]
+
+
 READERS: Mapping[str, Reader] = {
     "activations": Reader(_activations, read_activations, checked=True),
     "partial": Reader(_partial, _read_partial),
@@ -309,6 +344,7 @@ READERS: Mapping[str, Reader] = {
     "data": Reader(_data, _read_data),
     "run": Reader(_run, read_run),
     "labels": Reader(_labels, read_label_file),
+    "examples": Reader(_examples, read_of_examples),
     "config": Reader(lambda folder: _CONFIGS, read_configs),
 }
 

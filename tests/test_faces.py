@@ -125,7 +125,7 @@ def test_figures_of_several_tables_without_names_are_told_apart():
     assert [ax.get_title() for ax in figure.axes[:2]] == ["[1]", "[2]"]
 
 
-@pytest.mark.parametrize("name", ["correlation", "localization", "depth"])
+@pytest.mark.parametrize("name", ["correlation", "localization", "depth", "channels"])
 def test_a_table_without_some_of_its_rows_is_drawn_or_refused(name):
     table, drawn = TABLES[name], 0
     parts = [table[table[column] != value] for column in ("metric", "run", "layer") for value in table[column].unique()]

@@ -263,19 +263,19 @@ BAD_MANIFOLDS = {
 }
 
 
-def refused(function, match, *args, **options):
+def refused(function, match, *args, **options) -> bool:
     """In one line, of ours; a warning would be an error here."""
     with pytest.raises(ValueError, match=match) as caught:
         inspect.unwrap(function)(*args, **options)  # unwrapped: a check of types would be quicker to refuse
     assert "\n" not in str(caught.value)
-    assert caught.value.__cause__ is None
+    return caught.value.__cause__ is None
 
 
 @pytest.mark.parametrize("bad", BAD_MANIFOLDS)
 @pytest.mark.parametrize("function", OF_MANIFOLDS, ids=lambda f: f.__name__)
 def test_bad_manifolds_are_refused_in_one_line_that_names_them(function, bad):
     spoil, message = BAD_MANIFOLDS[bad]
-    refused(function, message, spoil(clouds()), **OF_MANIFOLDS[function])
+    assert refused(function, message, spoil(clouds()), **OF_MANIFOLDS[function])
 
 
 BAD_POINTS = {
@@ -300,12 +300,14 @@ BAD_POINTS = {
 @pytest.mark.parametrize("function", OF_POINTS, ids=lambda f: f.__name__)
 def test_bad_points_and_labels_are_refused_in_one_line(function, bad):
     spoil, message = BAD_POINTS[bad]
-    refused(function, message, *spoil(np.concatenate(clouds()), np.repeat(range(4), 6)), **OF_POINTS[function])
+    assert refused(function, message, *spoil(np.concatenate(clouds()), np.repeat(range(4), 6)), **OF_POINTS[function])
 
 
 @pytest.mark.parametrize("function", [*OF_MANIFOLDS, *OF_POINTS, *OF_ONE_MANIFOLD], ids=lambda f: f.__name__)
 def test_an_unknown_policy_for_nan_is_refused(function):
-    refused(function, r"nan must be one of \('raise', 'drop'\), got 'ignore'", *arguments(function), nan="ignore")
+    assert refused(
+        function, r"nan must be one of \('raise', 'drop'\), got 'ignore'", *arguments(function), nan="ignore"
+    )
 
 
 def arguments(function) -> tuple:
@@ -323,32 +325,34 @@ def arguments(function) -> tuple:
 @pytest.mark.parametrize("function", OF_ONE_MANIFOLD, ids=lambda f: f.__name__)
 def test_bad_points_of_one_manifold_are_refused(function):
     others = [[[0.0]]] if function is manigeo.manifold_geometry else []
-    refused(
+    assert refused(
         function,
         "points has NaN or infinite entries in all of its 2 points",
         [[np.inf], [1.0]][:1] * 2,
         *others,
         nan="drop",
     )
-    refused(function, "points holds 1 NaN or infinite entries, in 1 of its 2 points", [[np.inf], [1.0]], *others)
-    refused(function, "points must be an array of real numbers", [["x"]], *others)
-    refused(function, r"points .*got.*\(3,\)", np.zeros(3), *others)
+    assert refused(function, "points holds 1 NaN or infinite entries, in 1 of its 2 points", [[np.inf], [1.0]], *others)
+    assert refused(function, "points must be an array of real numbers", [["x"]], *others)
+    assert refused(function, r"points .*got.*\(3,\)", np.zeros(3), *others)
 
 
 def test_a_background_of_other_features_is_refused():
-    refused(manigeo.manifold_geometry, r"got \(6, 8\) and \(3,\); take both from one layer", clouds()[0], np.zeros(3))
-    refused(manigeo.manifold_geometry, "background holds 8 NaN", clouds()[0], np.full(8, np.nan))
+    assert refused(
+        manigeo.manifold_geometry, r"got \(6, 8\) and \(3,\); take both from one layer", clouds()[0], np.zeros(3)
+    )
+    assert refused(manigeo.manifold_geometry, "background holds 8 NaN", clouds()[0], np.full(8, np.nan))
 
 
 def test_numbers_that_are_no_counts_are_refused():
     X, y = arguments(fisher_ratio)
-    refused(manigeo.cluster_agreement, "n_seeds must be a whole number from 1 on, got 0", X, y, 0)
-    refused(manigeo.cluster_agreement, "n_seeds must be a whole number from 1 on, got 1.5", X, y, 1.5)
-    refused(pairs_of_classes, "most must be a whole number from 1 on, got 0", X, y, 0)
-    refused(manigeo.linear_probe, "n_folds must be a whole number", X, y, 2.5)
-    refused(best_layer, "per_class holds 1 NaN", [[0.0, np.nan], [1.0, 2.0]])
-    refused(best_layer, r"must be a \(layers, classes\) array", [1.0, 2.0])
-    refused(concordance, r"must be a \(rankings, layers, classes\) array", [1.0, 2.0])
+    assert refused(manigeo.cluster_agreement, "n_seeds must be a whole number from 1 on, got 0", X, y, 0)
+    assert refused(manigeo.cluster_agreement, "n_seeds must be a whole number from 1 on, got 1.5", X, y, 1.5)
+    assert refused(pairs_of_classes, "most must be a whole number from 1 on, got 0", X, y, 0)
+    assert refused(manigeo.linear_probe, "n_folds must be a whole number", X, y, 2.5)
+    assert refused(best_layer, "per_class holds 1 NaN", [[0.0, np.nan], [1.0, 2.0]])
+    assert refused(best_layer, r"must be a \(layers, classes\) array", [1.0, 2.0])
+    assert refused(concordance, r"must be a \(rankings, layers, classes\) array", [1.0, 2.0])
 
 
 # -------------------------------------------------------------------------------------------------------- NaN is left out
@@ -423,7 +427,7 @@ def test_one_manifold_leaves_points_out_and_counts_them():
 def test_a_manifold_of_nan_alone_is_refused_by_name():
     Z = clouds()
     Z[3][:] = np.nan
-    refused(
+    assert refused(
         manigeo.manifold_capacity,
         "manifold 3 has NaN or infinite entries in all of its 6 points; leave it out",
         Z,
@@ -458,9 +462,11 @@ def test_no_scale_is_too_large_or_too_small_for_points(function, exponent, size,
 
 def test_what_has_a_scale_of_its_own_is_refused_beyond_it():
     X, y = arguments(fisher_ratio)
-    refused(manigeo.frame_geometry, r"points reach 1e\+200, expected units of the centre norm", [[1e200], [-1e200]])
-    refused(manigeo.frame_geometry, r"draws must be finite.*1e\+200", [[0.0]], draws=[[1e200, 0.0], [0.0, 0.0]])
-    refused(
+    assert refused(
+        manigeo.frame_geometry, r"points reach 1e\+200, expected units of the centre norm", [[1e200], [-1e200]]
+    )
+    assert refused(manigeo.frame_geometry, r"draws must be finite.*1e\+200", [[0.0]], draws=[[1e200, 0.0], [0.0, 0.0]])
+    assert refused(
         manigeo.linear_probe,
         "expected a length of about one with standardise=False",
         2.0**700 * X,
@@ -468,7 +474,7 @@ def test_what_has_a_scale_of_its_own_is_refused_beyond_it():
         3,
         standardise=False,
     )
-    refused(theory.ball_capacity, "a ball has radius >= 0 .* 1e50 at most, got inf", np.inf, 3)
+    assert refused(theory.ball_capacity, "a ball has radius >= 0 .* 1e50 at most, got inf", np.inf, 3)
 
 
 # ------------------------------------------------------------------------------------------------- unequal numbers of points
@@ -515,9 +521,11 @@ def test_equal_manifolds_are_taken_as_they_are(function):
 @pytest.mark.parametrize("function", MATCHED, ids=lambda f: f.__name__)
 def test_more_points_than_there_are_are_refused_by_the_manifold_that_lacks_them(function):
     options = OF_MANIFOLDS[function]
-    refused(function, "manifold 3 has 8 points, fewer than per_class=9; ask for 8", unequal(), **options, per_class=9)
-    refused(function, "per_class must be a whole number from 1 on, got 0", unequal(), **options, per_class=0)
-    refused(
+    assert refused(
+        function, "manifold 3 has 8 points, fewer than per_class=9; ask for 8", unequal(), **options, per_class=9
+    )
+    assert refused(function, "per_class must be a whole number from 1 on, got 0", unequal(), **options, per_class=0)
+    assert refused(
         function,
         'per_class must be a number of points, "smallest" or "all", got \'most\'',
         unequal(),
@@ -619,9 +627,9 @@ def test_seed_and_rng_are_taken_alike(function):
         assert_same(call(**same), call(seed=0))
     assert_same(call(rng=np.random.default_rng(5)), call(seed=np.random.default_rng(5)))
     seeds = "expected seed= or rng=, got both"
-    refused(function, seeds, *arguments(function), **options, seed=0, rng=np.random.default_rng(0))
+    assert refused(function, seeds, *arguments(function), **options, seed=0, rng=np.random.default_rng(0))
     for bad in (-1, 1.5, "0", np.random):
-        refused(function, "seed must be a whole number from 0 on", *arguments(function), **options, seed=bad)
+        assert refused(function, "seed must be a whole number from 0 on", *arguments(function), **options, seed=bad)
 
 
 def test_every_function_that_draws_takes_both():
@@ -651,7 +659,7 @@ def test_arrays_of_theory_broadcast_and_may_be_named():
     table = theory.ball_capacity(np.array([[0.5], [1.0]]), dimension=[1, 5, 9], kappa=0.2)
     assert table.shape == (2, 3)
     assert table[1, 2] == theory.ball_capacity(1.0, 9, 0.2)
-    refused(lambda *given: theory.ball_capacity(*given), "dimension >= 0", [1.0, 2.0], -1)
-    refused(theory.point_capacity, "kappa must be finite, got nan", np.nan)
+    assert refused(lambda *given: theory.ball_capacity(*given), "dimension >= 0", [1.0, 2.0], -1)
+    assert refused(theory.point_capacity, "kappa must be finite, got nan", np.nan)
     # nearly all of a density at zero: that of a point, less a share of the order of the dimension
     assert abs(theory.ball_capacity(1.0, 1e-6) - theory.point_capacity()) < 1e-5

@@ -30,12 +30,12 @@ def run_straight(path, folder, monkeypatch):
         notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": folder}}
     ).execute()  # raises CellExecutionError with the cell's traceback
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    return [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
 
 
 @pytest.mark.parametrize("path", [path for path in NOTEBOOKS if path not in PAPERS], ids=lambda path: path.stem)
 def test_a_notebook_runs_to_its_end(path, tmp_path, monkeypatch):
-    run_straight(path, tmp_path, monkeypatch)
+    assert run_straight(path, tmp_path, monkeypatch)
 
 
 @notebooks

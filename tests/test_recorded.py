@@ -83,6 +83,22 @@ def test_a_damaged_record_is_told_of_in_one_line(record, damage):
         read_record(record)
 
 
+def test_no_flipped_bit_gives_another_record(record):
+    for epoch in (0, 3):
+        append_epoch(record, epoch, answers(epoch))
+    truth, content = read_record(record), record.read_bytes()
+    for at in range(len(content)):
+        record.write_bytes(content[:at] + bytes([content[at] ^ 1 << at % 8]) + content[at + 1 :])
+        try:
+            found = read_record(record)
+        except InputError:
+            continue
+        assert found.run_id == truth.run_id
+        assert found.examples.equals(truth.examples)
+        assert found.epochs.tolist() == truth.epochs.tolist()
+        assert all(np.array_equal(getattr(found.answers, of), values) for of, values in vars(truth.answers).items())
+
+
 def test_answers_to_other_examples_are_refused(record):
     with pytest.raises(ValueError, match="answers to the 11 examples"):
         append_epoch(record, 0, Answers(*np.zeros((3, 4)), np.zeros(4, bool)))

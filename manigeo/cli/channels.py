@@ -8,7 +8,7 @@ import click
 
 from manigeo.cli import options
 from manigeo.cli.commands import command
-from manigeo.cli.tables import STDOUT, collected, earlier_table, tell
+from manigeo.cli.tables import surveyed_table
 
 # fmt: off
 
@@ -35,21 +35,17 @@ def channels_command(
 
     Examples that the network answers by their label are looked at; the network is left as it was.
     """
-    from manigeo.execution.workers import open_workers, parts_of
     from manigeo.text.channels import channels_report, describe_channels
-    from manigeo_extract.opening import ChannelsRequest, RunRequest, flipped, open_channels, requested
+    from manigeo_extract.opening.requests import ChannelsRequest, RunRequest, requested
+    from manigeo_extract.opening.studies import flipped, open_channels
 
     known = {"occasion": uuid4().hex, "directory": run, "run": requested(RunRequest, asked)}
     request = requested(ChannelsRequest, asked | known)
     study = open_channels(request, options.note)
-    click.echo(describe_channels(study), err=as_json or out == STDOUT)
-    if dry_run:
-        return
-    todo, earlier = study.todo(earlier_table(out, resume, force))
-    with open_workers(jobs if request.run.device == "cpu" else 1, cluster) as workers:
-        parts = parts_of(flipped, [(request, kind) for kind in todo], workers, "channels", "kind", progress=True)
-        table = collected(parts, out, earlier)
-    tell(table, out, channels_report, as_json)
+    surveyed_table(
+        study, request, flipped, (describe_channels(study), "channels", "kind"), channels_report, out=out, jobs=jobs,
+        cluster=cluster, as_json=as_json, resume=resume, dry_run=dry_run, force=force,
+    )
 
 
 # fmt: on

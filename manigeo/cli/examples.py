@@ -44,7 +44,7 @@ def examples_command(
     (conditions, repetitions, features), or (examples, features) with --labels.
     """
     from manigeo.execution.workers import open_workers
-    from manigeo.per_example.plan import examples_of, plan_examples
+    from manigeo.per_example.plan import examples_table, plan_examples
     from manigeo.per_example.summary import summarize
     from manigeo.per_example.table import check_examples_path, csv_lines, write_examples
     from manigeo.text.examples import describe_plan, examples_report
@@ -60,7 +60,7 @@ def examples_command(
     if out != STDOUT:
         check_examples_path(out, force)
     with open_workers(jobs, cluster, plan.task_bytes) as workers:
-        table = examples_of(plan, workers, progress=True)
+        table = examples_table(plan, n_jobs=workers, progress=True)
     if out == STDOUT:
         click.echo("".join(csv_lines(table)), nl=False)
         click.echo(examples_report(table), err=True)

@@ -1,18 +1,15 @@
 """``manigeo gradients``: which part of the gradient knows the labels, layer by layer, kind by kind."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
 import click
 
 from manigeo.cli import options
 from manigeo.cli.commands import command
-from manigeo.cli.tables import STDOUT, collected, earlier_table, tell
+from manigeo.cli.tables import surveyed_table
 from manigeo.kinds import KINDS
-
-if TYPE_CHECKING:
-    pass
 
 
 # fmt: off
@@ -40,20 +37,16 @@ def gradients_command(
     All kinds use the same number of examples, since the norm of a mean gradient falls with their number. Networks
     are in eval mode, and left as they were.
     """
-    from manigeo.execution.workers import open_workers, parts_of
     from manigeo.text.gradients import describe_survey, gradient_report
-    from manigeo_extract.opening import RunRequest, SurveyRequest, open_survey, requested, surveyed
+    from manigeo_extract.opening.requests import RunRequest, SurveyRequest, requested
+    from manigeo_extract.opening.studies import open_survey, surveyed
 
     request = SurveyRequest(uuid4().hex, run, requested(RunRequest, asked), checkpoints, kinds, sizes, sizes_at, repetitions)
     survey = open_survey(request, options.note)
-    click.echo(describe_survey(survey), err=as_json or out == STDOUT)
-    if dry_run:
-        return
-    todo, earlier = survey.todo(earlier_table(out, resume, force))
-    with open_workers(jobs if request.run.device == "cpu" else 1, cluster) as workers:
-        parts = parts_of(surveyed, [(request, task) for task in todo], workers, "gradients", "checkpoint", progress=True)
-        table = collected(parts, out, earlier)
-    tell(table, out, gradient_report, as_json)
+    surveyed_table(
+        survey, request, surveyed, (describe_survey(survey), "gradients", "checkpoint"), gradient_report, out=out, jobs=jobs,
+        cluster=cluster, as_json=as_json, resume=resume, dry_run=dry_run, force=force,
+    )
 
 
 # fmt: on

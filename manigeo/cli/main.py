@@ -12,7 +12,7 @@ from manigeo.cli.commands import WIDTH
 from manigeo.cli.inputs_kept import keeping_inputs
 from manigeo.cli.signals import exit_code_of, interruptible
 from manigeo.cli.streams import shown
-from manigeo.errors import ManigeoError
+from manigeo.errors import ManigeoError, in_short
 from manigeo.execution.start import leave_out_working_directory
 from manigeo.storage.files import failure_of_files
 
@@ -143,5 +143,5 @@ def _run(args: list[str], debug: bool) -> int:
 def _complain(message: str, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    click.echo(f"manigeo: {' '.join(message.split())}", err=True)
+    click.echo(f"manigeo: {in_short(' '.join(message.split()))}", err=True)
     return code

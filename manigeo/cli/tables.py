@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -134,6 +134,29 @@ def measured(
         return collected(
             one_after_another(parts), out, pd.concat(kept, ignore_index=True) if kept else None, join_results
         )
+
+
+def surveyed_table(
+    survey: Any, request: Any, task: "Callable[..., pd.DataFrame]", words: tuple[str, str, str],
+    report: "Callable[[pd.DataFrame], str]", *, out: Path, jobs: int, cluster: str | None, as_json: bool, resume: bool,
+    dry_run: bool, force: bool,
+) -> None:  # fmt: skip
+    """Carry out what is still to do of a survey of a run, part by part, and print and write its table.
+
+    A worker is given the ``request`` and a ``task`` of ``survey.todo``. ``words``: the plan, the name of the work and that
+    of one part.
+    """
+    from manigeo.execution.workers import open_workers, parts_of
+
+    plan, name, part = words
+    click.echo(plan, err=as_json or out == STDOUT)
+    if dry_run:
+        return
+    todo, earlier = survey.todo(earlier_table(out, resume, force))
+    with open_workers(jobs if request.run.device == "cpu" else 1, cluster) as workers:
+        parts = parts_of(task, [(request, one) for one in todo], workers, name, part, progress=True)
+        table = collected(parts, out, earlier)
+    tell(table, out, report, as_json)
 
 
 def one_after_another(each: "Iterable[Iterator[Part]]") -> "Iterator[Part]":

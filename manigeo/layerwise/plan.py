@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from inspect import signature
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from zlib import crc32
 
 import numpy as np
@@ -42,6 +42,7 @@ from manigeo.randomness import stream
 from manigeo.results import Part, as_table, bare_settings, in_order, join_results
 from manigeo.vocabulary import flags_words
 
+P = TypeVar("P")
 _HALVES = crc32(b"halves")
 # Samples times features times the smaller of the two: up to here total dimension takes seconds, above it minutes.
 _SPECTRUM_COST = 1e11
@@ -335,7 +336,7 @@ def capacity_table(
     >>> table["metric"].unique()[:3].tolist()
     ['capacity', 'radius', 'dimension']
     """
-    plan = _plan_of(plan_capacity, source, choices)
+    plan = plan_of(Plan, plan_capacity, source, choices)
     return join_results(in_order(plan_parts(plan, n_jobs=n_jobs, progress=progress)))
 
 
@@ -370,15 +371,19 @@ def separability_table(
     >>> table.loc[table["metric"] == "nearest_mean_accuracy", "manifold"].tolist()  # over classes, then each of them
     ['', 'a', 'b', 'c']
     """
-    plan = _plan_of(plan_separability, source, choices)
+    plan = plan_of(Plan, plan_separability, source, choices)
     return join_results(in_order(plan_parts(plan, n_jobs=n_jobs, progress=progress)))
 
 
-def _plan_of(planned: Callable[..., Plan], source: object, choices: Mapping[str, Any]) -> Plan:
+def plan_of(kind: type[P], planned: Callable[..., P], source: object, choices: Mapping[str, Any]) -> P:
+    """Return ``source`` if it is a plan of this kind, or the one that is ``planned`` of it with these arguments.
+
+    Raises :class:`~manigeo.errors.UsageError` for arguments that there are not, and for arguments beside a plan.
+    """
     known = [name for name in signature(planned).parameters if name != "source"]
     for name in choices:
         check_choice("arguments", name, [*known, "n_jobs", "progress"])
-    if not isinstance(source, Plan):
+    if not isinstance(source, kind):
         return planned(source, **choices)
     if choices:
         raise UsageError(f"a plan has its {', '.join(choices)} already; give them to {planned.__name__}")

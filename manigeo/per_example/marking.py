@@ -73,10 +73,10 @@ def marked(examples: pd.DataFrame, path: str | Path) -> pd.DataFrame:
 
 def _read(path: Path) -> pd.DataFrame:
     try:
-        marks = pd.read_csv(path)
+        marks = pd.read_csv(path, dtype={"kind": str}, keep_default_na=False)  # an empty kind is none, and no NaN
         if missing := {"index", "kind"} - set(marks.columns):
             raise ValueError(f"no column {', '.join(sorted(missing))}")
-        if other := sorted(set(marks["kind"].astype(str)) - set(MARKED)):
+        if other := sorted(set(marks["kind"]) - set(MARKED)):
             raise ValueError(f"the kind {other[0]!r}, expected memorized or typical")
         if marks["index"].duplicated().any():
             raise ValueError(f"example {marks['index'][marks['index'].duplicated()].iloc[0]} is marked twice")

@@ -20,6 +20,7 @@ from manigeo.errors import InputError, UsageError, check_choice
 from manigeo.execution.workers import Processes, Workers
 from manigeo.faces.progress import bar
 from manigeo.kinds import EVERY, TRAINED, in_order
+from manigeo.layerwise.plan import plan_of
 from manigeo.layerwise.protocol import kind_key
 from manigeo.layerwise.sample import row_place, select_layers, task_bytes
 from manigeo.per_example.depths import last_layer, output_margin, settled_from, share_of, votes
@@ -238,18 +239,6 @@ def _loads(plan: ExamplesPlan, X: np.ndarray, measure: str) -> dict[str, np.ndar
     return {measure: values, "flag": np.array(loads.flag)}
 
 
-def examples_of(plan: ExamplesPlan, n_jobs: Workers | int = 1, progress: bool = False) -> pd.DataFrame:
-    """The table of a plan."""
-    workers = Processes(n_jobs) if isinstance(n_jobs, int) else n_jobs
-    tasks, found = plan.tasks, {}
-    with bar(len(tasks), "examples", "task", shown=progress) as told:
-        for number, values in workers.as_completed(_compute, [(plan, task) for task in tasks]):
-            found[tasks[number]] = values
-            told.update()
-    with opened(plan.held or plan.path) as acts:
-        return join_examples(list(_tables(plan, acts, found)))
-
-
 def _tables(
     plan: ExamplesPlan, acts: Activations, found: Mapping[Task, dict[str, np.ndarray]]
 ) -> Iterator[pd.DataFrame]:
@@ -295,24 +284,13 @@ def _depths(by_layer: np.ndarray, answers: np.ndarray, examples: pd.DataFrame) -
 
 
 def examples_table(
-    source: object,
-    *,
-    layers: Sequence[str] = (),
-    kinds: Sequence[str] = (),
-    k: int = 30,
-    max_examples: int | None = None,
-    measures: Sequence[str] = (),
-    joint: bool = False,
-    n_draws: int = 100,
-    per_class: int = 50,
-    seed: int = 0,
-    n_jobs: Workers | int = 1,
-    progress: bool = False,
+    source: object, *, n_jobs: Workers | int = 1, progress: bool = False, **choices: Any
 ) -> pd.DataFrame:
-    """Depth, margin, neighbours and loads of single examples, of activations or a file of them, as a tidy table.
+    """Depth, margin, neighbours and loads of single examples, as a tidy table.
 
-    Arguments are those of :func:`plan_examples`, which also tells what is raised; columns those of
-    :mod:`manigeo.per_example.table`. Baldock, Maennel & Neyshabur (2021) for the depths, with k = 30.
+    ``source`` is the plan, or the activations or the path of a file, for which ``choices`` are the arguments of
+    :func:`plan_examples`, which also tells what is raised; columns are those of :mod:`manigeo.per_example.table`. Baldock,
+    Maennel & Neyshabur (2021) for the depths, with k = 30.
 
     >>> rng = np.random.default_rng(0)
     >>> acts = Activations.from_arrays({"V1": rng.normal(size=(3, 20, 8)) + 4 * rng.normal(size=(3, 1, 8))})
@@ -320,8 +298,12 @@ def examples_table(
     >>> table.groupby("metric", observed=True)["value"].count().to_dict()["purity"]
     60
     """
-    plan = plan_examples(
-        source, layers=layers, kinds=kinds, k=k, max_examples=max_examples, measures=measures, joint=joint, n_draws=n_draws,
-        per_class=per_class, seed=seed,
-    )  # fmt: skip
-    return examples_of(plan, n_jobs, progress)
+    plan = plan_of(ExamplesPlan, plan_examples, source, choices)
+    workers = Processes(n_jobs) if isinstance(n_jobs, int) else n_jobs
+    tasks, found = plan.tasks, {}
+    with bar(len(tasks), "examples", "task", shown=progress) as told:
+        for number, values in workers.as_completed(_compute, [(plan, task) for task in tasks]):
+            found[tasks[number]] = values
+            told.update()
+    with opened(plan.held or plan.path) as acts:
+        return join_examples(list(_tables(plan, acts, found)))

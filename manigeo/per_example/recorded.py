@@ -77,7 +77,8 @@ def create_record(path: Path, run_id: str, examples: pd.DataFrame) -> None:
     """Write a record without epochs, of the examples of a table that belong into one (:func:`recorded_rows`)."""
     kept = examples.loc[examples["split"].isin(SPLITS), list(COLUMNS)]
     table = kept.to_csv(index=False).encode()
-    header = {"format": FORMAT, "format_version": 1, "run_id": run_id, "examples": len(kept), "table": len(table)}
+    header = {"format": FORMAT, "format_version": 1, "run_id": run_id, "examples": len(kept), "table": len(table),
+              "checksum": zlib.crc32(run_id.encode() + table)}  # fmt: skip
     with whole_file(path) as partial:
         partial.write_bytes(json.dumps(header).encode() + b"\n" + table)
 
@@ -122,9 +123,9 @@ def read_record(path: str | os.PathLike[str]) -> Recorded:
         if len(table) != layout.n or list(table.columns) != list(COLUMNS):
             raise ValueError("its table is not that of its examples")
         for entry in stored:
-            if zlib.crc32(entry.tobytes()[8:]) != entry["checksum"]:
+            if _checksum(entry) != entry["checksum"]:
                 raise ValueError(f"epoch {entry['epoch']} is not as it was written")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path} is no record of examples ({one_line(error)}); train anew, with --record-examples all"
         ) from error
@@ -157,9 +158,11 @@ def _layout(path: Path, file: Any) -> _Layout:
     n, length, place = int(header["examples"]), int(header["table"]), file.tell()
     if not (0 <= n <= length <= size - place):
         raise ValueError("it ends within the table of its examples")
-    table, dtype = file.read(length), _epoch_dtype(n)
+    table, dtype, run_id = file.read(length), _epoch_dtype(n), str(header["run_id"])
+    if zlib.crc32(run_id.encode() + table) != header["checksum"]:
+        raise ValueError("the table of its examples is not as it was written")
     n_epochs = (size - place - length) // dtype.itemsize
-    return _Layout(str(header["run_id"]), n, table, place + length, n_epochs, dtype)
+    return _Layout(run_id, n, table, place + length, n_epochs, dtype)
 
 
 def _epoch_at(file: Any, layout: _Layout, place: int) -> int:
@@ -178,5 +181,11 @@ def _packed(epoch: int, answers: Answers, dtype: np.dtype) -> bytes:
     for name in ("probability", "margin", "error"):
         entry[name] = np.clip(getattr(answers, name), -largest, largest)
     entry["epoch"], entry["correct"] = epoch, np.packbits(answers.correct)
-    entry["checksum"] = zlib.crc32(entry.tobytes()[8:])
+    entry["checksum"] = _checksum(entry)
     return entry.tobytes()
+
+
+def _checksum(entry: np.ndarray | np.void) -> int:
+    """CRC-32 of an epoch, its number included."""
+    stored = entry.tobytes()
+    return zlib.crc32(stored[8:], zlib.crc32(stored[:4]))

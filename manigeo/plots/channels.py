@@ -4,15 +4,18 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from manigeo.errors import InputError
 from manigeo.kinds import KINDS
 from manigeo.plots.canvas import Canvas
 from manigeo.plots.style import draw_line, draws, look, name_layers, rows_of
 from manigeo.vocabulary import metric_words
 
 
-@draws("channels", "channels_to_flip")
+@draws("channels", "channels_to_flip", needs=("channels_to_flip_ci_low", "channels_to_flip_ci_high", "channel_share"))
 def plot_channels(table: pd.DataFrame, canvas: Canvas) -> None:
     counts = rows_of(table, ["channels_to_flip", "channels_to_flip_ci_low", "channels_to_flip_ci_high"], KINDS)
+    if not counts["metric"].eq("channels_to_flip").any():
+        raise InputError("nothing to plot: the table holds no numbers of channels; make it with manigeo channels")
     shares = rows_of(table, ["channel_share"], KINDS)
     axes = canvas.subplots(1, 2, (1.2, 0.9), (4.2, 3.2))[0]
     _draw_counts(axes[0], counts)
