@@ -75,7 +75,8 @@ def one_line(error: BaseException, most: int = 300) -> str:
     >>> one_line(ValueError("two\\nlines")), one_line(MemoryError())
     ('two lines', 'MemoryError')
     """
-    return shorten(" ".join(f"{error}".split()) or type(error).__name__, most)
+    text = error.strerror if isinstance(error, OSError) and error.strerror else f"{error}"  # without number and path
+    return shorten(" ".join(text.split()) or type(error).__name__, most)
 
 
 def shorten(text: str, most: int) -> str:

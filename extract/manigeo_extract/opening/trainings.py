@@ -61,7 +61,7 @@ def open_training(request: TrainingRequest, tell: Tell = silent) -> Training:
 
     Labels from a file leave no permutation that a checkpoint could know: they are kept in the folder of the run.
 
-    Raises what :func:`open_model` does.
+    Raises what :func:`~manigeo_extract.opening.networks.open_model` does.
     """
     labels = request.model.labels
     if labels.labels is not None and labels.asks_to_permute:
