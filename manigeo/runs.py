@@ -2,7 +2,7 @@
 
 ::
 
-    run.json  labels.csv  metrics.csv  examples.bin  resume.pt
+    run.json  labels.csv  metrics.csv  examples.record  resume.pt
     checkpoints/  epoch-0000.pt  epoch-0010.pt  before.pt  best.pt  last.pt
     analysis/     results tables, activations, report
 
@@ -27,6 +27,7 @@ import pandas as pd
 from manigeo.errors import InputError, ManigeoError, UsageError, one_line
 from manigeo.results import COLUMNS, as_table, identities, read_results, runs_apart
 from manigeo.storage.ceilings import MOST_NOTES_BYTES, read_text
+from manigeo.storage.recognition import EXAMPLES, recognized
 
 PathLike = str | os.PathLike[str]
 SUFFIXES = (".csv", ".json", ".parquet")
@@ -74,7 +75,7 @@ class RunFolder:
     @property
     def record_path(self) -> Path:
         """The record of single examples over the epochs, of a training that kept one."""
-        return self.path / "examples.bin"
+        return self.path / "examples.record"
 
     @property
     def resume_path(self) -> Path:
@@ -424,8 +425,7 @@ def _looks_like_results(path: Path) -> bool:
         named = [name for name in COLUMNS if f'"{name}"' in start] if start.lstrip().startswith("[") else []
     else:
         named = [name for name in next(csv.reader(start.splitlines()), []) if name in COLUMNS]
-    of_examples = "true_label" in start.partition("\n")[0]
-    return len(named) >= len(COLUMNS) / 2 and not of_examples
+    return len(named) >= len(COLUMNS) / 2 and recognized(path) != EXAMPLES
 
 
 def _is_name(run: str) -> bool:

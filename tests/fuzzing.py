@@ -305,17 +305,17 @@ def _examples(folder: Path) -> Mapping[str, bytes]:
     from manigeo.per_example.table import example_rows, write_examples
 
     shown = pd.DataFrame({"index": range(6), "split": "train", "true_label": 0, "train_label": 1, "permuted": True})
-    for name in ("examples.bin", "examples.csv"):
+    for name in ("examples.record", "examples.csv"):
         (folder / name).unlink(missing_ok=True)
-    create_record(folder / "examples.bin", "ab12", shown)
+    create_record(folder / "examples.record", "ab12", shown)
     for epoch in (1, 2):
         half = np.full(6, epoch / 4)
-        append_epoch(folder / "examples.bin", epoch, Answers(half, -half, half, half > 0.3))
+        append_epoch(folder / "examples.record", epoch, Answers(half, -half, half, half > 0.3))
     write_examples(
         example_rows(shown, {"margin": np.arange(6.0)}, layer="h1", flag="saturated"), folder / "examples.csv"
     )
     marks = pd.DataFrame({"index": [0, 3], "true_label": 0, "kind": ["memorized", "typical"]})
-    found = {name: (folder / name).read_bytes() for name in ("examples.bin", "examples.csv")}
+    found = {name: (folder / name).read_bytes() for name in ("examples.record", "examples.csv")}
     return {**found, "kinds.csv": marks.to_csv(index=False).encode()}
 
 
@@ -326,7 +326,7 @@ def read_of_examples(folder: Path) -> None:
 
     shown = pd.DataFrame({"index": range(6), "split": "train", "true_label": 0, "train_label": 1, "permuted": True})
     tries: list[Callable[[], Any]] = [
-        lambda: read_record(folder / "examples.bin"),
+        lambda: read_record(folder / "examples.record"),
         lambda: read_examples(folder / "examples.csv"),
         lambda: marked(shown, folder / "kinds.csv"),
     ]

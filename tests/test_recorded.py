@@ -21,6 +21,7 @@ from manigeo_extract import Permutation, Recorder, load_data, permute_labels
 from manigeo_extract.training.answering import AnswerSheet, answers_to
 from manigeo_extract.training.evaluation import evaluate
 from manigeo_extract.training.trainer import TrainingPlan, train
+from tests.command_line import run
 
 N = 11  # no multiple of the 8 examples of a byte
 
@@ -35,8 +36,8 @@ def answers(seed):
 def record(tmp_path):
     splits = ["train"] * 6 + ["validation"] * 2 + ["left_out", "unseen"] + ["test"] * 4
     table = pd.DataFrame({"index": range(14), "split": splits, "true_label": 1, "train_label": 2, "permuted": True})
-    create_record(tmp_path / "examples.bin", "run-a", table)
-    return tmp_path / "examples.bin"
+    create_record(tmp_path / "examples.record", "run-a", table)
+    return tmp_path / "examples.record"
 
 
 def test_a_record_gives_back_what_was_appended(record):
@@ -99,6 +100,14 @@ def test_no_flipped_bit_gives_another_record(record):
         assert all(np.array_equal(getattr(found.answers, of), values) for of, values in vars(truth.answers).items())
 
 
+@pytest.mark.parametrize("command", [("capacity",), ("plot",), ("extract", "--model")])
+def test_a_record_in_place_of_another_file_is_called_what_it_is(command, record):
+    code, _, err = run(*command, record)
+    assert code == 3
+    assert "is the record of single examples of a training, expected" in err
+    assert ("manigeo memorization takes the folders of such runs" in err) == (command[0] != "extract")
+
+
 def test_answers_to_other_examples_are_refused(record):
     with pytest.raises(ValueError, match="answers to the 11 examples"):
         append_epoch(record, 0, Answers(*np.zeros((3, 4)), np.zeros(4, bool)))
@@ -138,13 +147,13 @@ def test_an_interrupted_training_leaves_the_same_record(tmp_path):
     trained(tmp_path / "whole", record_examples="all")
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path / "cut", killed, record_examples="all")
-    append_epoch(tmp_path / "cut" / "examples.bin", 2, read_answers(tmp_path / "cut"))  # killed before resume.pt
+    append_epoch(tmp_path / "cut" / "examples.record", 2, read_answers(tmp_path / "cut"))  # killed before resume.pt
     trained(tmp_path / "cut", record_examples="all", resume=True)
-    assert (tmp_path / "cut/examples.bin").read_bytes() == (tmp_path / "whole/examples.bin").read_bytes()
+    assert (tmp_path / "cut/examples.record").read_bytes() == (tmp_path / "whole/examples.record").read_bytes()
 
 
 def read_answers(folder):
-    found = read_record(folder / "examples.bin").answers
+    found = read_record(folder / "examples.record").answers
     return Answers(found.probability[0], found.margin[0], found.error[0], found.correct[0])
 
 

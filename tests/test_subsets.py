@@ -62,10 +62,10 @@ def written(folder, inside, correct, run_id=None, table=TABLE):
     table = table.assign(split=[*np.where(inside, "train", "left_out"), "test", "test"])
     run_id = run_id or folder.name
     (folder / "run.json").write_text(json.dumps({"run_id": run_id}))
-    create_record(folder / "examples.bin", run_id, table)
+    create_record(folder / "examples.record", run_id, table)
     for answers in (np.zeros(6, bool), np.array(correct, bool)):
         epoch = int(answers.any())
-        append_epoch(folder / "examples.bin", epoch, Answers(*np.zeros((3, 6)), answers))
+        append_epoch(folder / "examples.record", epoch, Answers(*np.zeros((3, 6)), answers))
     return folder
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 ACTIVATIONS = "an activation file of manigeo extract"
 RESULTS = "a results table (.csv, .json, .parquet)"
 EXAMPLES = "a table of examples"
+RECORD = "the record of single examples of a training"
 WEIGHTS = "a checkpoint"
 RUN = "the folder of a run"
 ARRAYS = "an array of NumPy"
@@ -16,6 +17,7 @@ _TAKEN_BY = {
     ACTIVATIONS: "manigeo capacity {path} makes results of it",
     RESULTS: "manigeo plot {path} draws it",
     EXAMPLES: "manigeo plot {path} draws it",
+    RECORD: "manigeo memorization takes the folders of such runs",
     WEIGHTS: "manigeo extract --model {path} writes its activations, manigeo analyze {path} does all of it",
     RUN: "manigeo analyze {path} makes all of it",
     ARRAYS: "manigeo capacity {path} and manigeo separability take it",
@@ -40,6 +42,8 @@ def recognized(path: str | PathLike[str]) -> str:
         return ACTIVATIONS
     if path.suffix in _SUFFIXES or (head.startswith(b"PK\3\4") and b"data.pkl" in head):
         return WEIGHTS
+    if head.startswith(b'{"format": "manigeo-recorded-examples"'):
+        return RECORD
     first = head.split(b"\n", 1)[0]
     if all(word in first for word in (b"index", b"true_label", b"metric", b"value")):
         return EXAMPLES

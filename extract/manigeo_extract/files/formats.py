@@ -31,7 +31,7 @@ import safetensors.torch
 import torch
 
 from manigeo.errors import InputError, one_line
-from manigeo.storage.recognition import ACTIVATIONS, RESULTS, recognized
+from manigeo.storage.recognition import ACTIVATIONS, EXAMPLES, RECORD, RESULTS, recognized
 from manigeo_extract.files.exported import exported_network
 from manigeo_extract.files.folders import is_in_parts, other_folder, read_parts
 from manigeo_extract.resolve import OWN_MODULES
@@ -221,7 +221,7 @@ def _what_was_found(file: BinaryIO) -> str:
         return "is empty; copy or write it again"
     if _is_pickled(file):
         return "is truncated or damaged; copy or write it again"
-    if (found := recognized(file.name)) in (ACTIVATIONS, RESULTS):
+    if (found := recognized(file.name)) in (ACTIVATIONS, RESULTS, EXAMPLES, RECORD):
         return f"is {found}, expected a checkpoint; give the file that it was made of"
     return f"is not a file written by torch.save, safetensors or torch.export; {REMEDY}"
 

@@ -2,7 +2,7 @@
 
 ::
 
-    run.json  labels.csv  metrics.csv  examples.bin  resume.pt
+    run.json  labels.csv  metrics.csv  examples.record  resume.pt
     checkpoints/  epoch-0000.pt  epoch-0010.pt  before.pt  best.pt  last.pt
 
 It is written by :func:`manigeo_extract.training.trainer.train`, or by a :class:`Recorder` in a training loop of one's own.
