@@ -61,12 +61,8 @@ def localization_table(
     Raises :class:`~manigeo.errors.InputError` where runs that have memorized have tables of no method.
     """
     common = {
-        "analysis": "localize",
-        "resamples": n_resamples,
-        "seed": seed,
-        "network": network,
-        "near_guessing": near_guessing,
-    }
+        "analysis": "localize", "resamples": n_resamples, "seed": seed, "network": network, "near_guessing": near_guessing,
+    }  # fmt: skip
     before = {run: _reference(table, (metrics or {}).get(run), near_guessing) for run, table in runs.items()}
     rows = [
         row | {"settings": json.dumps(common)}
@@ -79,20 +75,12 @@ def localization_table(
         return as_table([of | row for row in rows if row["metric"] == "gate"])
     curves = _curves_of({run: runs[run] for run in memorized}, before)
     scale = _scale(curves)
-    found: dict[str, _Located] = {}
-    for name in curves:
-        layers, places, evidence = _on_scale(METHODS[name], curves[name], scale)
-        key = np.random.SeedSequence(seed, spawn_key=(crc32(name.encode()),))
-        found[name] = (
-            layers,
-            locate(evidence, cumulative=METHODS[name].cumulative, positions=places, n_resamples=n_resamples, seed=key),
-        )
+    found = {name: _located(METHODS[name], of_runs, scale, n_resamples, seed) for name, of_runs in curves.items()}
+    for name in found:
         settings = {"settings": json.dumps(common | {"method": name, "question": METHODS[name].question})}
         rows += [settings | row for row in (*_method_rows(scale, *found[name]), *_trial_rows(name, network))]
-        if name == "rewinding":
-            rows += [
-                settings | row for run in memorized for row in _beside_rewinding(runs[run], before[run], found[name])
-            ]
+        beside = memorized if name == "rewinding" else []
+        rows += [settings | row for run in beside for row in _beside_rewinding(runs[run], before[run], found[name])]
     for one, other in itertools.combinations(found, 2):
         settings = {"settings": json.dumps(common | {"method": one, "other": other})}
         rows += [settings | row for row in _agreement_rows(found[one], found[other])]
@@ -113,6 +101,13 @@ def _curves_of(runs: Mapping[str, pd.DataFrame], before: Mapping[str, float | No
         name: [replace(curve, layers=unwrapped(curve.layers, every.difference(curve.layers))) for curve in known]
         for name, known in curves.items()
     }
+
+
+def _located(method: Method, curves: list[Curve], scale: Sequence[str], n_resamples: int, seed: int) -> _Located:
+    layers, places, evidence = _on_scale(method, curves, scale)
+    key = np.random.SeedSequence(seed, spawn_key=(crc32(method.name.encode()),))
+    found = locate(evidence, cumulative=method.cumulative, positions=places, n_resamples=n_resamples, seed=key)
+    return layers, found
 
 
 def _agreement_rows(one: _Located, other: _Located) -> Iterator[Row]:
