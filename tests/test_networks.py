@@ -215,3 +215,24 @@ def test_a_network_that_has_neither_a_builder_nor_itself_in_its_file_is_refused(
         trained_network(checkpoint, None, {})
     with pytest.raises(UsageError, match="unknown model 'mpl'; did you mean 'mlp'"):
         trained_network(checkpoint, "mpl", {})
+
+
+def test_a_factory_that_loads_weights_is_called_no_control_and_its_prints_go_to_stderr(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text(
+        "import torch\nfrom torch import nn\nprint('imported')\n"
+        "def bare(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+        "def make():\n"
+        "    net = bare()\n"
+        "    net.load_state_dict(torch.load('own.pt')['net'])\n"
+        "    print('loaded')\n"
+        "    return net\n"
+    )
+    torch.save({"net": nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).state_dict()}, "own.pt")
+    words = ("--weights", "init", "--data", "digits", "--data-arg", "per_class=4")
+    for arch, same in [("own.py:make", True), ("own.py:bare", False)]:
+        code, out, err = run("layers", "--model", "own.pt", "--arch", arch, *words)
+        assert code == 0
+        assert out.startswith("depth")
+        assert ("loaded" in err, "imported" in err) == (same, True)
+        assert ("no control: it has the very weights of own.pt" in err) == same

@@ -10,6 +10,7 @@ Python are found before. A process that the user's code starts by itself ("spawn
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import importlib
@@ -17,8 +18,7 @@ import importlib.util
 import os
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -51,6 +51,15 @@ def resolve_object(spec: str) -> Any:
             raise UsageError(f"{place!r} has no {attribute!r}{near_names(attribute, _public_names(module))}")
         found = getattr(found, part)
     return found
+
+
+def foreign_call(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """Call the user's own code; what it prints goes to stderr, so that stdout has the results of a command alone.
+
+    >>> foreign_call(print, "weights loaded")
+    """
+    with contextlib.redirect_stdout(sys.stderr):
+        return function(*args, **options)
 
 
 class Named(str):
@@ -154,7 +163,7 @@ class OwnModules(MetaPathFinder):
             self.folders[fullname] = folders
         return spec
 
-    @contextmanager
+    @contextlib.contextmanager
     def serving(self, *askers: str) -> Iterator[None]:
         """Serve these modules from the working directory, too."""
         before = dict(self.folders)
@@ -183,7 +192,7 @@ def _module_of_package(name: str) -> ModuleType:
     importlib.invalidate_caches()  # a file may just have been written
     try:
         with OWN_MODULES.serving(__name__):
-            return importlib.import_module(name)
+            return foreign_call(importlib.import_module, name)
     except Exception as error:  # the user's module runs while it is imported: anything may come out of it
         raise UsageError(f"cannot import {name!r}: {type(error).__name__}: {error}") from error
 
@@ -200,7 +209,7 @@ def _module_of_file(name: str) -> ModuleType:
     sys.modules[own_name] = module  # dataclasses look their own module up while the file runs
     OWN_MODULES.folders[own_name] = (str(path.parent), os.getcwd())
     try:
-        spec.loader.exec_module(module)
+        foreign_call(spec.loader.exec_module, module)
     except Exception as error:
         del sys.modules[own_name]
         raise UsageError(f"cannot import {name!r}: {type(error).__name__}: {error}") from error

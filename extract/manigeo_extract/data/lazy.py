@@ -15,7 +15,7 @@ from manigeo.errors import InputError, UsageError, one_line
 from manigeo.storage.ceilings import MOST_PIXELS, open_regular
 from manigeo_extract.data.items import items_part
 from manigeo_extract.data.parts import LazyInputs, Part, Source, as_part, as_source, check_size, hold_out
-from manigeo_extract.resolve import resolve_object
+from manigeo_extract.resolve import foreign_call, resolve_object
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
 OTHER_NAMES = {"training": "train", "val": "validation", "valid": "validation", "dev": "validation", "testing": "test"}
@@ -197,7 +197,7 @@ def _named_splits(spec: str, found: Any) -> dict[str, Any]:
 
 def _called(spec: str, args: Mapping[str, Any]) -> Any:
     try:
-        return resolve_object(spec)(**args)
+        return foreign_call(resolve_object(spec), **args)
     except (InputError, UsageError):
         raise
     except Exception as error:  # the user's code may raise anything

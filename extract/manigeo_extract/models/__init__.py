@@ -23,7 +23,7 @@ from manigeo_extract.models.resnet import resnet18
 from manigeo_extract.models.tied import with_tied_dropout
 from manigeo_extract.models.transformer import vit
 from manigeo_extract.models.vgg import vgg11, vgg16
-from manigeo_extract.resolve import near_names, resolve_object
+from manigeo_extract.resolve import foreign_call, near_names, resolve_object
 
 __all__ = [
     "MODELS", "alexnet", "bare_model", "build_model", "cnn", "complete_args", "densenet", "mlp", "resmlp", "resnet18",
@@ -118,7 +118,7 @@ def _check_depth(options: Mapping[str, Any]) -> None:
 def _user_built(arch: str, args: Mapping[str, Any]) -> Any:
     factory = _own_factory(arch)
     try:
-        return factory(**_accepted(arch, factory, args))
+        return foreign_call(factory, **_accepted(arch, factory, args))
     except UsageError:
         raise
     except Exception as error:  # the user's code may raise anything

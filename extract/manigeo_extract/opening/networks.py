@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from manigeo.errors import InputError, UsageError
 from manigeo.per_example.marking import marked
@@ -24,6 +26,7 @@ from manigeo.runs import run_of
 from manigeo_extract.data.datasets import DataSet, Permutation, load_data, permute_labels, runs_code
 from manigeo_extract.data.label_files import read_labels
 from manigeo_extract.files.checkpoints import Checkpoint, load_checkpoint, plain
+from manigeo_extract.files.fitting import fit_state
 from manigeo_extract.files.networks import Network, check_claim, trained_network, untrained_network
 from manigeo_extract.models import MODELS, bare_model, complete_args
 from manigeo_extract.opening.requests import (
@@ -139,9 +142,21 @@ def open_network(checkpoint: Checkpoint, data: DataSet, request: ModelRequest, t
         network = untrained_network(arch, args, seed=seed)
         if checkpoint.seed is None and checkpoint.sha256:
             tell(f"{checkpoint.path} does not say its seed: untrained weights of --seed {seed}")
+        if arch not in MODELS and loads_itself(network.module, checkpoint):
+            tell(
+                f"the untrained network is no control: it has the very weights of {checkpoint.path}. Either they are those "
+                f"before training, or {arch} loads them by itself: give a factory that does not"
+            )
     for note in network.notes:
         tell(f"{checkpoint.path}: {note}")
     return network
+
+
+def loads_itself(untrained: nn.Module, checkpoint: Checkpoint) -> bool:
+    """Return whether a network that nothing was loaded into has the weights of the checkpoint, all that are in it."""
+    own, fitting = untrained.state_dict(), fit_state(checkpoint.state_dict, untrained).state_dict
+    pairs = [(own[name], value) for name, value in fitting.items() if isinstance(value, torch.Tensor)]
+    return bool(pairs) and all(not is_lazy(one) and torch.equal(one.cpu(), other) for one, other in pairs)
 
 
 def choose_architecture(
