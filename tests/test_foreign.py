@@ -352,6 +352,8 @@ def test_of_two_networks_that_fit_the_one_of_shorter_name_is_taken_the_other_nam
     assert fit.prefixes == ("net.",)
     assert all(torch.equal(fit.state_dict[name], STATE[name]) for name in STATE)
     assert fit.unexpected == tuple(below("teacher_net."))
+    assert fit.copies == ("net.", "teacher_net.")
+    assert "the file has other weights of this network below 'teacher_net.' (--state-key)" in fit.notes
 
 
 def test_without_strictness_what_fits_is_loaded_the_rest_is_named_and_stays():

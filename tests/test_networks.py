@@ -217,7 +217,7 @@ def test_a_network_that_has_neither_a_builder_nor_itself_in_its_file_is_refused(
         trained_network(checkpoint, "mpl", {})
 
 
-def test_a_factory_that_loads_weights_is_called_no_control_and_its_prints_go_to_stderr(tmp_path, monkeypatch):
+def test_a_factory_that_loads_weights_is_no_control_and_prints_to_stderr(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own.py").write_text(
         "import torch\nfrom torch import nn\nprint('imported')\n"

@@ -259,8 +259,8 @@ kinds_option = click.option(
 
 # How weights are read from a file.
 file_options = several(
-    click.option("--state-key", metavar="KEY", help="Key of the weights in the file, e.g. ema.model. Default: "
-                 "state_dict, model_state_dict, model, net, module, or the file itself."),
+    click.option("--state-key", metavar="KEY", help="Key of the weights in the file, or start of their names, e.g. "
+                 "ema.model. Default: state_dict, model_state_dict, model, net, module, or the file itself."),
     click.option("--ema", is_flag=True, help="Averaged weights: state_dict_ema, model_ema, ema_state_dict or ema."),
     click.option("--no-strict", is_flag=True, help="Load the weights that fit, and list those that do not."),
     click.option("--trust", is_flag=True, callback=repeated,

@@ -161,15 +161,28 @@ def checked_fit(checkpoint: Checkpoint, model: torch.nn.Module, *, strict: bool 
     except InputError as error:
         raise InputError(f"{checkpoint.path}: {error}") from error
     if not fit.complete and (strict or not fit.is_of_this_network):
-        raise InputError(f"{checkpoint.path}: does not fit the model: {fit.mismatch()}; {_advice(fit)}")
+        raise InputError(
+            f"{checkpoint.path}: does not fit the model: {fit.mismatch()}; {_advice(fit, checkpoint.state_key)}"
+        )
     return fit
 
 
-def _advice(fit: Fit) -> str:
+_OTHER_FORMS = {  # parts of names that say that a file holds something else than the weights of a network
+    ".lora_": "these are low-rank changes of a network: save the state dict of what merge_and_unload() returns",
+    "_flat_param": "these are flat parts of FSDP: save the state dict under StateDictType.FULL_STATE_DICT",
+    "_packed_params": "these are the weights of a quantised network: give a factory of that one",
+}
+
+
+def _advice(fit: Fit, state_key: str | None) -> str:
     if fit.retyped and not (fit.missing or fit.reshaped):
         return "save the weights as floating point numbers (of packed integers times their scales; of complex ones two)"
+    if fit.missing and (form := next((s for part, s in _OTHER_FORMS.items() if part in "".join(fit.unexpected)), None)):
+        return form
     if fit.not_loaded:
         return "is this the architecture it was saved from?" + "; --no-strict takes what fits" * fit.is_of_this_network
+    if keys := [".".join(filter(None, (state_key, prefix.rstrip(".")))) for prefix in fit.copies if prefix]:
+        return f"it holds several copies of the network: --state-key {' or '.join(keys)} takes one"
     below = f" below {fit.prefixes[0]!r}" if fit.prefixes else ""
     return f"all that the model has is there{below}: --no-strict leaves the rest out"
 

@@ -34,7 +34,8 @@ class Fit:
     ``prefixes`` were taken off (``added`` was put on). Of the network's tensors ``missing`` are not in the file,
     ``reshaped`` have another shape there and ``retyped`` are no floating point numbers there; ``unexpected`` are those of
     the file that the network does not have. ``kernels`` are those that the network has, ``remarks`` further things that a
-    user should know, and ``given`` is what ``load_state_dict`` is given.
+    user should know, and ``given`` is what ``load_state_dict`` is given. ``copies`` are the prefixes below each of which the
+    file has as many names of the network, where there are several.
     """
 
     state_dict: Mapping[str, Any]
@@ -46,6 +47,7 @@ class Fit:
     added: str = ""
     remarks: tuple[str, ...] = ()
     kernels: frozenset[str] = frozenset()
+    copies: tuple[str, ...] = ()
     given: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -57,8 +59,8 @@ class Fit:
     def is_of_this_network(self) -> bool:
         """True if something of the file fits, and if the network has kernels one of these: biases of one shape prove
         nothing."""
-        unfit = [name for name in map(_name, self.not_loaded) if name in self.kernels]
-        return bool(self.state_dict) and (not self.kernels or len(unfit) < len(self.kernels))
+        unfit = self.kernels.intersection(map(_name, self.not_loaded))
+        return bool(self.state_dict) and (not self.kernels or unfit < self.kernels)
 
     @property
     def not_loaded(self) -> tuple[str, ...]:
@@ -71,9 +73,13 @@ class Fit:
         taken_off = [f"took the prefix {prefix!r} off the names" for prefix in self.prefixes]
         put_on = [f"put the prefix {self.added!r} before the names"] if self.added else []
         left = [f"left out: {self.mismatch(n=None)}"] if not self.complete else []
+        others = [repr(prefix) for prefix in self.copies if prefix not in self.prefixes]
+        copies = (
+            [f"the file has other weights of this network below {', '.join(others)} (--state-key)"] if others else []
+        )
         untrained = len(self.not_loaded)
         kept = [f"{untrained} tensors of the network keep their untrained values"] if untrained else []
-        return (*taken_off, *put_on, *self.remarks, *left, *kept)
+        return (*taken_off, *put_on, *self.remarks, *copies, *left, *kept)
 
     def mismatch(self, n: int | None = 3) -> str:
         """Describe what does not match, with up to ``n`` names of each sort."""
@@ -111,7 +117,8 @@ def fit_state(saved: Mapping[str, Any], network: nn.Module) -> Fit:
         _fit_below(saved, network, own, prefix, added)
         for prefix, added in _prefixes([plain_name(name) for name in saved], [plain_name(name) for name in own])
     )
-    return min(tried, key=lambda fit: len(fit.missing) + len(fit.unexpected))
+    fit = min(tried, key=lambda fit: len(fit.missing) + len(fit.unexpected))
+    return replace(fit, copies=_copies([plain_name(name) for name in saved], {plain_name(name) for name in own}))
 
 
 def _fit_below(saved: Mapping[str, Any], network: nn.Module, own: Mapping[str, Any], prefix: str, added: str) -> Fit:
@@ -133,7 +140,7 @@ def _fit_below(saved: Mapping[str, Any], network: nn.Module, own: Mapping[str, A
     return Fit(
         state_dict={name: value for name, value in taken.items() if used and name not in retyped},
         prefixes=(*([prefix] if prefix else []), *inserted),
-        missing=tuple(missing),
+        missing=tuple(dict.fromkeys(missing)),  # a module may name a tensor twice
         unexpected=(*(original.get(name, name) for name in answer.unexpected), *outside),
         reshaped=tuple(f"{name} {shapes}" for name, shapes in answer.reshaped.items()),
         retyped=tuple(f"{name} {dtype}" for name, dtype in retyped.items()),
@@ -229,8 +236,24 @@ def _module_of(name: str) -> str:
     return (path.partition(".parametrizations.")[0] + ".").lstrip(".") if ".parametrizations." in path else path[1:]
 
 
+def _matches(longer: Iterable[str], shorter: Collection[str]) -> Counter[str]:
+    return Counter(name[:i] for name in longer for i in _starts(name) if name[i:] in shorter)
+
+
+def _copies(saved: Sequence[str], own: Collection[str]) -> tuple[str, ...]:
+    """Prefixes below each of which the file has as many names of a network: an average beside it, a teacher, an encoder.
+
+    >>> _copies(["ema.fc.weight", "fc.weight", "queue"], {"fc.weight"}), _copies(["fc.weight"], {"fc.weight"})
+    (('', 'ema.'), ())
+    """
+    matches = _matches(saved, own)
+    most = max(matches.values(), default=0)
+    found = tuple(sorted(prefix for prefix, n in matches.items() if n == most))
+    return found if len(found) > 1 and 2 * most > len(own) else ()
+
+
 def _most_matches(longer: Iterable[str], shorter: Collection[str]) -> tuple[str, int]:
-    matches = Counter(name[:i] for name in longer for i in _starts(name) if name[i:] in shorter)
+    matches = _matches(longer, shorter)
     best = max(matches, key=lambda prefix: (matches[prefix], -len(prefix)), default="")
     return best, matches[best]
 

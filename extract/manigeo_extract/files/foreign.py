@@ -42,9 +42,10 @@ def find_weights(content: Any, *, state_key: str | None = None, ema: bool = Fals
     """The weights in what a file held: itself, or under ``state_key``, or under the first of the usual keys, or under any
     key where no other has weights.
 
-    ``state_key`` goes down by dots (``"checkpoint.model"``); ``ema`` takes the keys of averaged weights. Prefixes of
-    DataParallel and ``torch.compile`` that all names share are taken off, which the notes report. The versions of modules
-    (``_metadata``) stay with the names.
+    ``state_key`` goes down by dots (``"checkpoint.model"``), and may end in what the names begin with
+    (``"state_dict.encoder_q"``), which takes one of several networks in one state dict; ``ema`` takes the keys of averaged
+    weights. Prefixes of DataParallel and ``torch.compile`` that all names share are taken off, which the notes report. The
+    versions of modules (``_metadata``) stay with the names.
 
     Raises :class:`~manigeo.errors.InputError` when no weights are there, and :class:`~manigeo.errors.UsageError` for
     a ``state_key`` together with ``ema``.
@@ -126,15 +127,23 @@ def _weights(found: Any, key: str | None, notes: Sequence[str] = ()) -> Weights:
 
 
 def _below(content: Any, state_key: str) -> Any:
-    """Return the state dict under a key, or under a path of keys with dots between them."""
+    """Return the state dict under a key, or under a path of keys, or of keys and a prefix, with dots between them."""
     found, path = content, [state_key] if _has(content, state_key) else state_key.split(".")
-    for key in path:
+    for i, key in enumerate(path):
         if not _has(found, key):
+            if part := _part(found, ".".join(path[i:]) + "."):
+                return part
             raise InputError(f"nothing under the key {state_key!r}; found {_described(found)}")
         found = found[key]
     if not _holds_weights(found):
         raise InputError(f"no state dict under the key {state_key!r}; found {_described(found)}")
     return found
+
+
+def _part(found: Any, prefix: str) -> dict[str, Any]:
+    """The part of a state dict whose names begin with ``prefix``, which wrappers may have one before."""
+    state = _without_wrappers(found)[0] if _holds_weights(found) else {}
+    return without_prefix(found if any(name.startswith(prefix) for name in found) else state, prefix)
 
 
 def _has(content: Any, key: str) -> bool:
