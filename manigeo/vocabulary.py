@@ -492,8 +492,8 @@ FIGURES = {
 DRAWN = frozenset(
     (
         "capacity", "capacity_joint", "capacity_simulated", "capacity_sweep", "label_dependent_centred_norm",
-        "label_dependent_centred_norm_sweep", "regained", "critical", "channels_to_flip", "profile", "step_angle", "gap",
-        "transfer_accuracy", "prefix_accuracy", "criticality", "kmeans_nmi", "knn_purity_1", "knn_purity_class",
+        "label_dependent_centred_norm_sweep", "accuracy_drop", "accuracy_gain", "channels_to_flip", "profile", "step_angle",
+        "gap", "transfer_accuracy", "prefix_accuracy", "criticality", "kmeans_nmi", "knn_purity_1", "knn_purity_class",
         "margin_ovr", "nearest_mean_accuracy", "probe_accuracy",
     )
 )

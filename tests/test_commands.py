@@ -164,6 +164,9 @@ def test_tables_that_a_figure_can_be_drawn_of_are_known_without_the_figures():
     from manigeo.results import as_table
     from manigeo.vocabulary import DRAWN
 
-    plain = as_table([{"metric": "probe_accuracy", "value": 0.5}])
+    analyses = ("", "rewind", "reinit", "final_reset")
+    plain = as_table(
+        [{"metric": "probe_accuracy", "value": 0.5, "settings": f'{{"analysis": "{name}"}}'} for name in analyses]
+    )
     always = [drawing.metrics for drawing in FIGURES.values() if drawing.when(plain.iloc[:0]) or drawing.when(plain)]
     assert frozenset().union(*always) == DRAWN

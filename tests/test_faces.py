@@ -125,6 +125,17 @@ def test_figures_of_several_tables_without_names_are_told_apart():
     assert [ax.get_title() for ax in figure.axes[:2]] == ["[1]", "[2]"]
 
 
+@pytest.mark.parametrize(
+    ("name", "metric"), [("rewind", "regained"), ("reinit", "critical"), ("reinit", "normalised_drop")]
+)
+def test_interventions_that_found_nothing_lost_or_known_have_their_figure(name, metric):
+    drops = TABLES[name].assign(metric="accuracy_drop")
+    nothing = drops.assign(metric=metric, value=np.nan)
+    table = pd.concat([TABLES[name], drops, nothing])
+    assert figures_of(table) == [name]
+    FIGURES[name].draw(table)
+
+
 @pytest.mark.parametrize("name", ["correlation", "localization", "depth", "channels"])
 def test_a_table_without_some_of_its_rows_is_drawn_or_refused(name):
     table, drawn = TABLES[name], 0

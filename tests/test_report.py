@@ -269,7 +269,7 @@ def test_cells_of_a_heat_map_tell_what_was_set_to_what():
         settings = json.dumps({"analysis": "reinit", "sweep": "each", "to": to, "to_epoch": None})
         value = 0.1 * i + 0.01 * depth + 0.001 * j
         rows += [common | {"kind": kind, "layer": layer, "depth": depth, "value": value, "settings": settings}]
-        rows += [rows[-1] | {"metric": "critical", "value": 1.0}]
+        rows += [rows[-1] | {"metric": "accuracy_drop", "value": 1.0}]
         told_of.add(f"{layer} · {kind}\n{to}: {value:.4g}")
     (picture,) = draw_pictures([ResultsFile("t.csv", "", as_table(rows))])
     assert set(told(picture.svg)) == told_of

@@ -14,7 +14,7 @@ _SWEEPS = {"last": "last $k$ layers rewound", "each": "one layer rewound", "pref
 _WHOLE = "test, whole network rewound"
 
 
-@draws("rewind", "regained")
+@draws("rewind", "accuracy_drop", of="rewind")
 def plot_rewind(table: pd.DataFrame, canvas: Canvas) -> None:
     full = with_settings(table, "analysis", "sweep", "to", "to_epoch", "k", "direction")
     full = full[(full["analysis"] == "rewind") & full["metric"].isin(["accuracy", "selected"])]
@@ -53,7 +53,7 @@ def _draw_rewinds(ax: Axes, at: pd.DataFrame, sweep: str) -> None:
     ax.set_ylim(-0.02, 1.02)
 
 
-@draws("reinit", "critical")
+@draws("reinit", "accuracy_drop", of="reinit")
 def plot_reinit(table: pd.DataFrame, canvas: Canvas) -> None:
     full = with_settings(table, "analysis", "sweep", "to", "to_epoch")
     accuracy = full[(full["analysis"] == "reinit") & (full["metric"] == "accuracy")]

@@ -14,11 +14,7 @@ from manigeo.vocabulary import metric_words
 _BOUNDS = ("criticality", "criticality_error", "criticality_absolute")
 
 
-@draws(
-    "final-reset",
-    "accuracy_gain",
-    when=lambda table: "final_reset" in set(with_settings(table, "analysis")["analysis"]),
-)
+@draws("final-reset", "accuracy_gain", of="final_reset")
 def plot_final_reset(table: pd.DataFrame, canvas: Canvas) -> None:
     full = with_settings(table, "analysis", "k", "to", "steps", "chosen")
     full = full[(full["analysis"] == "final_reset") & (full["metric"] == "accuracy")]

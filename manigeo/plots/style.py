@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from manigeo.errors import InputError, UsageError, check_choice, shorten
 from manigeo.kinds import ALL_KINDS, MARKERS, VALIDATION
 from manigeo.plots.canvas import LONGEST, SATURATED, Canvas, Given
-from manigeo.results import row_settings
+from manigeo.results import row_settings, with_settings
 from manigeo.storage.files import check_target, whole_file
 from manigeo.vocabulary import FIGURES, metric_words
 
@@ -81,10 +81,11 @@ def draws(
     panels: Sequence[str] = (),
     when: Callable[[pd.DataFrame], bool] = lambda table: True,
     needs: Sequence[str] = (),
+    of: str | None = None,
 ) -> Callable[[Callable[[pd.DataFrame, Canvas], None]], Draw]:
     """Registers a function as the figure ``name`` of :data:`manigeo.vocabulary.FIGURES`, which also holds its docstring, and
     draws it in the style of all figures; ``panels`` are metrics that have a panel each, ``needs`` those without whose rows
-    nothing is drawn."""
+    nothing is drawn, ``of`` the analysis that a table must hold. The metrics must be such as never lack a number."""
 
     def register(draw: Callable[[pd.DataFrame, Canvas], None]) -> Draw:
         @functools.wraps(draw)
@@ -110,7 +111,8 @@ def draws(
         {_example(draw)}
         """
         vars(styled)["__signature__"] = inspect.signature(_signature)
-        DRAWINGS[name] = Drawing(styled, frozenset(metrics), when, frozenset(needs))
+        fits = when if of is None else lambda table: of in set(with_settings(table, "analysis")["analysis"])
+        DRAWINGS[name] = Drawing(styled, frozenset(metrics), fits, frozenset(needs))
         return styled
 
     return register
