@@ -81,6 +81,12 @@ _FAMILIES: dict[str, dict[str, Metric]] = {
         "memorization_depth": Metric("memorization depth", 2),
         "last_true_layer": Metric("last layer that gives the true label", 2),
         "margin": Metric("margin of the outputs", 2),
+        "epoch_learned": Metric("epoch learned", 1),
+        "forgetting": Metric("times forgotten", 2),
+        "area_under_margin": Metric("area under the margin", 2),
+        "confidence": Metric("confidence, mean over epochs", 3),
+        "variability": Metric("variability over epochs", 3),
+        "el2n": Metric("EL2N", 3),
         "memorization": Metric("memorization", 2, r"\mathrm{mem}"),
         "memorization_stderr": Metric("standard error of the memorization", 2),
         "correct_within": Metric("share of networks trained on it that are right", 2),
@@ -252,6 +258,8 @@ FLAGS = {
     "uncertified": "no proof that the answer is optimal (number of problems)",
     "k_not_below_examples": "more neighbours were asked for than there are other examples",
     "no_variance_within_classes": "the examples of each class are equal, so the ratio has no denominator",
+    "not_learned": "examples that the network does not answer by their label: at the last recorded epoch, or, of times "
+    "forgotten, at any",
     "no_ranks": "no rank correlation: too few layers, or all of them equal",
     "at_chance": "the trained network is no better than chance on these examples, so there is nothing to lose",
     "nothing_lost": "the trained network is not worse than the earlier one by four standard errors, so there is nothing to "

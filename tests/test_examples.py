@@ -1,5 +1,8 @@
 """Single examples: depths by hand, loads that add up, a table that comes back as it was, and the command."""
 
+import json
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,7 +16,9 @@ from manigeo.cli.examples import examples_command
 from manigeo.cli.plot import plot_command
 from manigeo.errors import InputError, UsageError
 from manigeo.per_example.depths import last_layer, settled_from
+from manigeo.per_example.of_training import training_of
 from manigeo.per_example.plan import examples_table, plan_examples
+from manigeo.per_example.recorded import Answers, append_epoch, create_record
 from manigeo.per_example.summary import auroc, summarize
 from manigeo.per_example.table import COLUMNS, TEXT, example_rows, read_examples, wide_examples, write_examples
 from manigeo.results import as_table, write_results
@@ -155,11 +160,105 @@ def test_auroc_is_a_share_of_pairs():
 
 def test_the_summary_of_a_network_that_memorizes_tells_kinds_apart(table):
     s = summarize(table)
-    assert s.auroc[0] == 1.0
+    assert s.auroc["prediction_depth"][0] == 1.0
     assert s.depths["prediction_depth"]["permuted"] == (1.0, 0.0)
     assert s.test_accuracy == {0: (1.0, 2)}
     loads = wide_examples(table).set_index("kind")["load@input"]
     assert s.load_share["load"]["input"] == pytest.approx(loads["permuted"].sum() / loads.sum(), rel=1e-12)
+
+
+# what a training recorded: an example per column, an epoch per line
+CORRECT = np.array([[0] * 10, [1] * 6 + [0] * 4, [1] * 5 + [0, 1, 0, 1, 1]], bool)
+
+
+def record_of(folder, run_id="3f", examples=EXAMPLES):
+    """The folder of a training that has recorded the state before it and two epochs."""
+    folder.mkdir()
+    (folder / "run.json").write_text(json.dumps({"run_id": run_id}))
+    create_record(folder / "examples.record", run_id, examples)
+    for epoch, correct in zip((0, 5, 20), CORRECT, strict=True):
+        numbers = np.full(len(correct), epoch / 32)  # which half precision holds
+        append_epoch(folder / "examples.record", epoch, Answers(numbers, 2 * numbers, 3 * numbers, correct))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory):
+    return record_of(tmp_path_factory.mktemp("trainings") / "run")
+
+
+def test_dynamics_are_those_recorded_of_each_example_after_the_first_update(acts, training):
+    shuffled = acts.examples.iloc[::-1]  # joined by index and split, in whatever order
+    moved = Activations.in_memory(
+        shuffled, ["cat", "dog"], [layer("h1", 0, 2)], acts.provenance, {"h1": arrays()["h1"][::-1]}
+    )
+    wide = wide_examples(examples_table(moved, run=training, measures=["dynamics"]))[::-1]
+    learned = [5.0] * 5 + [np.nan, 20, np.nan, 20, 20]
+    np.testing.assert_array_equal(wide["epoch_learned"], learned)
+    np.testing.assert_array_equal(wide["forgetting"], [0] * 5 + [1, 0, np.nan, 0, 0])
+    assert (wide["confidence"] == 12.5 / 32).all()
+    assert (wide["variability"] == 7.5 / 32).all()
+    assert (wide["area_under_margin"] == 25 / 32).all()
+    assert (wide["el2n"] == 15 / 32).all()  # of epoch 5, the first after a tenth of 20
+
+
+def test_an_example_not_learned_is_flagged_and_the_most_difficult(acts, training):
+    table = examples_table(acts, run=training, measures=["dynamics"])
+    not_learned = table[table["flag"] == "not_learned"]
+    assert not_learned.groupby("metric", observed=True)["index"].apply(list).to_dict() == {
+        "epoch_learned": [5, 7],
+        "forgetting": [7],
+    }
+    later = np.mean([[a > b or (a == b) / 2 for b in [5] * 5 + [np.inf]] for a in [20, np.inf]])
+    assert summarize(table).auroc["epoch_learned"][0] == pytest.approx(later, rel=1e-12)
+
+
+def test_a_marked_example_is_one_of_training_in_the_record(acts, training):
+    split = ["memorized", "typical", *SPLIT[2:]]
+    marked = Activations.in_memory(
+        EXAMPLES.assign(split=split), ["cat", "dog"], [layer("h1", 0, 2)], acts.provenance, {"h1": arrays()["h1"]}
+    )
+    wide = wide_examples(examples_table(marked, run=training, measures=["dynamics"]))
+    assert wide["epoch_learned"][:2].tolist() == [5, 5]
+
+
+def test_the_training_of_a_file_is_found_beside_it_by_its_identity(tmp_path):
+    training, other = record_of(tmp_path / "run"), record_of(tmp_path / "other", "9c")
+    for where, found in ((training, training), (training / "analysis", training), (tmp_path, training), (other, None)):
+        where.mkdir(exist_ok=True)
+        with create_activations(
+            where / "a.h5", EXAMPLES, ["cat", "dog"], [layer("h1", 0, 2)], {"run": "run", "run_id": "3f"}
+        ) as writer:
+            writer.append({"h1": arrays()["h1"]})
+        with manigeo.open_activations(where / "a.h5") as acts:
+            run = training_of(acts)
+        assert (run and run.path) == found
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda folder: record_of(folder, "9c"), "is of the training 9c, and the activations in memory of 3f"),
+        (
+            lambda folder: record_of(folder, examples=EXAMPLES.assign(train_label=1)),
+            "4 examples have another train label",
+        ),
+        (lambda folder: folder.mkdir(), "has no record of examples: train with --record-examples all"),
+    ],
+    ids=["another training", "other labels", "no record"],
+)
+def test_a_record_that_is_not_of_the_activations_is_refused(acts, tmp_path, change, message):
+    change(tmp_path / "run")
+    with pytest.raises(InputError, match=message):
+        plan_examples(acts, run=tmp_path / "run")
+
+
+def test_dynamics_without_their_training_are_left_out_or_refused(acts):
+    plan = plan_examples(acts, k=3)
+    assert "dynamics" not in plan.measures
+    assert "name it with --run" in plan.notes[0]
+    with pytest.raises(InputError, match="name it with --run"):
+        plan_examples(acts, measures=["dynamics"])
 
 
 @pytest.mark.parametrize(
@@ -204,7 +303,7 @@ def test_the_command_writes_what_python_computes(table, acts, tmp_path):
     assert not (tmp_path / "acts.examples.csv").exists()
     done = CliRunner().invoke(examples_command, [str(path), "--k", "3"], catch_exceptions=False)
     assert done.exit_code == 0
-    assert "prediction depth of permuted against unpermuted examples: AUROC 1" in done.output
+    assert re.search(r"permuted against unpermuted examples, by +AUROC\nprediction depth +1\n", done.output)
     same = ["index", "split", "kind", "layer", "metric"]
     written = read_examples(tmp_path / "acts.examples.csv")
     assert written[same].astype(str).equals(table[same].astype(str))

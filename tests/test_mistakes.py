@@ -109,6 +109,8 @@ info acts.capacity.csv | manigeo plot acts.capacity.csv |
 merge acts.h5 --out new.h5 | it is whole |
 examples run | expected an activation file of manigeo extract | analyze run --dry-run
 examples acts.h5 --layers h9 | acts.h5 has h1, h2 |
+examples acts.h5 --measures dept | 'depth', 'margin', 'dynamics' | examples acts.h5 --measures depth --k 5 --dry-run
+examples acts.h5 --run run | no record of examples | train --data digits --record-examples all --dry-run
 channels acts.h5 | expected the folder of a run | capacity acts.h5 --dry-run
 channels run --kinds tset | 'permuted', 'unpermuted', 'test' |
 memorization run | --subset 0.7 | train --data digits --subset 0.7 --record-examples last --dry-run

@@ -21,6 +21,11 @@ from manigeo.cli.tables import STDOUT
 @click.option("--k", default=30, show_default=True, type=click.IntRange(min=1), help="Number of neighbours that vote.")
 @click.option("--max-examples", type=click.IntRange(min=1), metavar="N",
               help="At most N examples of each kind, drawn by --seed; neighbours are all training examples. Default: all.")
+@click.option("--measures", multiple=True, type=click.Choice(["depth", "margin", "dynamics", "load", "load_joint"]),
+              help="Measures to take; may be repeated. Default: all that can be, but load_joint.")
+@click.option("--run", type=click.Path(path_type=Path, file_okay=False), metavar="RUN",
+              help="Folder of the training, for training dynamics: one with --record-examples.  [default: the folder beside "
+              "ACTS, or above it, that ACTS is of]")
 @click.option("--joint", is_flag=True, help="Also loads in the joint capacity: minutes per layer.")
 @click.option("--draws", default=100, show_default=True, type=click.IntRange(min=2), help="Gaussian draws of the loads.")
 @click.option("--per-class", default=50, show_default=True, type=click.IntRange(min=2),
@@ -35,10 +40,11 @@ from manigeo.cli.tables import STDOUT
 @options.config_option
 def examples_command(
     acts: Path, out: Path | None, layers: tuple[str, ...], kinds: tuple[str, ...], k: int, max_examples: int | None,
-    joint: bool, draws: int, per_class: int, datasets: tuple[str, ...], labels: str | None,
+    measures: tuple[str, ...], run: Path | None, joint: bool, draws: int, per_class: int, datasets: tuple[str, ...],
+    labels: str | None,
     jobs: int, cluster: str | None, seed: int, as_json: bool, dry_run: bool, force: bool,
 ) -> None:
-    """Prediction depth, margin, neighbours and load of every example in ACTS: which are memorized, and where.
+    """Prediction depth, margin, training dynamics and load of every example in ACTS: which are memorized, and where.
 
     ACTS is an activation file of manigeo extract, or a file of arrays: .npy, .npz, .csv, .mat, .h5, each array
     (conditions, repetitions, features), or (examples, features) with --labels.
@@ -51,7 +57,7 @@ def examples_command(
 
     plan = plan_examples(
         options.activations_of(acts, datasets, labels), layers=layers, kinds=kinds, k=k, max_examples=max_examples,
-        joint=joint, n_draws=draws, per_class=per_class, seed=seed,
+        measures=measures, joint=joint, run=run, n_draws=draws, per_class=per_class, seed=seed,
     )
     out = out or acts.with_suffix(".examples.csv")
     click.echo(describe_plan(plan), err=as_json or out == STDOUT)

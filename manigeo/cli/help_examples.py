@@ -30,6 +30,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "examples": (
         "manigeo examples last.h5",
         "manigeo examples last.h5 --max-examples 1500 --k 30 --jobs -1",
+        "manigeo examples last.h5 --run run --measures dynamics --measures margin",
         "manigeo examples last.h5 --joint --draws 30 --kinds unpermuted --kinds permuted",
     ),
     "memorization": (

@@ -2,11 +2,13 @@
 
 Neighbours are found among all training examples of the activations (all examples, where there is no training). Loads are of
 the training examples that are looked at, grouped by the label that they were trained on: unpermuted and permuted ones share
-manifolds.
+manifolds. Training dynamics come from the record of the training, where it kept one.
 """
 
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -24,12 +26,14 @@ from manigeo.layerwise.plan import plan_of
 from manigeo.layerwise.protocol import kind_key
 from manigeo.layerwise.sample import row_place, select_layers, task_bytes
 from manigeo.per_example.depths import last_layer, output_margin, settled_from, share_of, votes
+from manigeo.per_example.of_training import dynamics_of, record_for, training_of
 from manigeo.per_example.table import example_rows, join_examples, own_kinds
 from manigeo.randomness import stream
+from manigeo.runs import RunFolder
 from manigeo.separability.nearest import nearest_neighbours
 
-MEASURES = ("depth", "margin", "load", "load_joint")
-DEFAULT = ("depth", "margin", "load")
+MEASURES = ("depth", "margin", "dynamics", "load", "load_joint")
+DEFAULT = ("depth", "margin", "dynamics", "load")
 _LOADS = ("load", "load_joint")
 _SAMPLE, _OF_CLASS = crc32(b"examples"), crc32(b"loads")
 _PROGRAM_BYTES, _BLOCKS_BYTES = 300 << 20, 200 << 20
@@ -47,7 +51,8 @@ class ExamplesPlan:
     """Plan of a table of examples: which layers, which examples (``rows`` of the activations), which measures.
 
     ``loaded`` are the places among the ``rows`` of the examples whose loads are computed, manifold by manifold, and
-    ``sizes`` the numbers of these. ``notes`` tell what is left out, and why.
+    ``sizes`` the numbers of these. ``training`` is the folder of the run with their record. ``notes`` tell what is
+    left out, and why.
     """
 
     path: str
@@ -63,6 +68,7 @@ class ExamplesPlan:
     seed: int
     loaded: np.ndarray
     sizes: tuple[int, ...]
+    training: Path | None = None
     notes: tuple[str, ...] = ()
     held: Activations | None = field(default=None, repr=False, compare=False)
 
@@ -113,6 +119,7 @@ def plan_examples(
     max_examples: int | None = None,
     measures: Sequence[str] = (),
     joint: bool = False,
+    run: str | os.PathLike[str] | None = None,
     n_draws: int = 100,
     per_class: int = 50,
     seed: int = 0,
@@ -120,9 +127,10 @@ def plan_examples(
     """Look at activations, or at a file of them, and say what would be computed of which examples.
 
     ``kinds`` of unpermuted, permuted, test, unseen and all, by default all; ``max_examples`` of each at most, drawn by
-    ``seed``. ``measures``: ``"depth"`` (neighbours), ``"margin"``, ``"load"`` (mean field) and ``"load_joint"``, by default
-    those of the first three that can be computed, and with ``joint`` the last. Loads are of at most ``per_class`` examples
-    of a class, by ``n_draws`` Gaussian draws.
+    ``seed``. ``measures``: ``"depth"`` (neighbours), ``"margin"``, ``"dynamics"`` (of the training), ``"load"`` (mean field)
+    and ``"load_joint"``, by default those of the first four that can be computed, and with ``joint`` the last. Loads are of
+    at most ``per_class`` examples of a class, by ``n_draws`` Gaussian draws. ``run`` is the folder of the training, which is
+    found by its identity where it lies beside the file or above it.
 
     Raises :class:`~manigeo.errors.UsageError` for layers, kinds and measures that are none, and
     :class:`~manigeo.errors.InputError` where a measure that was asked for cannot be computed.
@@ -136,15 +144,20 @@ def plan_examples(
     with opened(source) as acts:
         names = select_layers(acts, layers)
         rows, counts = _choose(acts, kinds, max_examples, seed)
-        wanted = {*(measures or DEFAULT), *(["load_joint"] if joint else [])}
-        chosen, notes = _possible(acts, rows, wanted, k)
+        default = [name for name in DEFAULT if name != "dynamics" or acts.provenance.get("run_id")]
+        wanted = {*(measures or default), *(["load_joint"] if joint else []), *(["dynamics"] if run else [])}
+        training = training_of(acts) if run is None else RunFolder(Path(run))
+        chosen, notes = _possible(acts, rows, wanted, k, training)
+        if run is not None and "dynamics" in notes:
+            raise InputError(notes["dynamics"])
         if missing := [name for name in measures if name not in chosen]:
             raise InputError(notes[missing[0]])
         loaded, sizes = _manifolds(acts.examples.iloc[rows], per_class, seed)
         return ExamplesPlan(
             "" if acts.path is None else str(acts.path), acts.fingerprint,
             {name: acts.layer(name).n_features for name in names}, _outputs(acts), rows, counts, chosen, k, n_draws,
-            per_class, seed, loaded, sizes, tuple(dict.fromkeys(notes.values())), acts if acts.path is None else None,
+            per_class, seed, loaded, sizes, training.path if training and "dynamics" in chosen else None,
+            tuple(dict.fromkeys(notes.values())), acts if acts.path is None else None,
         )  # fmt: skip
 
 
@@ -165,7 +178,7 @@ def _choose(acts: Activations, kinds: Sequence[str], most: int | None, seed: int
 
 
 def _possible(
-    acts: Activations, rows: np.ndarray, measures: Collection[str], k: int
+    acts: Activations, rows: np.ndarray, measures: Collection[str], k: int, training: RunFolder | None
 ) -> tuple[tuple[str, ...], dict[str, str]]:
     """The measures that these examples have, and why they have no others."""
     n, notes = int(_voters(acts.examples).sum()), {}
@@ -181,7 +194,20 @@ def _possible(
     if len(_manifolds(acts.examples.iloc[rows], 2, 0)[1]) < 2:
         why = "loads take two classes or more with two training examples each: extract more training examples"
         notes |= dict.fromkeys(_LOADS, why)
+    if "dynamics" in measures and (why := _without_dynamics(acts, training)):
+        notes["dynamics"] = why
     return tuple(name for name in MEASURES if name in measures and name not in notes), notes
+
+
+def _without_dynamics(acts: Activations, training: RunFolder | None) -> str:
+    """Why there are no training dynamics; empty where there are."""
+    if training is None:
+        return f"no folder of the training of {acts.name} beside it, so no training dynamics: name it with --run"
+    try:
+        dynamics_of(acts.examples, record_for(acts, training))
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def _outputs(acts: Activations) -> str:
@@ -257,6 +283,8 @@ def _tables(
         labels_by_layer = np.stack([found[Task(layer, "depth")]["knn_label"] for layer in plan.layers])
         depths = _depths(labels_by_layer, answers, examples)
         yield example_rows(examples, depths, settings=plan.settings("depth"), place=place)
+    if plan.training:
+        yield from _dynamics_rows(plan, acts, examples, place)
     for measure in [name for name in ("depth", *_LOADS) if name in plan.measures]:
         for layer in plan.layers:
             values = dict(found[Task(layer, measure)])
@@ -265,6 +293,21 @@ def _tables(
             rows = {name: array[of] for name, array in values.items()}
             settings = plan.settings(measure)
             yield example_rows(examples[of], rows, layer=layer, flag=flag, settings=settings, place=place)
+
+
+def _dynamics_rows(
+    plan: ExamplesPlan, acts: Activations, examples: pd.DataFrame, place: Mapping[str, Any]
+) -> Iterator[pd.DataFrame]:
+    """Rows of the training's dynamics; of an example that was not learned with the flag for it."""
+    assert plan.training is not None
+    found = dynamics_of(examples, record_for(acts, RunFolder(plan.training)))
+    settings = plan.settings("dynamics") | found.settings
+    yield example_rows(examples, found.values, settings=settings, place=place)
+    for metric, values in found.values.items():
+        never = found.recorded & np.isnan(values)
+        if never.any():
+            rows = {metric: values[never]}
+            yield example_rows(examples[never], rows, flag="not_learned", settings=settings, place=place)
 
 
 def _answers(plan: ExamplesPlan, acts: Activations) -> np.ndarray:

@@ -17,15 +17,15 @@ from manigeo.per_example.table import wide_examples
 class Summary:
     """Numbers over examples, each with its standard error over examples where it has one.
 
-    ``depths``: metric -> kind -> (mean, error). ``auroc``: that a permuted example has the larger prediction depth than an
-    unpermuted one, and its error; None without both. ``test_accuracy``: depth -> (accuracy, number of test examples).
-    ``load_share``: measure -> layer -> share of 1/capacity that permuted examples carry.
+    ``depths``: metric -> kind -> (mean, error). ``auroc``: metric -> (probability that a permuted example is more difficult
+    by this number than an unpermuted one, and its error); empty without both. ``test_accuracy``: depth -> (accuracy, number
+    of test examples). ``load_share``: measure -> layer -> share of 1/capacity that permuted examples carry.
     """
 
     depths: dict[str, dict[str, tuple[float, float]]]
     n: dict[str, int]
     n_layers: int
-    auroc: tuple[float, float] | None
+    auroc: dict[str, tuple[float, float]]
     test_accuracy: dict[int, tuple[float, int]]
     load_share: dict[str, dict[str, float]]
 
@@ -38,7 +38,11 @@ class Summary:
         return asdict(self)
 
 
-SUMMED = ("prediction_depth", "memorization_depth", "last_true_layer", "margin")
+DIFFICULTY = {
+    "prediction_depth": 1, "margin": -1, "epoch_learned": 1, "forgetting": 1, "area_under_margin": -1, "confidence": -1,
+    "variability": 1, "el2n": 1, "memorization": 1,
+}  # 1: more is more difficult  # fmt: skip
+SUMMED = ("prediction_depth", "memorization_depth", "last_true_layer", *list(DIFFICULTY)[1:])
 
 
 def summarize(table: pd.DataFrame) -> Summary:
@@ -48,7 +52,7 @@ def summarize(table: pd.DataFrame) -> Summary:
     >>> shown = pd.DataFrame({"index": range(4), "split": "train", "true_label": 0, "train_label": 0,
     ...                       "kind": ["unpermuted", "unpermuted", "permuted", "permuted"]})
     >>> s = summarize(example_rows(shown, {"prediction_depth": np.array([0, 2, 3, 5])}))
-    >>> s.depths["prediction_depth"]["permuted"], s.auroc[0]
+    >>> s.depths["prediction_depth"]["permuted"], s.auroc["prediction_depth"][0]
     ((4.0, 1.0), 1.0)
     """
     whole = wide_examples(table[(table["layer"] == "") & table["metric"].isin([*SUMMED, "answer"])])
@@ -58,7 +62,7 @@ def summarize(table: pd.DataFrame) -> Summary:
         {name: _by_kind(whole, name) for name in present},
         {kind: int(counts[kind]) for kind in in_order(counts.index)},
         table.loc[table["layer"] != "", "layer"].nunique(),
-        _auroc_of(whole),
+        _aurocs(whole, table[table["flag"] == "not_learned"]),
         _test_accuracy(whole),
         load_shares(table),
     )
@@ -69,13 +73,19 @@ def _by_kind(whole: pd.DataFrame, name: str) -> dict[str, tuple[float, float]]:
     return {kind: (float(of[kind].mean()), float(standard_error(of[kind]))) for kind in in_order(of) if len(of[kind])}
 
 
-def _auroc_of(whole: pd.DataFrame) -> tuple[float, float] | None:
-    if "prediction_depth" not in whole:
-        return None
-    permuted, unpermuted = (
-        whole.loc[whole["kind"] == kind, "prediction_depth"].to_numpy() for kind in ("permuted", "unpermuted")
-    )
-    return auroc(permuted, unpermuted) if len(permuted) and len(unpermuted) else None
+def _aurocs(whole: pd.DataFrame, never: pd.DataFrame) -> dict[str, tuple[float, float]]:
+    """The AUROC by each measure of difficulty; an example that was ``never`` learned is beyond all that were."""
+    found = {}
+    for name, sign in DIFFICULTY.items():
+        if name not in whole:
+            continue
+        never_learned = never.loc[never["metric"] == name, "kind"].value_counts()
+        beyond = {kind: np.full(int(never_learned.get(kind, 0)), np.inf) for kind in ("permuted", "unpermuted")}
+        score = {kind: whole.loc[whole["kind"] == kind, name].dropna().to_numpy() for kind in beyond}
+        permuted, unpermuted = (np.concatenate([sign * score[kind], beyond[kind]]) for kind in beyond)
+        if len(permuted) and len(unpermuted):
+            found[name] = auroc(permuted, unpermuted)
+    return found
 
 
 def auroc(positive: Float[np.ndarray, " m"], negative: Float[np.ndarray, " n"]) -> tuple[float, float]:

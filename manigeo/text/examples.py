@@ -39,7 +39,8 @@ def _blocks(s: Summary) -> Iterator[str]:
         table = pd.DataFrame.from_dict(lines, orient="index").reindex(columns=[k for k in s.n if k in s.depths_kinds()])
         yield as_text(table, "mean over examples")
     if s.auroc:
-        yield f"prediction depth of permuted against unpermuted examples: AUROC {cell(*s.auroc)}"
+        told = {metric_words(name).name: cell(*value) for name, value in s.auroc.items()}
+        yield as_text(pd.DataFrame({"AUROC": told}), "permuted against unpermuted examples, by")
     if s.test_accuracy:
         by_depth = {depth: [f"{value:.2f}", str(count)] for depth, (value, count) in s.test_accuracy.items()}
         yield as_text(pd.DataFrame(by_depth, index=["accuracy", "examples"]), "test, by prediction depth")
@@ -51,8 +52,12 @@ def _blocks(s: Summary) -> Iterator[str]:
 def _flags(table: "pd.DataFrame") -> Iterator[str]:
     flagged = table.loc[table["flag"] != "", ["metric", "layer", "flag"]].drop_duplicates()
     lines = [
-        f"{flags_words(str(flag))}: {metric_words(str(metric)).name} ({', '.join(rows['layer'].astype(str))})"
+        f"{flags_words(str(flag))}: {metric_words(str(metric)).name}" + _of_layers(rows["layer"].astype(str))
         for (flag, metric), rows in flagged.groupby(["flag", "metric"], observed=True, sort=False)
     ]
     if lines:
         yield "\n".join(["flags", *lines])
+
+
+def _of_layers(names: "pd.Series") -> str:
+    return f" ({', '.join(names)})" if any(names) else ""
