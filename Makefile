@@ -5,6 +5,9 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check
 DEMO_DATA ?= glyphs
 
+# every process of the tests would compile the sources anew
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test lint types unit wheel margins bench docs clean
 
 demo: $(VENV)/.installed
