@@ -151,6 +151,16 @@ class RunFolder:
         except (InputError, OSError, ValueError, KeyError):
             return None
 
+    @property
+    def near_guessing(self) -> float | None:
+        """Accuracy on permuted labels, chance-normalised, up to which the run counts as before memorization; None where
+        ``run.json`` tells none."""
+        try:
+            told = self.description().get("near_guessing")
+        except InputError:
+            return None
+        return float(told) if isinstance(told, int | float) and 0 <= told < 1 else None
+
     def metrics(self) -> pd.DataFrame:
         """One row per epoch and kind: epoch, kind, accuracy, loss, n.
 

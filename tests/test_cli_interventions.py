@@ -10,6 +10,7 @@ import pytest
 from manigeo.errors import InputError
 from manigeo.plots import figures_of, plot_criticality, plot_final_reset, plot_reinit, plot_rewind, plot_utilisation
 from manigeo.results import read_results, with_settings
+from manigeo.runs import RunFolder
 from tests.command_line import done, run
 from tests.effects import assert_effect
 from tests.trained import planted_run
@@ -62,6 +63,33 @@ def test_rewind_prints_the_sweeps_and_writes_what_it_prints(planted, tmp_path):
         last.set_index("layer").loc[name, "value"] for name in ("(none)", *(f"(last {k})" for k in range(1, 5)))
     ]
     assert list(drawn) == expected
+
+
+def test_train_keeps_a_limit_of_what_is_before_and_rewind_goes_by_it_or_another(tmp_path):
+    words = (
+        "--data",
+        "digits",
+        "--data-arg",
+        "per_class=8",
+        "--arch-arg",
+        "depth=1",
+        "--arch-arg",
+        "width=8",
+        "--permute",
+        0.5,
+    )
+    done(
+        "train", *words, "--epochs", 2, "--checkpoint-epochs", "all", "--near-guessing", 0.5, "--out", tmp_path / "run"
+    )
+    folder = RunFolder(tmp_path / "run")
+    assert folder.near_guessing == 0.5
+    curve = [(0.1, 0.1), (0.12, 0.5), (0.5, 0.6)]
+    rows = [
+        (e, kind, a) for e, both in enumerate(curve) for kind, a in zip(("permuted", "validation"), both, strict=True)
+    ]
+    pd.DataFrame(rows, columns=["epoch", "kind", "accuracy"]).assign(n=900).to_csv(folder.metrics_path, index=False)
+    assert "set to before (epoch 2)" in done("rewind", folder.path, "--dry-run")
+    assert "set to before (epoch 1)" in done("rewind", folder.path, "--dry-run", "--near-guessing", 0.08)
 
 
 def test_a_set_of_layers_and_one_sweep_can_be_chosen(planted, tmp_path):

@@ -88,6 +88,24 @@ def test_the_last_good_epoch_before_memorization_is_kept_while_training(tmp_path
     assert (name, found) == ("before", recorder.before)
 
 
+def test_the_limit_of_a_run_is_kept_with_it_and_another_may_be_asked_for(tmp_path: Path) -> None:
+    curve = [(0.1, 0.1), (0.12, 0.5), (0.5, 0.6), (1.0, 0.7)]
+    recorder = Recorder(tmp_path, n_classes=10, near_guessing=0.5, epochs="all")
+    for epoch, (permuted, validation) in enumerate(curve):
+        scores = {"permuted": permuted, "validation": validation}
+        recorder.step(weight_of(epoch), epoch, {kind: {"accuracy": a, "n": 900} for kind, a in scores.items()})
+    assert saved_epochs(tmp_path)["before"] == 2
+    folder = RunFolder(tmp_path)
+    assert folder.near_guessing == 0.5
+    assert Recorder(tmp_path, resume=True).before == recorder.before
+    own, at = run_reference(folder)  # type: ignore[misc]
+    other, earlier = run_reference(folder, 0.08)  # type: ignore[misc]
+    assert (own, at.epoch) == ("before", 2)
+    assert (other, earlier.epoch) == ("epoch-0001", 1)  # before.pt is of the run's own limit
+    with pytest.raises(UsageError, match=r"near_guessing must be from 0 to below 1, got 1\.5"):
+        Recorder(tmp_path / "other", near_guessing=1.5)
+
+
 def test_another_kind_can_decide_which_is_best(tmp_path: Path) -> None:
     assert record(tmp_path, best_by="test").best == (0, 0.9)
     assert saved_epochs(tmp_path)["best"] == 0

@@ -253,6 +253,13 @@ def test_localize_refuses_a_run_without_a_checkpoint_from_before_memorization(tm
     assert "Compared with epoch 20, before memorization" in out
     assert "held by h3.linear" in out
     assert with_settings(read_results(tmp_path / "l.csv"), "near_guessing")["near_guessing"].eq(0.5).all()
+    told = recorder.folder.description_path.read_text().replace("{", '{"near_guessing": 0.5,', 1)
+    recorder.folder.description_path.write_text(told)  # as Recorder(near_guessing=0.5) writes it
+    assert "Compared with epoch 20" in done("localize", tmp_path / "run", "--out", tmp_path / "l.csv", "--force")
+    Recorder(tmp_path / "another", n_classes=10)
+    code, _, err = run("localize", tmp_path / "run", tmp_path / "another", "--out", tmp_path / "l.csv", "--force")
+    assert code == 2
+    assert "the runs differ in what counts as before memorization: 0.08 (" in err
 
 
 def test_the_gate_comes_first():

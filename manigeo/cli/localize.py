@@ -1,5 +1,6 @@
 """``manigeo localize``: from the results of a run, or of several seeds, to where it is memorized."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -7,7 +8,7 @@ import click
 from manigeo.cli import options
 from manigeo.cli.commands import command
 from manigeo.cli.tables import check_out, save, tell
-from manigeo.errors import InputError
+from manigeo.errors import InputError, UsageError
 
 
 @command("localize")
@@ -19,17 +20,11 @@ from manigeo.errors import InputError
     type=click.IntRange(min=100),
     help="Draws that carry errors to shares and positions.",
 )
-@click.option(
-    "--near-guessing",
-    default=0.08,
-    show_default=True,
-    type=click.FloatRange(0, 1, max_open=True),
-    help="Chance-normalised accuracy on permuted labels up to which an epoch is before memorization.",
-)
+@options.near_guessing_option
 @options.results_option("localize.csv")
 @options.table_options
 def localize_command(
-    runs: tuple[Path, ...], resamples: int, near_guessing: float, out: Path, seed: int, as_json: bool, force: bool
+    runs: tuple[Path, ...], resamples: int, near_guessing: float | None, out: Path, seed: int, as_json: bool, force: bool
 ) -> None:  # fmt: skip
     """Locate memorization among the layers. RUNS are folders of manigeo train (several seeds of one network, if there
     are), whose results are found in and beside them; or results tables of one run.
@@ -44,12 +39,13 @@ def localize_command(
     from manigeo.runs import RunFolder, find_tables, run_tables
 
     folders, files = [path for path in runs if path.is_dir()], [path for path in runs if not path.is_dir()]
+    limit = _common_limit(folders, near_guessing)
     found_in = {str(folder): run_tables(folder) for folder in folders}
     gates = {run: gate_accuracy(_recorded(run), found.table, found.folders) for run, found in found_in.items()}
     curves = {run: known for run in found_in if (known := known_curves(RunFolder(Path(run)))) is not None}
     for run in found_in:
         if has_memorized(gates[run]):
-            run_reference(RunFolder(Path(run)), near_guessing)  # refused where no checkpoint can be compared with
+            run_reference(RunFolder(Path(run)), limit)  # refused where no checkpoint can be compared with
     if files:
         given = found_in["tables"] = find_tables(files)
         gates["tables"] = gate_accuracy(None, given.table, given.folders)
@@ -58,10 +54,24 @@ def localize_command(
     tables = {run: found.table for run, found in found_in.items()}
     kind = kind_of(RunFolder(folders[0]).arch if folders else None)
     found = localization_table(
-        tables, gates, metrics=curves, network=kind, near_guessing=near_guessing, n_resamples=resamples, seed=seed
+        tables, gates, metrics=curves, network=kind, near_guessing=limit, n_resamples=resamples, seed=seed
     )
     save(found, out, force)
     tell(found, out, describe_localization, as_json)
+
+
+def _common_limit(folders: Sequence[Path], asked: float | None) -> float:
+    """The limit of what is before memorization, which the runs have to share."""
+    from manigeo.localization.reference import limit_of
+    from manigeo.runs import RunFolder
+
+    limits = {limit_of(RunFolder(folder), asked): folder for folder in folders or [Path()]}
+    if len(limits) > 1:
+        told = ", ".join(f"{limit:g} ({folder})" for limit, folder in sorted(limits.items()))
+        raise UsageError(
+            f"the runs differ in what counts as before memorization: {told}; give one --near-guessing for all"
+        )
+    return next(iter(limits))
 
 
 def _recorded(run: str) -> float | None:

@@ -169,6 +169,11 @@ def results_option(default: str) -> Callable[..., Any]:
     )
 
 
+near_guessing_option = click.option(
+    "--near-guessing", type=click.FloatRange(0, 1, max_open=True),
+    help="Chance-normalised accuracy on permuted labels up to which an epoch is before memorization. Default: the run's "
+    "own, or 0.08.",
+)  # fmt: skip
 seed_option = click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
 force_option = click.option("--force", is_flag=True, help="Overwrite what exists.")
 dry_run_option = click.option("--dry-run", is_flag=True, help="Show the plan, and compute nothing.")

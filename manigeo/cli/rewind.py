@@ -37,6 +37,7 @@ evidence_options = options.several(
 @click.option("--each", is_flag=True, help="Rewind each layer alone.")
 @click.option("--prefix", is_flag=True, help="Rewind the first 1, 2, ... layers.")
 @set_option("Rewind just these layers; may be repeated.")
+@options.near_guessing_option
 @evidence_options
 @intervention_options("rewind.csv")
 def rewind_command(

@@ -84,6 +84,7 @@ def _shares(ctx: click.Context, param: click.Parameter, text: str | None) -> tup
 @click.option("--record-examples", default="", callback=_epochs_or_last, metavar="EPOCHS",
               help="Epochs after which to record what the network says of each example: all, last or 1,5,20. For learning "
               "times, margins and memorization of single examples.")
+@options.near_guessing_option
 @options.device_option
 @options.seed_option
 @click.option("--resume", is_flag=True, help="Continue the run in --out after its last whole epoch.")
@@ -91,8 +92,8 @@ def _shares(ctx: click.Context, param: click.Parameter, text: str | None) -> tup
 @options.force_option
 @options.config_option
 def train_command(
-    out: Path, device: str, account_gradients: bool, record_examples: tuple[int, ...] | str, resume: bool, dry_run: bool,
-    force: bool, **asked: Any,
+    out: Path, device: str, account_gradients: bool, record_examples: tuple[int, ...] | str, near_guessing: float | None,
+    resume: bool, dry_run: bool, force: bool, **asked: Any,
 ) -> None:
     """Train a network on partly permuted labels, and keep its checkpoints and metrics.
 
@@ -121,7 +122,7 @@ def train_command(
         scores = train(
             t.network, t.dataset, t.examples, t.plan, out, arch=t.arch, arch_args=t.arch_args, permutation=t.permutation,
             start=t.start, accounts=t.accounts(device) if account_gradients else None, record_examples=recorded,
-            device=device, resume=resume, overwrite=force,
+            near_guessing=near_guessing, device=device, resume=resume, overwrite=force,
         )  # fmt: skip
     except KeyboardInterrupt:
         click.echo("the same command with --resume continues after the last whole epoch", err=True)

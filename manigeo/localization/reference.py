@@ -5,11 +5,12 @@ validation accuracy (the usual early stopping) need not be one: under epoch-wise
 highest when all labels, permuted ones included, are known. So an epoch qualifies only where the training accuracy on
 permuted labels is still near what guessing gives,
 
-.. math:: \frac{\mathrm{acc} - 1/C}{1 - 1/C} \le 0.1
+.. math:: \frac{\mathrm{acc} - 1/C}{1 - 1/C} \le 0.08
 
-for C classes, and where something has been learned: validation accuracy more than three standard errors above 1/C. Among
-those that qualify, the *reference epoch*, ``before``, is that of the highest validation accuracy. Without validation
-examples the accuracy on restored labels takes its place: these images have never been trained with their true labels.
+for C classes (a run may have another limit, ``--near-guessing``, which its ``run.json`` then tells), and where something has
+been learned: validation accuracy more than three standard errors above 1/C. Among those that qualify, the *reference epoch*,
+``before``, is that of the highest validation accuracy. Without validation examples the accuracy on restored labels takes its
+place: these images have never been trained with their true labels.
 """
 
 import math
@@ -162,9 +163,15 @@ def known_curves(run: RunFolder) -> tuple[pd.DataFrame, int | None] | None:
     return (metrics, run.n_classes) if "permuted" in set(metrics["kind"]) else None
 
 
-def run_reference(run: RunFolder, near_guessing: float = NEAR_GUESSING) -> tuple[str, Reference] | None:
+def limit_of(run: RunFolder, asked: float | None = None) -> float:
+    """The accuracy on permuted labels, chance-normalised, up to which an epoch of a run is before memorization: the one
+    asked for, or else the run's own, or else :data:`NEAR_GUESSING`."""
+    return next((limit for limit in (asked, run.near_guessing) if limit is not None), NEAR_GUESSING)
+
+
+def run_reference(run: RunFolder, near_guessing: float | None = None) -> tuple[str, Reference] | None:
     """The checkpoint of a run at its reference epoch, by the name of its file; None where metrics do not tell, or no
-    labels were permuted.
+    labels were permuted. The limit ``near_guessing`` is the run's own unless given (:func:`limit_of`).
 
     Raises :class:`~manigeo.errors.InputError` where the metrics tell that no checkpoint qualifies, with what to record.
     """
@@ -172,7 +179,8 @@ def run_reference(run: RunFolder, near_guessing: float = NEAR_GUESSING) -> tuple
     if known is None:
         return None
     metrics, n_classes = known
-    kept = _kept(run, metrics, n_classes, near_guessing)
+    near_guessing = limit_of(run, near_guessing)
+    kept = _kept(run, metrics, n_classes)
     epochs = kept.values()
     found = reference_epoch(metrics, kept=epochs, n_classes=n_classes, near_guessing=near_guessing)
     if found is None:
@@ -181,11 +189,11 @@ def run_reference(run: RunFolder, near_guessing: float = NEAR_GUESSING) -> tuple
     return next(name for name, epoch in kept.items() if epoch == found.epoch), found
 
 
-def _kept(run: RunFolder, metrics: pd.DataFrame, n_classes: int | None, near_guessing: float) -> dict[str, int]:
+def _kept(run: RunFolder, metrics: pd.DataFrame, n_classes: int | None) -> dict[str, int]:
     """Epochs of the checkpoints, as their names and the metrics tell; that before memorization first."""
     found: dict[str, int] = {}
     names = run.checkpoint_names()
-    wanted = reference_epoch(metrics, n_classes=n_classes, near_guessing=near_guessing)
+    wanted = reference_epoch(metrics, n_classes=n_classes, near_guessing=limit_of(run))  # by which it was kept
     if BEFORE in names and wanted is not None:
         found[BEFORE] = wanted.epoch
     scores = metrics[metrics["kind"] == VALIDATION].dropna(subset="accuracy")

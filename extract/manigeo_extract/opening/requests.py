@@ -121,7 +121,8 @@ class ExtractionRequest:
 @dataclass(frozen=True)
 class RunRequest:
     """The trained network of a run (the checkpoint ``at``) on its ``device``, and what of it is looked at: layers as
-    ``group_by`` names, and at most ``most`` examples of a kind, drawn by the seed of the model."""
+    ``group_by`` names, and at most ``most`` examples of a kind, drawn by the seed of the model. ``near_guessing`` takes the
+    place of the run's own limit of what is before memorization."""
 
     model: ModelRequest = field(default_factory=ModelRequest)
     at: str | int = "last"
@@ -130,6 +131,7 @@ class RunRequest:
     most: int | None = None
     batch_size: int = 256
     device: str = "cpu"
+    near_guessing: float | None = None
 
 
 @dataclass(frozen=True)

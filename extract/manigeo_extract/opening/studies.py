@@ -40,7 +40,8 @@ def open_run(directory: Path, request: RunRequest, tell: Tell = silent) -> Run:
     data, examples = open_data(checkpoint, request.model.data, request.model.labels, tell)
     opened = open_network(checkpoint, data, request.model, tell)
     arch = (opened.arch, opened.arch_args)
-    return Run(directory, arch, opened.module.to(device), data, examples, place_of(checkpoint), snapshots)
+    place, module = place_of(checkpoint), opened.module.to(device)
+    return Run(directory, arch, module, data, examples, place, snapshots, request.near_guessing)
 
 
 def open_groups(run: Run, request: RunRequest) -> list[Group]:

@@ -23,7 +23,7 @@ import torch
 from manigeo import __version__
 from manigeo.errors import InputError, InputWarning, UsageError
 from manigeo.kinds import VALIDATION
-from manigeo.localization.reference import BEFORE, Reference, reference_epoch
+from manigeo.localization.reference import BEFORE, Reference, limit_of, reference_epoch
 from manigeo.per_example.recorded import Answers, append_epoch, create_record, forget_epochs
 from manigeo.runs import RunFolder, set_aside
 from manigeo_extract.data.datasets import DataSet
@@ -47,9 +47,11 @@ class Recorder:
     first metrics is warned of. Where the metrics hold the accuracy of the kind
     permuted, ``before.pt`` is the reference epoch (:mod:`manigeo.localization.reference`) of the epochs so far: it is
     replaced while training goes on, until permuted labels are memorized. ``n_classes`` tells what guessing gives; without
-    it the accuracy at epoch 0 does. ``notes`` are stored in ``run.json``, beside
-    versions and what of the machine decides on the last bits (:mod:`manigeo_extract.machine`). A run has an identity of its
-    own, ``run_id``, which is drawn where it is not given; all that is made of the run carries it (:mod:`manigeo.runs`).
+    it the accuracy at epoch 0 does. ``near_guessing`` is the chance-normalised accuracy on permuted labels up to which an
+    epoch is before memorization (0.08 unless given); it is the limit of the run, in all that is made of it. ``notes`` are
+    stored in ``run.json``, beside versions and what of the machine decides on the last bits
+    (:mod:`manigeo_extract.machine`). A run has an identity of its own, ``run_id``, which is drawn where it is not given; all
+    that is made of the run carries it (:mod:`manigeo.runs`).
     With ``record_examples`` (epochs, as for ``epochs``) the answers to single ``examples`` are recorded, of which these are
     the table: :meth:`step` takes them (:mod:`manigeo.per_example.recorded`).
 
@@ -81,6 +83,7 @@ class Recorder:
         epochs: Collection[int] | str = (),
         best_by: str | None = None,
         n_classes: int | None = None,
+        near_guessing: float | None = None,
         notes: Mapping[str, Any] | None = None,
         examples: pd.DataFrame | None = None,
         record_examples: Collection[int] | str = (),
@@ -90,6 +93,8 @@ class Recorder:
         for name, chosen in (("epochs", epochs), ("record_examples", record_examples)):
             if isinstance(chosen, str) and chosen != "all":
                 raise UsageError(f'{name} must be numbers or "all", got {chosen!r}')
+        if near_guessing is not None and not 0 <= near_guessing < 1:
+            raise UsageError(f"near_guessing must be from 0 to below 1, got {near_guessing}")
         if record_examples and examples is None:
             raise UsageError("record_examples expects the table of the examples that are recorded: give examples, too")
         self.record_examples = record_examples
@@ -114,9 +119,11 @@ class Recorder:
             self.run_id = self.folder.identity or None
         else:  # a first try that recorded nothing may have been another run
             self.run_id = run_id or secrets.token_hex(8)
-            classes = {} if n_classes is None else {"n_classes": n_classes}
-            about = {**_about(), "run_id": self.run_id, **self.settings, **classes, **plain(notes or {})}
+            told = {"n_classes": n_classes, "near_guessing": near_guessing}
+            given = {name: value for name, value in told.items() if value is not None}
+            about = {**_about(), "run_id": self.run_id, **self.settings, **given, **plain(notes or {})}
             write_whole(description, _as_json(about))
+        self.near_guessing = limit_of(self.folder)
         self._open_record(examples)
 
     @property
@@ -143,7 +150,7 @@ class Recorder:
     @property
     def before(self) -> Reference | None:
         """The reference epoch among those recorded; None where none qualifies."""
-        return reference_epoch(self.table, n_classes=self.n_classes)
+        return reference_epoch(self.table, n_classes=self.n_classes, near_guessing=self.near_guessing)
 
     def records(self, epoch: int) -> bool:
         """Return whether the answers to single examples are due after ``epoch``."""

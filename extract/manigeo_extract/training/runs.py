@@ -15,7 +15,7 @@ import pandas as pd
 from torch import Tensor, nn
 
 from manigeo.errors import InputError, UsageError
-from manigeo.localization.reference import BEFORE, nothing_to_compare, reference_epoch
+from manigeo.localization.reference import BEFORE, limit_of, nothing_to_compare, reference_epoch
 from manigeo.runs import RunFolder, run_of
 from manigeo_extract.files.checkpoints import Checkpoint, load_checkpoint
 from manigeo_extract.files.fitting import fit_state
@@ -66,7 +66,8 @@ class Run:
 
     ``arch`` is how the network is built, if that is known: a name and its arguments. ``examples`` is the example table,
     with the labels of training; ``place`` holds the columns of the results table that identify the network: the run,
-    the checkpoint, its epoch and fingerprint.
+    the checkpoint, its epoch and fingerprint. ``near_guessing`` is up to where permuted labels count as not memorized, the
+    run's own limit unless given.
     """
 
     directory: Path
@@ -76,6 +77,7 @@ class Run:
     examples: pd.DataFrame
     place: Mapping[str, Any]
     snapshots: tuple[Snapshot, ...]
+    near_guessing: float | None = None
 
     def snapshot(self, name: Name) -> Snapshot:
         """The snapshot of this name or epoch; "init" is epoch 0, "before" the reference epoch."""
@@ -94,9 +96,12 @@ class Run:
         trained = self.examples.loc[self.examples["split"] == "train", "train_label"]
         n_classes = folder.n_classes or int(trained.nunique())
         kept = [snapshot.epoch for snapshot in self.snapshots if snapshot.epoch is not None]
-        found = reference_epoch(metrics, kept=kept, n_classes=n_classes)
+        asked: dict[str, Any] = {
+            "kept": kept, "n_classes": n_classes, "near_guessing": limit_of(folder, self.near_guessing)
+        }  # fmt: skip
+        found = reference_epoch(metrics, **asked)
         if found is None:
-            raise InputError(f"{self.directory}: {nothing_to_compare(metrics, kept=kept, n_classes=n_classes)}")
+            raise InputError(f"{self.directory}: {nothing_to_compare(metrics, **asked)}")
         return replace(find_snapshot(self.snapshots, found.epoch, self.directory), name=BEFORE)
 
     def _metrics(self) -> pd.DataFrame:

@@ -87,6 +87,7 @@ def train(
     start: Start | None = None,
     accounts: Accounts | None = None,
     record_examples: Collection[int] | str = (),
+    near_guessing: float | None = None,
     device: str | torch.device = "cpu",
     progress: Progress | None = None,
     resume: bool = False,
@@ -100,7 +101,8 @@ def train(
     (:mod:`manigeo_extract.training.finetuning`); it goes into ``run.json``. ``accounts`` of ``model`` sum the change that
     permuted and unpermuted examples make (:mod:`manigeo_extract.gradients.accounts`); training is the same with and without.
     After the epochs ``record_examples`` (numbers, or "all") what the network says of each example is recorded
-    (:mod:`manigeo.per_example.recorded`), from the scoring that is done anyway.
+    (:mod:`manigeo.per_example.recorded`), from the scoring that is done anyway. ``near_guessing`` is the limit of what
+    counts as before memorization (:class:`~manigeo_extract.training.recorder.Recorder`); a resumed run keeps its own.
     ``progress`` is called with epoch, training loss and scores when an epoch is on disk; without it a bar is shown, on a
     terminal only. With ``resume`` a run continues after its last whole epoch, and one that has none starts.
 
@@ -132,7 +134,7 @@ def train(
     settings = _settings(described, plan, examples, start)
     recorder = Recorder(
         directory, **described, run_id=_identity(settings), epochs=plan.checkpoint_epochs, n_classes=data.n_classes,
-        notes={"plan": plan} | ({} if start is None else {"started_from": start.origin}),
+        near_guessing=near_guessing, notes={"plan": plan} | ({} if start is None else {"started_from": start.origin}),
         examples=examples, record_examples=record_examples, resume=resume, overwrite=overwrite,
     )  # fmt: skip
     done, scores = _resumed(recorder, settings, model, optimizer, accounts) if resume else (-1, {})
