@@ -20,6 +20,7 @@ from .per_example.plan import examples_table as examples_table
 from .per_example.plan import plan_examples as plan_examples
 from .per_example.table import read_examples as read_examples
 from .per_example.table import write_examples as write_examples
+from .plots.contact import plot_contact_sheet as plot_contact_sheet
 from .plots.examples import plot_examples as plot_examples
 from .plots.geometry import plot_estimators as plot_estimators
 from .plots.geometry import plot_geometry as plot_geometry

@@ -506,3 +506,23 @@ DRAWN = frozenset(
     )
 )
 # fmt: on
+
+# of a table of single examples
+EXAMPLE_FIGURES = {
+    "examples": Figure(
+        "depths, loads and the data map of single examples (manigeo examples)",
+        "Single examples",
+        "For each kind, the share of examples with each prediction depth; the accuracy of test examples by their depth; the "
+        "mean load of each kind at every layer, 1 being an equal share; and confidence against variability over training. "
+        "Panels whose numbers the table does not hold are left out.",
+        "Examples of large depth come apart late, or never. Where permuted ones carry more than their share of the load, "
+        "they limit capacity.",
+    ),
+    "contact": Figure(
+        "images of the most and of the least memorized examples",
+        "The most and the least memorized images",
+        "Training images as the network saw them, each on its own scale of grey or colour: the most memorized above, the "
+        "least memorized below. Above each stands its class, or its true class and the label that it was trained on.",
+        "Look for what the network had no other way to know: permuted labels, odd or mislabelled images, duplicates.",
+    ),
+}

@@ -16,6 +16,7 @@ from manigeo.cli.examples import examples_command
 from manigeo.cli.plot import plot_command
 from manigeo.errors import InputError, UsageError
 from manigeo.per_example.depths import last_layer, settled_from
+from manigeo.per_example.extremes import by_memorization, example_images
 from manigeo.per_example.of_training import training_of
 from manigeo.per_example.plan import examples_table, plan_examples
 from manigeo.per_example.recorded import Answers, append_epoch, create_record
@@ -333,3 +334,37 @@ def test_the_data_map_has_a_point_per_example(table):
     assert [len(line.get_ydata()) for line in ax.lines] == [6, 2, 2]
     with pytest.raises(InputError, match="no depths and no loads; make it with manigeo examples"):
         manigeo.plot_examples(table[table["metric"] == "purity"])
+
+
+def test_examples_are_ranked_by_depth_and_those_of_one_depth_by_what_follows():
+    numbers = {"prediction_depth": [1, 3, 3, 0, np.nan], "area_under_margin": [0, 2, -1, 0, 0]}
+    table = example_rows(EXAMPLES[:5], {name: np.array(values, float) for name, values in numbers.items()})
+    ordered, by = by_memorization(table)
+    assert ordered["index"].tolist() == [2, 1, 0, 3, 4]
+    assert by == ("prediction_depth", "area_under_margin")
+    with pytest.raises(UsageError, match="nothing ranks these examples"):
+        by_memorization(example_rows(EXAMPLES, {"purity": np.ones(10)}))
+
+
+def held_images(name="input", projection=None, shape=(1, 2, 2)):
+    pixels = np.arange(40.0).reshape(10, 4)[:, ::-1] + np.arange(10)[:, None]
+    stored = StoredLayer(name, 0, "Input", 0, shape, "flatten", projection, ())
+    return Activations.in_memory(EXAMPLES, ["cat", "d$g$"], [stored], {}, {name: pixels[:, : np.prod(shape)]})
+
+
+def test_images_are_those_of_the_examples_each_on_its_own_scale():
+    images = example_images(held_images(), EXAMPLES.iloc[[8, 2]])
+    assert images.shape == (2, 2, 2, 1)
+    assert np.allclose(images[..., 0], [[[1, 2 / 3], [1 / 3, 0]]] * 2)
+    for without in (held_images("h1"), held_images(projection={"to": 4}), held_images(shape=(4,))):
+        assert example_images(without, EXAMPLES) is None
+    with pytest.raises(UsageError, match="does not hold 1 of the examples"):
+        example_images(held_images(), EXAMPLES.iloc[2:4].assign(split=["train", "test"]))
+
+
+def test_a_contact_sheet_shows_the_most_memorized_first_and_no_test_examples():
+    depth = np.array([0, 1, 0, 0, 0, 0, 2, 0, 9, 9.0])
+    sheet = manigeo.plot_contact_sheet(example_rows(EXAMPLES, {"prediction_depth": depth}), held_images(), n=2)
+    assert [ax.get_title() for ax in sheet.axes] == [r"cat → d\$g\$", "cat", r"d\$g\$", r"cat → d\$g\$"]
+    with pytest.raises(InputError, match="holds no images: extract the layer input"):
+        manigeo.plot_contact_sheet(example_rows(EXAMPLES, {"prediction_depth": depth}), held_images("h1"))

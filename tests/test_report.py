@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from manigeo.errors import InputError
 from manigeo.kinds import KINDS
+from manigeo.per_example.table import example_rows, write_examples
 from manigeo.plots.geometry import PANELS
 from manigeo.plots.movement import WEIGHT_PANELS
 from manigeo.report import collect_sources, render_page
@@ -624,3 +625,43 @@ def test_figures_and_tables_of_ones_own_stand_on_the_page_as_text(tmp_path):
         report.add_figure([1, 2], "no figure")
     with pytest.raises(UsageError, match=r"pandas.DataFrame\(...\) makes one"):
         report.add_table([1, 2], "no table")
+
+
+def table_of_examples(n=100, run_id="3f", **columns) -> pd.DataFrame:
+    """A table of ``n`` training examples, of which those with the larger index are the more memorized."""
+    shown = {"index": range(n), "split": "train", "true_label": 0, "train_label": 1, "kind": "permuted"}
+    examples = pd.DataFrame(shown | columns)
+    return example_rows(examples, {"prediction_depth": np.arange(n) * 1.0}, place={"run": "run", "run_id": run_id})
+
+
+def with_examples(at: Path, table: pd.DataFrame) -> Path:
+    folder = folder_of_run(at, capacity=small(settings='{"analysis": "mean_field", "run_id": "3f"}'))
+    (folder / "run.json").write_text('{"run_id": "3f"}')
+    write_examples(table, folder / "a.examples.csv")
+    return folder
+
+
+def test_examples_of_a_run_are_shown_from_both_ends_and_the_rest_is_counted(tmp_path):
+    page = render_page(collect_sources([with_examples(tmp_path, table_of_examples())]))
+    section = page[page.index('id="examples"') : page.index('id="tables"')]
+    rows = re.findall(r'<th scope="row" data-v="permuted">.*?data-v="(\d+)">', section)
+    assert [int(index) for index in rows] == [*range(99, 69, -1), *range(29, -1, -1)]
+    assert "60 of 100 examples: of each kind the most and the least memorized by prediction depth" in section
+    assert "<svg" in section  # the depths
+
+
+def test_nothing_of_a_table_of_examples_becomes_markup(tmp_path):
+    nasty = with_examples(tmp_path, table_of_examples(3, kind=NASTY)).rename(tmp_path / "&lt;b>run")
+    page = render_page(collect_sources([nasty]))
+    assert len(re.findall("<script>", page)) == 1
+    assert "alert(1)</script>" not in page
+
+
+def test_examples_of_another_training_are_left_out_unless_they_are_named(tmp_path):
+    folder = with_examples(tmp_path, table_of_examples(run_id="9c"))
+    found = collect_sources([folder])
+    assert not found.examples
+    assert any("of another training" in note for note in found.left_out)
+    assert len(collect_sources([folder, folder / "a.examples.csv"]).examples) == 1
+    with pytest.raises(InputError, match="stands beside results: name the folder of its run"):
+        collect_sources([folder / "a.examples.csv"])

@@ -7,7 +7,7 @@ import pytest
 
 from manigeo.report import collect_sources, render_page, write_page
 from manigeo.results import read_results
-from tests.test_report import NASTY, folder_of_run, geometry, movement
+from tests.test_report import NASTY, folder_of_run, geometry, movement, table_of_examples, with_examples
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright to drive a browser")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -198,3 +198,18 @@ def test_it_prints(open_page, tmp_path):
     assert page.locator("#provenance dd").first.is_visible()
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert page.locator("#provenance details[open]").count() == 0
+
+
+def test_the_table_of_examples_shows_the_rows_with_every_word_typed(browser, tmp_path):
+    kinds = ["permuted", "unpermuted", "permuted"]
+    page = browser.new_page()
+    write_page(
+        render_page(collect_sources([with_examples(tmp_path, table_of_examples(3, kind=kinds))])), tmp_path / "a.html"
+    )
+    page.goto((tmp_path / "a.html").as_uri())
+    rows, field = page.locator("table.filtered tbody tr"), page.locator("input[type=search]")
+    for typed, left in (("", 3), ("permuted", 2), ("Perm 2", 1), ("nothing", 0)):
+        field.fill(typed)
+        assert rows.filter(visible=True).count() == left
+    assert page.locator("output").inner_text() == "0 of 3"
+    page.close()

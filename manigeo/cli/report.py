@@ -26,9 +26,9 @@ def report_command(sources: tuple[Path, ...], out: Path, title: str, force: bool
     tables named by themselves (CSV, JSON, Parquet).
 
     The answer of manigeo localize comes first, with every method on one axis of depth, then whether the network has
-    memorized, the figures of all tables with values under the pointer, the tables to sort and to download, settings,
-    provenance and caveats. Several runs are answered one by one and together. manigeo.report.Report adds figures and tables
-    of one's own.
+    memorized, the figures of all tables with values under the pointer, tables of manigeo examples, the tables to sort and to
+    download, settings, provenance and caveats. Several runs are answered one by one and together. manigeo.report.Report adds
+    figures and tables of one's own.
     """
     from manigeo.report import collect_sources, render_page, write_page
     from manigeo.storage.files import check_target

@@ -17,6 +17,7 @@ from manigeo.vocabulary import metric_words
 
 _NETWORK = ["run", "checkpoint", "epoch", "fingerprint"]
 _DATA_MAP = ("variability", "confidence")
+_MOST_COLUMNS = 3  # what fits a page
 
 
 def plot_examples(table: pd.DataFrame, ax: Any = None) -> Any:
@@ -45,7 +46,8 @@ def plot_examples(table: pd.DataFrame, ax: Any = None) -> Any:
         raise InputError("nothing to plot: the table holds no depths and no loads; make it with manigeo examples")
     canvas = Canvas("examples", ax, kinds=set(table["kind"].astype(str)), advice="leave ax out")
     with in_style():
-        axes = canvas.wrapped(len(panels), (0.8, 0.9), (3.6, 2.9))
+        n_rows = -(-len(panels) // _MOST_COLUMNS)
+        axes = canvas.wrapped(len(panels), (0.8, 0.9), (3.6, 2.9), most=-(-len(panels) // n_rows))
         for (draw, rows), panel in zip(panels, axes, strict=True):
             draw(panel, rows)
         canvas.legend()

@@ -19,6 +19,7 @@ from manigeo.report.additions import Addition
 from manigeo.report.answer import read_answers
 from manigeo.report.caveats import caveats, flags_in_words
 from manigeo.report.downloads import embed_tables
+from manigeo.report.examples import example_sections
 from manigeo.report.figures import draw_pictures, drawn_together
 from manigeo.report.gate import gates_of_answer, read_gate
 from manigeo.report.seeds import compare_runs, weigh_together
@@ -53,6 +54,7 @@ def render_page(sources: Sources, title: str = "", additions: Sequence[Addition]
         additions=additions,
         answering=[picture for picture in pictures if picture.figure == ANSWERING],
         pictures=[picture for picture in pictures if picture.figure != ANSWERING],
+        examples=example_sections(sources.examples),
         gates=[gate for run in sources.runs if (gate := read_gate(run, aggregates))] or gates_of_answer(aggregates),
         analyses=metric_tables(aggregates),
         downloads=embed_tables(sources.tables),

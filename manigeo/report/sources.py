@@ -10,8 +10,10 @@ from typing import Any
 import pandas as pd
 
 from manigeo.errors import InputError, ManigeoError
-from manigeo.results import runs_apart
-from manigeo.runs import FoundTable, RunFolder, file_digest, find_tables
+from manigeo.per_example.table import read_examples
+from manigeo.results import row_settings, runs_apart
+from manigeo.runs import Found, FoundTable, RunFolder, file_digest, find_tables
+from manigeo.storage.recognition import EXAMPLES, recognized
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +35,16 @@ class DescribedRun:
     folder: RunFolder
 
 
+@dataclass(frozen=True, eq=False)
+class ExamplesFile:
+    """A table of single examples, its file's name, and the file of the ``activations`` that it is of, where that lies in the
+    same folder."""
+
+    name: str
+    table: pd.DataFrame
+    activations: Path | None
+
+
 @dataclass(frozen=True)
 class Recording:
     """Origin of the activations that a table was computed from: the provenance that their file carries."""
@@ -51,6 +63,7 @@ class Sources:
     runs: tuple[DescribedRun, ...]
     recordings: tuple[Recording, ...]
     left_out: tuple[str, ...]
+    examples: tuple[ExamplesFile, ...] = ()
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -68,13 +81,19 @@ class Sources:
 def collect_sources(places: Sequence[Path]) -> Sources:
     """Collect what can be reported on in these folders and files, found as :func:`~manigeo.runs.find_tables` does.
 
+    Tables of single examples are taken where they are named, and where they lie in the folder of a run that they are of.
+
     Raises :class:`~manigeo.errors.InputError` where a place does not exist, a file that was named is not a results
     table, or none is found.
     """
-    found = find_tables(places)
+    named = [path for path in places if path.is_file() and recognized(path) == EXAMPLES]
+    if named and len(named) == len(places):
+        raise InputError(f"{named[0]} is {EXAMPLES}, which stands beside results: name the folder of its run as well")
+    found = find_tables([path for path in places if path not in named])
     left_out = dict(found.left_out)
+    examples = _examples([path.resolve() for path in named], found, left_out)
     folders = [run.path.resolve() for run in found.runs]
-    shown = _shown([*(table.path for table in found.tables), *folders, *left_out])
+    shown = _shown([*(table.path for table in found.tables), *folders, *left_out, *examples])
     described = []
     for folder, run in zip(folders, found.runs, strict=True):
         try:
@@ -84,7 +103,37 @@ def collect_sources(places: Sequence[Path]) -> Sources:
             left_out[folder] = f"the run cannot be read: {error}"
     tables = tuple(ResultsFile(shown[table.path], file_digest(table.path), table.rows) for table in found.tables)
     notes = tuple(f"{shown[path]}: {why}" for path, why in sorted(left_out.items()))
-    return Sources(tables, tuple(described), _recordings(found.tables), notes)
+    singles = tuple(ExamplesFile(shown[path], *of) for path, of in examples.items())
+    return Sources(tables, tuple(described), _recordings(found.tables), notes, singles)
+
+
+def _examples(
+    named: Sequence[Path], found: Found, left_out: dict[Path, str]
+) -> dict[Path, tuple[pd.DataFrame, Path | None]]:
+    """The tables of examples that were named, and those in the folders of the runs that they are of; why not the others."""
+    of_run = {place: run for run in found.runs for place in (run.path.resolve(), run.analysis.resolve())}
+    files = [path for place in of_run if place.is_dir() for path in sorted(place.iterdir()) if path.suffix == ".csv"]
+    taken: dict[Path, tuple[pd.DataFrame, Path | None]] = {}
+    for path in dict.fromkeys([*named, *(path for path in files if recognized(path) == EXAMPLES)]):
+        try:
+            table, run = read_examples(path), of_run.get(path.parent)
+        except InputError as error:
+            if path in named:
+                raise
+            left_out[path] = str(error)
+            continue
+        ids = {row_settings(text).get("run_id") for text in table["settings"].unique()}
+        if path not in named and run and ids != {run.identity}:
+            left_out[path] = f"of another training than {run.path}: name it to see it"
+        else:
+            taken[path] = table, _activations_of(path, table)
+    return taken
+
+
+def _activations_of(path: Path, table: pd.DataFrame) -> Path | None:
+    prints = set(table["fingerprint"].unique())
+    files = ((file, _recording(file)) for file in sorted(path.parent.glob("*.h5")))
+    return next((file for file, recording in files if recording and {recording.fingerprint} == prints), None)
 
 
 def _recordings(tables: Sequence[FoundTable]) -> tuple[Recording, ...]:

@@ -25,6 +25,22 @@ function sorted(rows, column, up) {
   return rows.sort((a, b) => (key(a) === "") - (key(b) === "") || (up ? 1 : -1) * order(key(a), key(b)));
 }
 
+// examples: the rows that hold every word typed
+for (const table of document.querySelectorAll("table.filtered")) {
+  const label = document.createElement("label"), field = document.createElement("input"), count = document.createElement("output");
+  const rows = [...table.tBodies[0].rows];
+  const texts = rows.map((row) => ` ${[...row.cells].map((cell) => cell.textContent).join(" ").toLowerCase()} `);
+  field.type = "search";
+  field.placeholder = "permuted";
+  label.append("Show rows with ", field, " ", count);
+  table.parentNode.before(label);
+  field.addEventListener("input", () => {
+    const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
+    rows.forEach((row, i) => (row.hidden = !words.every((word) => texts[i].includes(` ${word}`))));
+    count.textContent = words.length ? `${rows.filter((row) => !row.hidden).length} of ${rows.length}` : "";
+  });
+}
+
 // downloads: the compressed bytes are in the link, and it works without scripts; with them the file is plain CSV
 if (typeof DecompressionStream === "function") {
   for (const link of document.querySelectorAll("a.download")) {
