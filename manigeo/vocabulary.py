@@ -66,6 +66,8 @@ _FAMILIES: dict[str, dict[str, Metric]] = {
         "margin_ovr": Metric("margin to the rest", 4),
         "separable_pairs": Metric("separable pairs of classes", 2),
         "margin_pairs": Metric("margin of pairs", 3),
+        "unitmem": Metric("UnitMem, mean of the units", 3),
+        "unitmem_top": Metric("UnitMem that a tenth of the units exceeds", 3),
         "transfer_accuracy": Metric("probe accuracy on another kind", 3),
         "probe_regularization": Metric("regularisation of the probe"),
         "best_layer": Metric("best layer"),

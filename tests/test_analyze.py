@@ -1,6 +1,7 @@
 """One checkpoint, or another program's folder of checkpoints, up to a page with an answer."""
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,13 @@ def test_labels_as_they_are_leave_a_page_and_a_word_about_labels(inside, tmp_pat
     assert "no labels were permuted" in said
     assert "--labels FILE with those of training" in said
     assert (tmp_path / "clean/report.html").is_file()
+
+
+def test_marks_of_examples_reach_every_step_that_opens_the_data(inside):
+    Path("kinds.csv").write_text("index,kind\n0,memorized\n")
+    said = done("analyze", "lit", *GIVEN, "--kinds-from", "kinds.csv", "--dry-run")
+    with_marks = set(re.findall(r"manigeo (\w+) .*--kinds-from kinds.csv", said))
+    assert with_marks == {"extract", "rewind"}
 
 
 @pytest.mark.parametrize(

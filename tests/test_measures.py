@@ -106,5 +106,5 @@ def test_random_numbers_are_keyed_by_the_kind_and_reproducible(name):
 
 
 def test_a_name_that_is_not_in_the_registry_is_refused_with_all_names():
-    with pytest.raises(UsageError, match=r"measure must be one of mean_field, .*margins; got 'probes'"):
+    with pytest.raises(UsageError, match=r"measure must be one of mean_field, .*units; got 'probes'"):
         measure("probes")

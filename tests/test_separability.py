@@ -24,6 +24,7 @@ from manigeo.separability.means import fisher_ratio, nearest_mean_scores
 from manigeo.separability.neighbours import neighbour_purity
 from manigeo.separability.probe import linear_probe
 from manigeo.separability.scores import class_averages, stratified_folds, wilson_interval
+from manigeo.separability.units import unit_memorization
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -380,3 +381,18 @@ def test_a_linear_function_of_coordinates_is_one_of_features():
     # the points are in the span of one another but for their mean, so the Gram has an eigenvalue of the jitter: values
     # along it are lost, 1e-7 ^ 1/2 of a length of one
     np.testing.assert_allclose(np.concatenate(manifolds) @ weights + offsets, L @ v, atol=5e-3)
+
+
+def test_a_unit_of_one_example_has_unitmem_one_and_a_constant_unit_zero():
+    one_hot, constant, negative = np.eye(7)[:, [3]] * 0.1, np.full((7, 1), 0.1), np.full((7, 1), -2.0)
+    found = unit_memorization(np.split(np.hstack([one_hot, constant, negative]), [2, 3]))
+    assert found.tolist() == [1.0, 0.0, 0.0]
+    with pytest.raises(ValueError, match="two points or more, got 1"):
+        unit_memorization([constant[:1]])
+
+
+def test_unitmem_is_what_its_equation_says_of_every_unit():
+    X = rng(5).normal(size=(40, 6)).astype(np.float32)
+    for unit, found in zip(np.maximum(X.T, 0).astype(float), unit_memorization([X[:9], X[9:]]), strict=True):
+        others = np.delete(unit, unit.argmax()).mean()
+        assert found == pytest.approx((unit.max() - others) / (unit.max() + others), rel=1e-12)

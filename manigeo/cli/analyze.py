@@ -19,7 +19,7 @@ from manigeo.storage.owned import append_own
 
 STEPS = ("extract", "capacity", "separability", "weights", "rewind", "reinit", "gradients", "localize", "report")
 # options that say what network, data and labels are, and how weights are read
-_NETWORK = ("arch", "arch_args", "data", "data_args", "permute", "convention", "permute_seed", "labels")
+_NETWORK = ("arch", "arch_args", "data", "data_args", "permute", "convention", "permute_seed", "labels", "kinds_from")
 _READING = ("state_key", "ema", "no_strict", "trust")
 _OF_WHAT_THERE_IS = ("localize", "report")  # steps that take what there is of the results before them
 _MEASURES = ("probe", "neighbours", "clusters", "means")
@@ -59,6 +59,7 @@ def _names(ctx: click.Context, param: click.Parameter, names: tuple[str, ...]) -
 @options.file_options
 @options.data_options
 @options.labels_option
+@options.kinds_option
 @options.device_option
 @options.jobs_option(default=-1)
 @options.seed_option
@@ -142,6 +143,7 @@ def _steps(subject: Subject, skip: Sequence[str], request: Mapping[str, Any]) ->
     network = [*_repeated(request, "device", *_NETWORK), *reading, *seeded]
     sample = [*_repeated(request, "per_class", "classes"), *jobs, *seeded]
     steps: list[Step] = []
+    marks = [Path(request["kinds_from"])] if request["kinds_from"] else []
 
     def add(
         name: str, words: Sequence[object], result: str, reads: Sequence[Path] = (), after: Sequence[str] = ()
@@ -154,7 +156,7 @@ def _steps(subject: Subject, skip: Sequence[str], request: Mapping[str, Any]) ->
 
     for name, path in files.items():
         layers = _repeated(request, "layers")
-        add(f"extract {name}", ["extract", "--model", path, *layers, *network], f"{name}.h5", [path])
+        add(f"extract {name}", ["extract", "--model", path, *layers, *network], f"{name}.h5", [path, *marks])
         add(f"capacity {name}", ["capacity", folder / f"{name}.h5", *sample], f"{name}.capacity.csv",
             after=[f"extract {name}"])  # fmt: skip
     stored = [folder / f"{name}.h5" for name in files]
@@ -164,11 +166,16 @@ def _steps(subject: Subject, skip: Sequence[str], request: Mapping[str, Any]) ->
     if run is not None:
         add("weights", ["weights", run, *reading], "weights.csv", subject.every)
         if subject.has_before:
-            add("rewind", ["rewind", run, *jobs, *network], "rewind.csv", subject.every)
+            add("rewind", ["rewind", run, *jobs, *network], "rewind.csv", [*subject.every, *marks])
         if subject.has_initial:
-            add("reinit", ["reinit", run, *jobs, *network], "reinit.csv", subject.every)
+            add("reinit", ["reinit", run, *jobs, *network], "reinit.csv", [*subject.every, *marks])
         epochs = ",".join([*(["init"] if subject.has_initial else []), *files])
-        add("gradients", ["gradients", run, "--checkpoints", epochs, *network], "gradients.csv", subject.every)
+        add(
+            "gradients",
+            ["gradients", run, "--checkpoints", epochs, *network],
+            "gradients.csv",
+            [*subject.every, *marks],
+        )
     before = [step.name for step in steps]
     of = run or folder
     metrics = [] if run is None else [run / "metrics.csv"]

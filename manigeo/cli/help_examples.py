@@ -13,6 +13,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "extract": (
         "manigeo extract --model run/checkpoints/last.pt",
         "manigeo extract --model model.ckpt --arch net.py:make --data folder:images --labels labels.csv",
+        "manigeo extract --model run/checkpoints/last.pt --kinds-from kinds.csv",
         "manigeo extract --model run/checkpoints/last.pt --layers 'features.*' --readout mean",
     ),
     "merge": ("manigeo merge acts.shard-*-of-4.h5 --out acts.h5",),
@@ -36,6 +37,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "memorization": (
         "manigeo memorization subsets/cells/*",
         "manigeo memorization subsets/cells/* --influence influence.csv",
+        "manigeo memorization subsets/cells/* --kinds kinds.csv --memorized 0.5",
     ),
     "weights": ("manigeo weights run", "manigeo weights first.pt later.pt --out weights.csv"),
     "correlate": ("manigeo correlate run1 run2 run3 --measure rotation --gap accuracy",),
@@ -58,6 +60,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "analyze": (
         "manigeo analyze run",
         "manigeo analyze model.ckpt --arch net.py:make --data folder:images --labels labels.csv",
+        "manigeo analyze run --kinds-from kinds.csv",
         "manigeo analyze run --skip separability --per-class 20 --dry-run",
     ),
     "localize": ("manigeo localize run", "manigeo localize seed0 seed1 seed2 --out seeds.csv"),

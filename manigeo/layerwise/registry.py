@@ -22,6 +22,7 @@ SEPARABILITY = {
     "clusters": "separability.Clusters",
     "means": "separability.Means",
     "margins": "separability.HardMargins",
+    "units": "separability.Units",
 }
 MEASURES = CAPACITY | SEPARABILITY
 

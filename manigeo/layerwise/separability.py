@@ -22,6 +22,7 @@ from manigeo.separability.means import fisher_ratio, nearest_mean_scores
 from manigeo.separability.neighbours import neighbour_purity
 from manigeo.separability.probe import LinearProbe
 from manigeo.separability.scores import class_averages, wilson_interval
+from manigeo.separability.units import unit_memorization
 
 
 class _OfPoints(Measure):
@@ -272,3 +273,24 @@ def _margin_rows(problems: str, solved: Margins) -> Iterator[Row]:
         "stderr": standard_error(solved.margin),
     }
     yield common | {"metric": f"margin_{problems}_residual", "value": solved.residual.max()}
+
+
+@dataclass(frozen=True)
+class Units(_OfPoints):
+    """UnitMem, how much more a unit responds to one example than to others, averaged over units, and what a tenth of
+    the units exceeds. A unit is a stored feature: of a convolution with ``--readout mean`` a channel."""
+
+    name: ClassVar[str] = "units"
+    metrics = ("unitmem", "unitmem_top")
+
+    def describe(self) -> str:
+        return "UnitMem"
+
+    def seconds(self, n: int, coordinates: int, n_classes: int) -> float:
+        return 3e-9 * n * coordinates
+
+    def scores(self, sample: LabelledPoints, others: Others, rng: np.random.Generator) -> Iterator[Row]:
+        of_units = unit_memorization(sample.manifolds)
+        common = {"n": len(of_units)}
+        yield common | {"metric": "unitmem", "value": of_units.mean(), "stderr": standard_error(of_units)}
+        yield common | {"metric": "unitmem_top", "value": np.quantile(of_units, 0.9)}

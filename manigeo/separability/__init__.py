@@ -7,6 +7,7 @@ each:
 - :mod:`~manigeo.separability.logistic`: the classifier's optimum, by a preconditioned quasi-Newton method
 - :mod:`~manigeo.separability.neighbours`: share of the nearest points that are of the same class
 - :mod:`~manigeo.separability.clusters`: agreement of the classes with clusters found without labels
+- :mod:`~manigeo.separability.units`: how much more a unit responds to one example than to the others
 - :mod:`~manigeo.separability.means`: distances of class means, and accuracy of the nearest mean
 - :mod:`~manigeo.separability.margins`: whether a hyperplane tells classes apart, and by which margin
 - :mod:`~manigeo.separability.best`: which layer is best, and whether measures and runs agree on it

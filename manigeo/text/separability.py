@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from manigeo.layerwise.plan import Plan
 
 REPORTED = (
-    "probe_accuracy", "knn_purity_1", "knn_purity_class", "kmeans_nmi", "nearest_mean_accuracy", "fisher_ratio",
+    "probe_accuracy", "knn_purity_1", "knn_purity_class", "kmeans_nmi", "nearest_mean_accuracy", "fisher_ratio", "unitmem",
     "separable_ovr", "margin_ovr", "margin_pairs",
 )  # fmt: skip
 _LONGEST = 16  # characters of a layer's name where three of them stand on a line
