@@ -24,6 +24,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -106,14 +107,14 @@ class GradientAccounts:
         self.check(optimizer)
         self._steps += 1
         if self.by == "examples" and isinstance(optimizer, torch.optim.SGD):
-            rates = dict(_rates(optimizer))  # known beforehand: what is summed goes into the account at once
-            targets = {p: (self._permuted[name], -float(rates[p])) for name, p in self._trained.items() if p in rates}
+            rates = _rates(optimizer)  # known beforehand: what is summed goes into the account at once
+            targets = {p: (self._permuted[name], -rates[p].scale) for name, p in self._trained.items() if p in rates}
             with self._sums.into(targets, permuted, later=True):
                 losses.mean().backward()
             self._enter(self._all, rates, {name: p.grad for name, p in self._trained.items()})
             return
         found = self._split(losses, permuted)
-        rates = dict(_rates(optimizer))
+        rates = _rates(optimizer)
         self._enter(self._permuted, rates, found)
         self._enter(self._all, rates, {name: p.grad for name, p in self._trained.items()})
 
@@ -146,18 +147,21 @@ class GradientAccounts:
 
     @torch.no_grad()
     def _enter(
-        self, account: Mapping[str, Tensor], rates: Mapping[nn.Parameter, Any], found: Mapping[str, Any]
+        self, account: Mapping[str, Tensor], rates: Mapping[nn.Parameter, _Rate], found: Mapping[str, Tensor | None]
     ) -> None:
-        together: dict[float, list[tuple[Tensor, Tensor]]] = {}
+        together: dict[tuple[float, bool], list[tuple[Tensor, ...]]] = {}
         for name, p in self._trained.items():
-            if p in rates and found[name] is not None:
-                if isinstance(rates[p], Tensor):
-                    account[name].sub_(rates[p] * found[name])
-                else:
-                    together.setdefault(rates[p], []).append((account[name], found[name]))
-        for rate, pairs in together.items():  # one call for all parameters of a rate
-            accounts, gradients = zip(*pairs, strict=True)
-            torch._foreach_sub_(accounts, gradients, alpha=rate)
+            gradient, rate = found[name], rates.get(p)
+            if rate is not None and gradient is not None:
+                key = (rate.scale, rate.divisor is None)
+                by = () if rate.divisor is None else (rate.divisor,)
+                together.setdefault(key, []).append((account[name], gradient, *by))
+        for (scale, _), triples in together.items():  # one call for all parameters of a rate
+            accounts, gradients, *divisors = (list(tensors) for tensors in zip(*triples, strict=True))
+            if divisors:
+                torch._foreach_addcdiv_(accounts, gradients, divisors[0], value=-scale)
+            else:
+                torch._foreach_sub_(accounts, gradients, alpha=scale)
 
     def change(self, kind: str, name: str) -> Tensor:
         """The change of a parameter that is due to permuted or to unpermuted examples."""
@@ -231,27 +235,46 @@ class GradientAccounts:
         self._steps, self.by = state["steps"], state["by"]
 
 
-def _rates(optimizer: Optimizer) -> Iterator[tuple[nn.Parameter, float | Tensor]]:
-    """Factor of every parameter by which a gradient moves it in the end; the momentum of earlier ones is theirs."""
+@dataclass(frozen=True, eq=False)
+class _Rate:
+    """Factor of a parameter by which a gradient moves it in the end, ``scale`` divided by ``divisor`` where there is one;
+    the momentum of earlier gradients is theirs."""
+
+    scale: float
+    divisor: Tensor | None = None
+
+
+def _rates(optimizer: Optimizer) -> dict[nn.Parameter, _Rate]:
+    """The rate of every parameter in the step to come."""
+    found: dict[nn.Parameter, _Rate] = {}
     for group in optimizer.param_groups:
-        for p in group["params"]:
-            if isinstance(optimizer, torch.optim.SGD):
-                yield p, group["lr"] * (1 - group["dampening"]) / (1 - group["momentum"])
-            elif p.grad is not None:
-                yield p, _adam_rate(optimizer, group, p)
+        if isinstance(optimizer, torch.optim.SGD):
+            scale = float(group["lr"] * (1 - group["dampening"]) / (1 - group["momentum"]))
+            found |= dict.fromkeys(group["params"], _Rate(scale))
+        elif params := [p for p in group["params"] if p.grad is not None]:
+            found |= dict(zip(params, _adam_rates(optimizer, group, params), strict=True))
+    return found
 
 
-def _adam_rate(optimizer: Optimizer, group: Mapping[str, Any], p: nn.Parameter) -> Tensor:
-    """The rate of each weight in the step to come, which the gradient of now is in."""
-    assert p.grad is not None
-    state, beta = optimizer.state.get(p, {}), group["betas"][1]
+@torch.no_grad()
+def _adam_rates(optimizer: Optimizer, group: Mapping[str, Any], params: list[nn.Parameter]) -> list[_Rate]:
+    r"""The rates in the step t to come, which the gradient of now is in, in one pass less over the weights:
+
+    .. math:: \frac{\eta}{\sqrt{v / c^2} + \epsilon} = \frac{\eta c}{\sqrt v + \epsilon c}, \qquad c^2 = 1 - \beta_2^t
+    """
+    states, beta = [optimizer.state.get(p, {}) for p in params], group["betas"][1]
     coupled = 0.0 if isinstance(optimizer, torch.optim.AdamW) else group["weight_decay"]
-    gradient = p.grad.detach() + coupled * p.detach()
-    step = float(state.get("step", 0)) + 1
-    before = state.get("exp_avg_sq", torch.zeros_like(gradient))
-    mean = (beta * before + (1 - beta) * gradient**2) / (1 - beta**step)
-    rate: Tensor = group["lr"] / (mean.sqrt() + group["eps"])
-    return rate
+    gradients = [p.grad.detach() for p in params if p.grad is not None]
+    if coupled:
+        gradients = list(torch._foreach_add(gradients, [p.detach() for p in params], alpha=coupled))
+    found = [
+        beta * state["exp_avg_sq"] if state else torch.zeros_like(g) for state, g in zip(states, gradients, strict=True)
+    ]
+    torch._foreach_addcmul_(found, gradients, gradients, value=1 - beta)
+    corrections = [math.sqrt(1 - beta ** (float(state.get("step", 0)) + 1)) for state in states]
+    torch._foreach_sqrt_(found)
+    torch._foreach_add_(found, [group["eps"] * c for c in corrections])
+    return [_Rate(float(group["lr"]) * c, divisor) for c, divisor in zip(corrections, found, strict=True)]
 
 
 def _layer_rows(products: np.ndarray) -> Iterator[dict[str, Any]]:

@@ -90,20 +90,35 @@ class ExampleSums:
 
 
 class Products:
-    """Products of matrices that wait to be added to their targets: of several steps at once they take one pass over a
-    target, and less time each."""
+    """Products of matrices, and sums of their rows, that wait to be added to their targets: of several steps at once they
+    take one pass over a target, and less time each."""
 
     def __init__(self) -> None:
         self._waiting: dict[int, _Waiting] = {}
 
-    def add(self, target: Target, delta: Float[Tensor, "rows outputs"], x: Float[Tensor, "rows inputs"]) -> None:
-        """Add ``delta.T @ x`` to a target, when there are rows enough."""
-        key = id(target[0])
-        waiting = self._waiting.get(key) or self._waiting.setdefault(key, _Waiting(target[0]))
-        waiting.deltas.append(delta * target[1])
+    def add(
+        self,
+        delta: Float[Tensor, "rows outputs"],
+        x: Float[Tensor, "rows inputs"] | None,
+        weight: Target | None,
+        bias: Target | None,
+    ) -> None:
+        """Add ``delta.T @ x`` to ``weight`` and the sum of the rows of ``delta`` to ``bias``, when there are rows enough."""
+        target = weight or bias
+        if target is None:
+            return
+        key, factor = id(target[0]), target[1]
+        waiting = self._waiting.get(key)
+        if waiting is not None and waiting.factor != factor:  # another rate of learning
+            self._waiting.pop(key).flush()
+            waiting = None
+        if waiting is None:
+            places = [None if target is None else target[0] for target in (weight, bias)]
+            waiting = self._waiting[key] = _Waiting(places[0], places[1], factor)
+        waiting.deltas.append(delta)
         waiting.inputs.append(x)
-        waiting.n_rows += x.shape[0]
-        if waiting.n_rows >= _ROWS or len(waiting.inputs) == _STEPS:
+        waiting.n_rows += delta.shape[0]
+        if waiting.n_rows >= _ROWS or len(waiting.deltas) == _STEPS:
             self._waiting.pop(key).flush()
 
     def flush(self) -> None:
@@ -113,17 +128,23 @@ class Products:
 
 @dataclass(eq=False)
 class _Waiting:
-    """Factors of products that have one target."""
+    """Factors of products that have the same targets, to which they are added ``factor`` times."""
 
-    target: Tensor
+    weight: Tensor | None
+    bias: Tensor | None
+    factor: float
     deltas: list[Tensor] = field(default_factory=list)
-    inputs: list[Tensor] = field(default_factory=list)
+    inputs: list[Tensor | None] = field(default_factory=list)
     n_rows: int = 0
 
     @torch.no_grad()
     def flush(self) -> None:
-        delta, x = (torch.cat(rows).to(self.target.dtype) for rows in (self.deltas, self.inputs))
-        self.target.addmm_(delta.T, x)
+        delta = torch.cat(self.deltas)
+        if self.bias is not None:
+            self.bias.add_(delta.sum(dim=0).to(self.bias.dtype), alpha=self.factor)
+        if self.weight is not None:
+            x = torch.cat([x for x in self.inputs if x is not None]).to(self.weight.dtype)
+            self.weight.addmm_(delta.to(self.weight.dtype).T, x, alpha=self.factor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,11 +194,8 @@ def _channels(tensor: Tensor) -> Tensor:
 
 
 def _dense(call: Call, delta: Delta, weight: Target | None, bias: Target | None) -> None:
-    rows = delta.rows.flatten(0, -2)
-    if bias is not None:
-        _add_to(bias, rows.sum(dim=0))
-    if weight is not None:
-        delta.products.add(weight, rows, call.x.index_select(0, delta.chosen).flatten(0, -2))
+    x = None if weight is None else call.x.index_select(0, delta.chosen).flatten(0, -2)
+    delta.products.add(delta.rows.flatten(0, -2), x, weight, bias)
 
 
 def _convolution(call: Call, delta: Delta, weight: Target | None, bias: Target | None) -> None:
