@@ -23,6 +23,16 @@ def test_capacities_need_few_parts_of_scipy_and_no_scikit_learn():
     assert not loaded & {"scipy.optimize", "scipy.stats", "scipy.integrate", "sklearn"}
 
 
+def test_extraction_and_interventions_of_digits_need_no_compiler_no_statistics_and_no_figures():
+    data = "read_digits(); from manigeo_extract.models import MODELS, bare_model"
+    shapes = "[bare_model(name, {'input_shape': (3, 32, 32), 'n_classes': 10}) for name in MODELS]"
+    modules = ("opening.networks", "recording.extraction", "interventions.exchanges", "interventions.channels")
+    imported = "; ".join(f"import manigeo_extract.{name}" for name in modules)
+    loaded = modules_after(f"{imported}; from manigeo_extract.data.loaders import read_digits; {data}; {shapes}")
+    assert "torch" in loaded
+    assert not loaded & {"torch._dynamo", "scipy.stats", "scipy.optimize", "sklearn", "matplotlib"}
+
+
 def test_importing_manigeo_imports_nothing_heavy():
     loaded = modules_after("import manigeo")
     assert not loaded & {"torch", "numpy", "pandas", "h5py", "seaborn", "manigeo_extract"}

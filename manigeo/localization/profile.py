@@ -26,8 +26,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float, Int
-from scipy import stats
+from scipy import special
 
 ONSET, END = 0.2, 0.8  # shares of the profile
 LEVEL = 0.95
@@ -129,7 +130,7 @@ def locate(
     rng = np.random.default_rng(seed)
     sample = _Sample.of(runs)
     at = np.arange(len(sample.mean), dtype=float) if positions is None else np.asarray(positions, dtype=float)
-    half = sample.stderr * stats.t.ppf((1 + LEVEL) / 2, sample.dof)
+    half = sample.stderr * special.stdtrit(sample.dof, (1 + LEVEL) / 2)
     credit = _Staircase(sample) if cumulative else _Above(sample)
     shares = _shares(credit.of(sample.mean)[None], rng)[0]
     resampled = _shares(np.stack([credit.of(draw) for draw in sample.draws(rng, n_resamples)]), rng)
@@ -202,7 +203,7 @@ class _Sample:
     @property
     def certain(self) -> float:
         """Number of standard errors above zero from which on evidence is there for certain, in view of all layers."""
-        return float(stats.t.isf((1 - LEVEL) / len(self.mean), self.dof))
+        return -float(special.stdtrit(self.dof, (1 - LEVEL) / len(self.mean)))
 
     def draws(self, rng: np.random.Generator, n: int) -> Float[np.ndarray, "n layers"]:
         """Draws of the mean from the multivariate t-distribution."""
@@ -217,7 +218,7 @@ class _Sample:
         """One-sided, of evidence that is zero or below; a layer without error is 0 or 1 for certain."""
         with np.errstate(divide="ignore", invalid="ignore"):
             t = np.where(self.mean == 0, -np.inf, self.mean / self.stderr)
-        return np.asarray(stats.t.sf(t, self.dof))
+        return np.asarray(special.stdtr(self.dof, -t))
 
     def p_present(self) -> float:
         """P-value of no layer being above zero: the smallest one, corrected for their number."""
@@ -333,6 +334,6 @@ def _estimate(value: float | np.ndarray, replicates: Float[np.ndarray, " n"]) ->
 
 def _spearman(a: Float[np.ndarray, "n layers"], b: Float[np.ndarray, "n layers"]) -> Float[np.ndarray, " n"]:
     """Spearman's correlation, row by row; NaN where all layers of a row are equal."""
-    x, y = (stats.rankdata(values, axis=1) - (values.shape[1] + 1) / 2 for values in (a, b))
+    x, y = (pd.DataFrame(values).rank(axis=1).to_numpy() - (values.shape[1] + 1) / 2 for values in (a, b))
     norms = np.sqrt((x**2).sum(axis=1) * (y**2).sum(axis=1))
     return np.divide((x * y).sum(axis=1), norms, out=np.full(len(x), np.nan), where=norms > 0)

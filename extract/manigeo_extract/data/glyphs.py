@@ -8,7 +8,6 @@ import string
 from functools import cache
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from jaxtyping import Float32
 from PIL import Image, ImageDraw, ImageFont
@@ -55,5 +54,7 @@ def _glyph(
 
 @cache
 def _font(face: str, height: int) -> ImageFont.FreeTypeFont:
+    import matplotlib  # slow to import, and other data do not need it
+
     path = Path(matplotlib.get_data_path(), "fonts", "ttf", f"{face}.ttf")
     return ImageFont.truetype(path, height, layout_engine=ImageFont.Layout.BASIC)  # the other engine is not everywhere

@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import stdtrit
 from torch import nn
 
 from manigeo.errors import InputError, UsageError, check_choice
@@ -462,7 +462,7 @@ def _intervals(rows: Sequence[Row]) -> list[Row]:
         row
         | {
             "metric": row["metric"] + name,
-            "value": row["value"] + stats.t.ppf(q, row["n"] - 1) * row["stderr"],
+            "value": row["value"] + stdtrit(row["n"] - 1, q) * row["stderr"],
             "stderr": np.nan,
         }
         for row in rows

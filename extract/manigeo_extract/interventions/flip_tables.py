@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
-from scipy import stats
+from scipy.special import stdtrit
 
 from manigeo.errors import InputError, UsageError, check_choice
 from manigeo.execution.resuming import remaining
@@ -172,7 +172,7 @@ def flip_rows(flips: Sequence[Flip], channels: Sequence[Channels]) -> Iterator[R
     place: Row = {"layer": ALL, "depth": 0, "n": n}
     mean, error = float(counts.mean()), standard_error(counts)
     flag = {"flag": f"censored:{censored} of {n}"} if censored else {}
-    half = float(stats.t.ppf(0.975, n - 1)) * error if n > 1 else np.nan
+    half = float(stdtrit(n - 1, 0.975)) * error if n > 1 else np.nan
     yield place | flag | {"metric": "channels_to_flip", "value": mean, "stderr": error}
     for end, value in (("low", mean - half), ("high", mean + half)):
         yield place | flag | {"metric": f"channels_to_flip_ci_{end}", "value": value}

@@ -16,14 +16,10 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Float32, Int
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from manigeo.errors import check_ranges
@@ -38,6 +34,9 @@ from manigeo_extract.recording.layers import Layer, list_layers
 from manigeo_extract.recording.readouts import with_readout
 from manigeo_extract.training.evaluation import members_of
 from manigeo_extract.training.runs import Run
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 INPUT, NETWORK = "input", "(none)"
 TRAINING = ("unpermuted", "permuted", "restored")
@@ -161,6 +160,11 @@ def fit_probe(
     >>> probe.predict(np.array([[-3.0], [3.0]])).tolist(), ended
     ([0, 1], True)
     """
+    from sklearn.exceptions import ConvergenceWarning  # slow to import, and few interventions need it
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=C / X.shape[1], max_iter=max_iter))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)

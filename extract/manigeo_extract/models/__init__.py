@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from manigeo.errors import UsageError
 from manigeo.storage.ceilings import MOST_DEPTH
@@ -84,8 +85,18 @@ def bare_model(arch: str, args: Mapping[str, Any]) -> nn.Module | None:
     """
     if arch not in MODELS:
         return None
-    with torch.device("meta"):
+    with torch.device("meta"), _Undrawn():
         return build_model(arch, args, seed=0)
+
+
+class _Undrawn(TorchFunctionMode):
+    """Random numbers are not drawn into tensors without memory: for these torch imports its compiler, two seconds."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func.__name__ in ("normal_", "uniform_"):  # of tensors, and of torch.nn.init
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def _built_in(arch: str, args: Mapping[str, Any]) -> nn.Module:
