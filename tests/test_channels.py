@@ -10,7 +10,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from manigeo.errors import InputError, UsageError
+from manigeo.per_example.summary import summarize
+from manigeo.per_example.table import join_examples, read_examples
 from manigeo.plots import figures_of, plot_channels
+from manigeo.plots.examples import plot_examples
 from manigeo.results import read_results
 from manigeo_extract.data.datasets import Permutation, load_data, permute_labels
 from manigeo_extract.interventions.channels import Masked, channel_scores, find_channels
@@ -191,7 +194,7 @@ FEW = ("--examples", "3", "--max-channels", "3", "--reference", "8", "--jobs", "
 @pytest.fixture(scope="module")
 def table(planted, tmp_path_factory):
     out = tmp_path_factory.mktemp("tables") / "channels.csv"
-    text = done("channels", planted, *FEW, "--out", out)
+    text = done("channels", planted, *FEW, "--out", out, "--per-example", out.with_suffix(".examples.csv"))
     assert "fewest channels that flip an example" in text
     return out
 
@@ -206,6 +209,30 @@ def test_the_command_writes_rows_of_both_kinds_that_can_be_drawn(table):
     assert "share of all channels" in [line.get_label() for line in right.get_lines()]
     shares = found.query("metric == 'channel_share'").groupby("kind")["value"].sum()
     assert np.allclose(shares, 1, atol=1e-12)
+
+
+def test_numbers_of_single_examples_are_those_that_the_table_averages(table):
+    examples, results = read_examples(table.with_suffix(".examples.csv")), read_results(table)
+    for metric in ("channels_to_flip", "channel_share"):
+        mean = examples[examples["metric"] == metric].groupby(["kind", "layer"], observed=True)["value"].mean()
+        of = results[results["metric"] == metric]
+        expected = of.assign(layer=of["layer"].replace("(all)", "")).set_index(["kind", "layer"])["value"]
+        assert mean.to_dict() == pytest.approx(expected.to_dict(), rel=1e-12)
+    n_flipped = (examples.loc[examples["metric"] == "channels_to_flip", "flag"] == "").sum()
+    assert n_flipped == 3 * results.loc[results["metric"] == "flipped", "value"].sum()
+    assert "channels_to_flip" in summarize(examples).auroc
+    with_channels = plot_examples(examples).axes
+    assert [ax.get_xlabel() for ax in with_channels] == ["channels removed"]
+
+
+def test_the_channels_of_a_checkpoint_and_its_activations_are_of_one_network(table):
+    examples = read_examples(table.with_suffix(".examples.csv"))
+    hashed = json.dumps({"checkpoint_sha256": examples["fingerprint"].iloc[0]})
+    of_activations = examples.assign(metric="prediction_depth", fingerprint="other", settings=hashed)
+    joined = join_examples([examples, of_activations])
+    assert len(plot_examples(joined).axes) == 2
+    with pytest.raises(InputError, match="2 networks"):
+        plot_examples(join_examples([examples, of_activations.assign(settings="{}")]))
 
 
 def test_resuming_makes_the_missing_kind_alone_and_the_same_numbers(planted, table, tmp_path):

@@ -25,27 +25,47 @@ from manigeo.cli.tables import surveyed_table
               help="Draws of as many random channels of the same layers, as a control.")
 @options.run_options_for(100, "100")
 @options.results_option("channels.csv")
+@click.option("--per-example", type=click.Path(path_type=Path, dir_okay=False, writable=True), metavar="FILE",
+              help="Also write how many channels flip each example, as a table of examples: .csv or .parquet.")
 @options.work_options("Go on with an interrupted table in --out.", jobs=-1)
 def channels_command(
-    run: Path, out: Path, jobs: int, cluster: str | None, as_json: bool, resume: bool, dry_run: bool, force: bool,
-    **asked: Any,
+    run: Path, out: Path, per_example: Path | None, jobs: int, cluster: str | None, as_json: bool, resume: bool,
+    dry_run: bool, force: bool, **asked: Any,
 ) -> None:
     """Remove channels, units and heads of the trained network of RUN, those first on which an example depends and others do
     not, until it has another answer: how many, and of which layers, for each kind?
 
     Examples that the network answers by their label are looked at; the network is left as it was.
     """
+    from manigeo.errors import UsageError
+    from manigeo.per_example.table import check_examples_path, join_examples, write_examples
     from manigeo.text.channels import channels_report, describe_channels
     from manigeo_extract.opening.requests import ChannelsRequest, RunRequest, requested
-    from manigeo_extract.opening.studies import flipped, open_channels
+    from manigeo_extract.opening.studies import flipped, flipped_apart, open_channels
 
+    if per_example and resume:
+        raise UsageError("--per-example takes all kinds in one go, and --resume the missing ones: give one of them")
+    if per_example:
+        check_examples_path(per_example, force)
     known = {"occasion": uuid4().hex, "directory": run, "run": requested(RunRequest, asked)}
     request = requested(ChannelsRequest, asked | known)
     study = open_channels(request, options.note)
+    singles: list[Any] = []
+
+    def aside(both: tuple[Any, Any]) -> Any:
+        singles.append(both[1])
+        return both[0]
+
+    task = flipped_apart if per_example else flipped
     surveyed_table(
-        study, request, flipped, (describe_channels(study), "channels", "kind"), channels_report, out=out, jobs=jobs,
+        study, request, task, (describe_channels(study), "channels", "kind"), channels_report, out=out, jobs=jobs,
         cluster=cluster, as_json=as_json, resume=resume, dry_run=dry_run, force=force,
+        aside=aside if per_example else None,
     )
+    if per_example and not dry_run:
+        singles.sort(key=lambda table: study.kinds.index(table["kind"].iloc[0]))
+        write_examples(join_examples(singles), per_example, force)
+        click.echo(f"wrote {per_example}; next: manigeo plot {per_example}", err=True)
 
 
 # fmt: on

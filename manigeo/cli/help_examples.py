@@ -53,6 +53,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "channels": (
         "manigeo channels run",
+        "manigeo channels run --per-example channels.examples.csv",
         "manigeo channels run --kinds permuted --examples 20 --max-channels 100 --jobs 2",
     ),
     "gradients": ("manigeo gradients run", "manigeo gradients run --checkpoints init,before,last --sizes 200,2000"),

@@ -139,12 +139,12 @@ def measured(
 def surveyed_table(
     survey: Any, request: Any, task: "Callable[..., pd.DataFrame]", words: tuple[str, str, str],
     report: "Callable[[pd.DataFrame], str]", *, out: Path, jobs: int, cluster: str | None, as_json: bool, resume: bool,
-    dry_run: bool, force: bool,
+    dry_run: bool, force: bool, aside: "Callable[[Any], pd.DataFrame] | None" = None,
 ) -> None:  # fmt: skip
     """Carry out what is still to do of a survey of a run, part by part, and print and write its table.
 
     A worker is given the ``request`` and a ``task`` of ``survey.todo``. ``words``: the plan, the name of the work and that
-    of one part.
+    of one part. Of what a task returns ``aside`` makes the table, where it is more than that.
     """
     from manigeo.execution.workers import open_workers, parts_of
 
@@ -155,7 +155,8 @@ def surveyed_table(
     todo, earlier = survey.todo(earlier_table(out, resume, force))
     with open_workers(jobs if request.run.device == "cpu" else 1, cluster) as workers:
         parts = parts_of(task, [(request, one) for one in todo], workers, name, part, progress=True)
-        table = collected(parts, out, earlier)
+        made = parts if aside is None else (part._replace(table=aside(part.table)) for part in parts)
+        table = collected(made, out, earlier)
     tell(table, out, report, as_json)
 
 

@@ -13,6 +13,7 @@ from manigeo.kinds import in_order
 from manigeo.per_example.table import wide_examples
 from manigeo.plots.canvas import LONGEST, Canvas
 from manigeo.plots.style import MOST_TICKS, in_style, look
+from manigeo.results import identities
 from manigeo.vocabulary import metric_words
 
 _NETWORK = ["run", "checkpoint", "epoch", "fingerprint"]
@@ -25,6 +26,7 @@ def plot_examples(table: pd.DataFrame, ax: Any = None) -> Any:
 
     Depths: which share of each kind has each prediction depth. Accuracy: of test examples, by their prediction depth, with
     one standard error. Load: mean load of the examples of each kind over that of all, at every layer; 1 is an equal share.
+    Channels: the share of each kind that another answer is given to without so many channels (Maini et al. 2023).
     Data map (Swayamdipta et al. 2020): confidence against variability over training, one point per example.
 
     ``table``: a table of :func:`~manigeo.examples_table`. ``ax``: axes to draw into, one per panel; without, the figure is
@@ -39,8 +41,8 @@ def plot_examples(table: pd.DataFrame, ax: Any = None) -> Any:
     >>> [line.get_ydata().tolist() for line in figure.axes[0].lines]
     [[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]]
     """
-    if len(networks := table[_NETWORK].drop_duplicates()) > 1:
-        raise InputError(f"the table holds the examples of {len(networks)} networks: draw one of them")
+    if (n := _networks(table)) > 1:
+        raise InputError(f"the table holds the examples of {n} networks: draw one of them")
     panels = _panels(table)
     if not panels:
         raise InputError("nothing to plot: the table holds no depths and no loads; make it with manigeo examples")
@@ -54,15 +56,24 @@ def plot_examples(table: pd.DataFrame, ax: Any = None) -> Any:
         return canvas.finished()
 
 
+def _networks(table: pd.DataFrame) -> int:
+    """Number of networks that a table is of: activations and their checkpoint are one."""
+    places = table[[*_NETWORK, "settings"]].drop_duplicates().astype({"fingerprint": str, "settings": str})
+    hashes = identities(places)["checkpoint_sha256"]
+    return len(places.assign(fingerprint=hashes.fillna(places["fingerprint"]))[_NETWORK].drop_duplicates())
+
+
 def _panels(table: pd.DataFrame) -> list[tuple[Callable[[Axes, pd.DataFrame], None], pd.DataFrame]]:
     """Functions that draw the panels, and the rows of each."""
     whole = wide_examples(table[table["layer"] == ""])
     loads = [table[table["metric"] == measure] for measure in ("load", "load_joint")]
+    channels = table[table["metric"] == "channels_to_flip"]
     has_depths = "prediction_depth" in whole
     panels = [
         (_draw_depths, whole, has_depths),
         (_draw_accuracy, whole, has_depths and "answer" in whole and (whole["kind"] == "test").any()),
         *((_draw_loads, rows, len(rows) > 0) for rows in loads),
+        (_draw_channels, channels, len(channels) > 0),
         (_draw_map, whole, set(_DATA_MAP) <= set(whole)),
     ]
     return [(draw, rows) for draw, rows, there in panels if there]
@@ -103,6 +114,16 @@ def _draw_loads(ax: Axes, rows: pd.DataFrame) -> None:
     names = [shorten(name, LONGEST) for name in layers[::step]]
     ax.set_xticks(range(0, len(layers), step), names, rotation=45, ha="right", rotation_mode="anchor")
     ax.set(xlabel="layer", ylabel=f"{metric_words(str(rows['metric'].iloc[0])).name}\n(1: equal share)", ylim=(0, None))
+
+
+def _draw_channels(ax: Axes, rows: pd.DataFrame) -> None:
+    counts = np.arange(int(rows["value"].max()) + 1)
+    for kind in in_order(rows["kind"].astype(str)):
+        of_kind = rows[rows["kind"] == kind]
+        flipped = np.sort(of_kind.loc[of_kind["flag"] != "censored", "value"])
+        share = np.searchsorted(flipped, counts, side="right") / len(of_kind)
+        ax.step(counts, share, where="post", color=look(kind)[0], linewidth=1.6, label=kind)
+    ax.set(xlabel="channels removed", ylabel="share with another answer", ylim=(0, 1.02))
 
 
 def _draw_map(ax: Axes, whole: pd.DataFrame) -> None:

@@ -19,6 +19,7 @@ from manigeo.errors import InputError, UsageError, check_choice
 from manigeo.execution.resuming import remaining
 from manigeo.localization.reference import GATE
 from manigeo.manifolds import standard_error
+from manigeo.per_example.table import example_rows, join_examples
 from manigeo.randomness import stream
 from manigeo.results import as_table
 from manigeo_extract.interventions.channels import Channels, Masked
@@ -93,8 +94,32 @@ class ChannelStudy:
 
     def table(self, kind: str) -> pd.DataFrame:
         """The results of one kind: see :func:`flip_rows`."""
+        return self.tables(kind)[0]
+
+    def tables(self, kind: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The results of one kind (:func:`flip_rows`), and the same as numbers of single examples: the channels that flip
+        each, flagged ``censored`` where it did not, and the share of them in each layer."""
+        found = list(self.flips(kind))
+        rows, flips = [row for row, _ in found], [flip for _, flip in found]
         place = dict(self.run.place) | {"kind": kind, "settings": json.dumps(self.common, sort_keys=True)}
-        return as_table([place | row for row in flip_rows([flip for _, flip in self.flips(kind)], self.channels)])
+        results = as_table([place | row for row in flip_rows(flips, self.channels)])
+        return results, self._of_examples(self.run.examples.iloc[rows].reset_index(drop=True), flips)
+
+    def _of_examples(self, examples: pd.DataFrame, flips: Sequence[Flip]) -> pd.DataFrame:
+        counts, flipped = np.array([len(flip.removed) for flip in flips], float), np.array([f.flipped for f in flips])
+        known: dict[str, Any] = {"settings": self.common, "place": self.run.place}
+        of_all = [
+            example_rows(examples[of], {"channels_to_flip": counts[of]}, flag=flag, **known)
+            for of, flag in ((flipped, ""), (~flipped, "censored"))
+        ]
+        some = counts > 0
+        of_layers = [
+            example_rows(
+                examples[some], {"channel_share": layer_shares(flips, self.channels, layer)}, layer=layer, **known
+            )
+            for layer in self.layers
+        ]
+        return join_examples([*of_all, *of_layers])
 
     def todo(self, table: pd.DataFrame | None) -> tuple[list[str], pd.DataFrame | None]:
         """The kinds that are not whole in an earlier table, and the table without those.

@@ -88,6 +88,11 @@ def flipped(request: ChannelsRequest, kind: str) -> pd.DataFrame:
     return open_channels(request).table(kind)
 
 
+def flipped_apart(request: ChannelsRequest, kind: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The task of a worker: the rows of one kind, and those of its single examples."""
+    return open_channels(request).tables(kind)
+
+
 def _channel_study(request: ChannelsRequest, tell: Tell) -> ChannelStudy:
     asked = request.run
     run = open_run(request.directory, asked, tell)
