@@ -46,7 +46,7 @@ def read_digits(*, test: float = 0.2, seed: int = 0) -> Source:
     They are read from its folder: importing it takes two seconds, longer than all else of a small extraction.
     """
     package = importlib.util.find_spec("sklearn")
-    (folder,) = package.submodule_search_locations  # type: ignore[union-attr, misc]  (it is installed with manigeo)
+    (folder,) = package.submodule_search_locations  # type: ignore[union-attr, misc]  # it is installed with manigeo
     table = np.loadtxt(Path(folder, "datasets/data/digits.csv.gz"), delimiter=",", dtype=np.float32)
     part = as_part("digits", table[:, :-1].reshape(-1, 1, 8, 8), table[:, -1].astype(np.int64))
     return as_source(hold_out(part, test, seed))
