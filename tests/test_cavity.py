@@ -96,7 +96,8 @@ def test_leaving_a_manifold_out_is_taking_its_response_from_the_sum():
     W = [A @ A.T for A in rng.standard_normal((3, 4, 4))]
     H = np.linalg.inv(2 * np.eye(9) + sum(F.T @ w @ F for F, w in zip(Z, W, strict=True)))
     without_1 = np.linalg.inv(np.linalg.inv(H) - Z[1].T @ W[1] @ Z[1])
-    grams = _left_by_others(Z, [np.zeros((4, 4))] * 3, W, H, 1.0)
+    points = PooledPoints(Z, [np.zeros((4, 4))] * 3, np.zeros(0), np.zeros((3, 3)))
+    grams = _left_by_others(points, points.rows @ H, W, 1.0)
     np.testing.assert_allclose(grams[1], Z[1] @ without_1 @ Z[1].T, rtol=1e-9, atol=1e-10)
 
 

@@ -46,6 +46,7 @@ from manigeo.capacity.kernels import inner_kernel, kernel
 from manigeo.capacity.pivoting import nonnegative_least_squares
 from manigeo.capacity.roots import root_between
 from manigeo.capacity.span import PooledPoints
+from manigeo.capacity.stacks import in_stacks
 from manigeo.randomness import stream
 
 _DRAWS = 40  # of fields a manifold and round, and more where few manifolds share the noise of their sum
@@ -60,6 +61,7 @@ _OCCUPIED = 0.97  # of all dimensions: more and no metric is left, the layer is 
 _DEPENDENT_RTOL = 1e-10
 _NEGATIVE_RTOL = 1e-9  # of the largest load: less than this below zero is rounding
 _SHARED = 1.5
+_COLUMNS = 128  # of a symmetric product at a time: of 512, a third is not computed
 _SINGLE = 1e-28  # of the mean squared length: points spread no further than rounding
 _ALWAYS_ACTIVE = 1e-6  # keeps W finite where a direction is used in every draw
 
@@ -104,10 +106,11 @@ def cavity(points: PooledPoints) -> Cavity:
     n_draws = max(_DRAWS, _ALL_DRAWS // len(sizes))
     fields = [stream(_STREAM, mu).standard_normal((n_draws, size)) for mu, size in enumerate(sizes)]
     # a first guess: every point answers alike, and a quarter of all are active
-    solution = _rounds(points, fields, [np.eye(size) for size in sizes], sum(sizes) / 4, 1.0)
+    alike, used = [np.eye(size) for size in sizes], sum(sizes) / 4
+    solution = _rounds(points, fields, _in_first_metric(points, alike, used), alike, used, 1.0)
     if not solution.solved:
-        few = [np.eye(size) / size for size in sizes]
-        solution = _rounds(points, fields, few, len(sizes) / 2, 0.5)
+        few, used = [np.eye(size) / size for size in sizes], len(sizes) / 2
+        solution = _rounds(points, fields, _in_metric(points, few, used), few, used, 0.5)
     return solution
 
 
@@ -128,17 +131,22 @@ def grams_without(points: PooledPoints, whole: Cavity, left_out: Collection[int]
 
 
 def _rounds(
-    points: PooledPoints, fields: Sequence[np.ndarray], W: Sequence[np.ndarray], used: float, step: float
+    points: PooledPoints,
+    fields: Sequence[np.ndarray],
+    metric: "_InMetric",
+    W: Sequence[np.ndarray],
+    used: float,
+    step: float,
 ) -> Cavity:
-    """Rounds from the forms ``W`` on points and ``used`` degrees of freedom, to which each round adds ``step`` times what it
-    finds, until the degrees of freedom settle. Where manifolds fill all dimensions their forms can grow without end: the
-    last metric that there was is returned, and is not solved."""
+    """Rounds from the ``metric`` of forms ``W`` on points and ``used`` degrees of freedom, to which each round adds ``step``
+    times what it finds, until the degrees of freedom settle. Where manifolds fill all dimensions their forms can grow
+    without end: the last metric that there was is returned, and is not solved."""
     last, slowest, relax = 0.0, 0.0, 1.0
     for number in range(_ROUNDS):
         if max(float(np.abs(w).max()) for w in W) > _ENDLESS:
             break
         try:
-            metric = _in_metric(points, W, used)
+            metric = _in_metric(points, W, used) if number else metric
         except np.linalg.LinAlgError:  # forms of so different sizes leave a manifold nothing
             break
         answer = _answered(metric.grams, fields)
@@ -148,7 +156,8 @@ def _rounds(
         residual = abs(change) / (1 - slowest) / found if found else 0.0
         if number and residual <= _SETTLED:  # the first guess may have the right number by chance
             break
-        W = [w + step * min(relax, 1.0) * (n - w) for w, n in zip(W, answer.forms, strict=True)]
+        forms = in_stacks(_without_itself, answer.responses, answer.grams)
+        W = [w + step * min(relax, 1.0) * (n - w) for w, n in zip(W, forms, strict=True)]
         used, last = max(used + step * relax * change, min(found, used) / 2), change
     solved = metric.positive and residual <= _SETTLED
     return Cavity(metric.grams, W, answer.multipliers, metric.H, metric.h, found, found / points.rank, residual, solved)
@@ -172,23 +181,33 @@ class _InMetric(NamedTuple):
 
 def _in_metric(points: PooledPoints, W: Sequence[np.ndarray], used: float) -> _InMetric:
     """The metric of the forms, of which ``used`` dimensions are used, and the manifolds in what the others leave of it."""
-    on_rows = [_on_rows(w) for w in W]
+    on_rows = in_stacks(_on_rows, W)
     H, h, positive = _metric(points, on_rows, min(used, _OCCUPIED * points.rank))
-    return _InMetric(H, h, positive, _left_by_others(points.coordinates, points.rest, on_rows, H, h))
+    return _InMetric(H, h, positive, _left_by_others(points, points.rows @ H, on_rows, h))
+
+
+def _in_first_metric(points: PooledPoints, alike: Sequence[np.ndarray], used: float) -> _InMetric:
+    """The same where every point answers alike: the forms add up to the variances along the coordinates."""
+    on_rows = in_stacks(_on_rows, alike)
+    q, h = _scales(points, points.variances, on_rows, min(used, _OCCUPIED * points.rank))
+    lengths = 1 / (q + points.variances)
+    return _InMetric(np.diag(lengths), h, True, _left_by_others(points, points.rows * lengths, on_rows, h))
 
 
 class _Answer(NamedTuple):
     multipliers: Sequence[np.ndarray]
     used: float
-    forms: Sequence[np.ndarray]
+    responses: Sequence[np.ndarray]
+    grams: Sequence[np.ndarray]
 
 
 def _answered(grams: Sequence[np.ndarray], fields: Sequence[np.ndarray]) -> _Answer:
-    """Response of manifolds of these Gram matrices to their fields: mean multipliers, degrees of freedom, forms."""
-    of_points = [_from_rows(K) for K in grams]
-    multipliers, responses = zip(*(_response(K, t) for K, t in zip(of_points, fields, strict=True)), strict=True)
+    """Response of manifolds of these Gram matrices to their fields: mean multipliers, degrees of freedom, da/db; and the
+    Gram matrices of their points."""
+    of_points = in_stacks(_from_rows, grams)
+    multipliers, responses = zip(*in_stacks(_responses, of_points, fields), strict=True)
     used = sum(float((chi * K).sum()) for chi, K in zip(responses, of_points, strict=True))
-    return _Answer(multipliers, used, [_without_itself(chi, K) for chi, K in zip(responses, of_points, strict=True)])
+    return _Answer(multipliers, used, responses, of_points)
 
 
 def centers_in_metric(points: PooledPoints, inside: Cavity) -> tuple[float, int]:
@@ -221,15 +240,15 @@ def _centered(gram: np.ndarray) -> np.ndarray:
     return gram - mean - mean[:, None] + mean.mean()
 
 
-def _on_rows(W: np.ndarray) -> Float[np.ndarray, "rows rows"]:
+def _on_rows(W: np.ndarray) -> Float[np.ndarray, "*stack rows rows"]:
     """A form on points as one on their rows, around the centre and the centre: T' W T."""
-    sums = W.sum(axis=1)
-    return np.block([[W, sums[:, None]], [sums, sums.sum()]])
+    with_sums = np.concatenate([W, W.sum(axis=-2, keepdims=True)], axis=-2)
+    return np.concatenate([with_sums, with_sums.sum(axis=-1, keepdims=True)], axis=-1)
 
 
-def _from_rows(K: np.ndarray) -> Float[np.ndarray, "points points"]:
+def _from_rows(K: np.ndarray) -> Float[np.ndarray, "*stack points points"]:
     """Inner products of points from those of their rows, around the centre and the centre: T K T'."""
-    return K[:-1, :-1] + K[:-1, -1:] + K[-1:, :-1] + K[-1, -1]
+    return K[..., :-1, :-1] + K[..., :-1, -1:] + K[..., -1:, :-1] + K[..., -1:, -1:]
 
 
 def rows_response(K: np.ndarray, W: np.ndarray, a: np.ndarray) -> Float[np.ndarray, " rows"]:
@@ -238,16 +257,20 @@ def rows_response(K: np.ndarray, W: np.ndarray, a: np.ndarray) -> Float[np.ndarr
     return np.append(in_whole, in_whole.sum())
 
 
-def _response(K: np.ndarray, t: np.ndarray) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, "points points"]]:
-    """The means of a and da/db over draws of fields b ~ N(0, K), made of standard normal ``t``."""
-    lengths = np.sqrt(np.clip(np.diag(K), 0, None))
+def _responses(
+    K: np.ndarray, t: np.ndarray
+) -> tuple[Float[np.ndarray, "stack points"], Float[np.ndarray, "stack points points"]]:
+    """The means of a and da/db over draws of fields b ~ N(0, K), made of standard normal ``t``; of each in a stack."""
+    lengths = np.sqrt(np.clip(np.diagonal(K, axis1=-2, axis2=-1), 0, None))
     lengths[lengths == 0] = 1.0
-    cosines = K / np.outer(lengths, lengths)
+    squares = lengths[:, :, None] * lengths[:, None]
+    cosines = K / squares
     variance, U = np.linalg.eigh(cosines)
-    b = t @ (U * np.sqrt(np.clip(variance, 0, None))) @ U.T  # the symmetric root: signs of eigenvectors do not matter
-    multipliers, _ = nonnegative_least_squares(cosines, b)
-    of_fields = _mean_inverse_on_support(cosines, multipliers) / np.outer(lengths, lengths)
-    return multipliers.mean(axis=0) / lengths, of_fields
+    # the symmetric root: signs of eigenvectors do not matter
+    b = t @ (U * np.sqrt(np.clip(variance, 0, None))[:, None]) @ U.swapaxes(-2, -1)
+    multipliers = [nonnegative_least_squares(C, fields)[0] for C, fields in zip(cosines, b, strict=True)]
+    of_fields = np.stack([_mean_inverse_on_support(C, a) for C, a in zip(cosines, multipliers, strict=True)])
+    return np.stack([a.mean(axis=0) for a in multipliers]) / lengths, of_fields / squares
 
 
 def _mean_inverse_on_support(K: np.ndarray, a: np.ndarray) -> Float[np.ndarray, "points points"]:
@@ -300,43 +323,58 @@ def _append_row(K, columns, n, L):
     return 1
 
 
-def _without_itself(chi: np.ndarray, K: np.ndarray) -> Float[np.ndarray, "points points"]:
-    """W = chi (1 - K chi)^-1, symmetric."""
-    W = np.linalg.solve((1 + _ALWAYS_ACTIVE) * np.eye(len(K)) - chi @ K, chi)
-    return (W + W.T) / 2
+def _without_itself(chi: np.ndarray, K: np.ndarray) -> Float[np.ndarray, "stack points points"]:
+    """W = chi (1 - K chi)^-1, symmetric; of each in a stack."""
+    return _symmetric(np.linalg.solve((1 + _ALWAYS_ACTIVE) * np.eye(K.shape[-1]) - chi @ K, chi))
 
 
-def _left_by_others(
-    F: Sequence[np.ndarray], R: Sequence[np.ndarray], W: Sequence[np.ndarray], H: np.ndarray, h: float
-) -> list[np.ndarray]:
-    """Inner products of each manifold's rows in the metric that lacks its own W: (1 - F H F' W)^-1 F H F'."""
-    mapped = np.split(np.concatenate(F) @ H, np.cumsum([len(rows) for rows in F])[:-1])
-    grams = []
-    for rows, H_rows, w, rest in zip(F, mapped, W, R, strict=True):
-        whole = H_rows @ rows.T
-        K = np.linalg.solve(np.eye(len(rows)) - whole @ w, whole)
-        grams.append((K + K.T) / 2 + h * rest)
-    return grams
+def _left_by_others(points: PooledPoints, mapped: np.ndarray, W: Sequence[np.ndarray], h: float) -> list[np.ndarray]:
+    """Inner products of each manifold's rows in the metric that lacks its own W: (1 - F H F' W)^-1 F H F', from all rows
+    ``mapped`` by H."""
+    ends = np.cumsum([len(F) for F in points.coordinates])[:-1]
+    wholes = [HF @ F.T for HF, F in zip(np.split(mapped, ends), points.coordinates, strict=True)]
+
+    def left(whole: np.ndarray, w: np.ndarray, rest: np.ndarray) -> np.ndarray:
+        return _symmetric(np.linalg.solve(np.eye(whole.shape[-1]) - whole @ w, whole)) + h * rest
+
+    return in_stacks(left, wholes, W, points.rest)
+
+
+def _symmetric(K: np.ndarray) -> Float[np.ndarray, "*stack n n"]:
+    return (K + K.swapaxes(-2, -1)) / 2
 
 
 def _metric(points: PooledPoints, W: Sequence[np.ndarray], used: float) -> tuple[np.ndarray, float, bool]:
     """H of the directions of the span and the mean length h of the others, of which ``used`` are used; and whether no load
     is negative."""
     weighted = np.concatenate([w @ rows for rows, w in zip(points.coordinates, W, strict=True)])
-    pooled = np.concatenate(points.coordinates).T @ weighted
+    pooled = _symmetric_product(points.rows, weighted)
     loads = np.linalg.eigvalsh(pooled)
+    q, h = _scales(points, loads, W, used)
+    return _inverse(pooled, q), h, bool(loads.min(initial=0.0) >= -_NEGATIVE_RTOL * loads.max(initial=0.0))
+
+
+def _symmetric_product(A: np.ndarray, B: np.ndarray) -> Float[np.ndarray, "n n"]:
+    """The lower triangle of A' B, and what else comes with it."""
+    product = np.empty((A.shape[1], A.shape[1]))
+    for start in range(0, A.shape[1], _COLUMNS):
+        product[start:, start : start + _COLUMNS] = A[:, start:].T @ B[:, start : start + _COLUMNS]
+    return product
+
+
+def _scales(points: PooledPoints, loads: np.ndarray, W: Sequence[np.ndarray], used: float) -> tuple[float, float]:
+    """The scale q at which ``used`` dimensions of these loads, and of those of the rest, are used; the mean length h of the
+    rest."""
     outside = points.tail * _load_of_rest(points.rest, W, points.tail)
     everything = np.concatenate([loads, outside]).clip(min=0)
-    largest = everything.max(initial=0.0)
-    if largest == 0:
-        return np.eye(len(pooled)), 1.0, True
+    if not everything.any():
+        return 1.0, 1.0
     q = _scale(everything, min(used, _OCCUPIED * np.count_nonzero(everything)))
-    h = float((points.tail / (q + outside)).sum() / points.tail.sum()) if len(points.tail) else 1 / q
-    return _inverse(pooled, q), h, bool(loads[0] >= -_NEGATIVE_RTOL * largest)
+    return q, float((points.tail / (q + outside)).sum() / points.tail.sum()) if len(points.tail) else 1 / q
 
 
 def _inverse(pooled: np.ndarray, q: float) -> Float[np.ndarray, "leading leading"]:
-    """(q + pooled)^-1 of a form without negative values but for rounding, by its Cholesky factor."""
+    """(q + pooled)^-1 of a form without negative values but for rounding, by its Cholesky factor; of its lower triangle."""
     lower, info = lapack.dpotrf(pooled + q * np.eye(len(pooled)), lower=1)
     if info:
         loads, axes = np.linalg.eigh(pooled)

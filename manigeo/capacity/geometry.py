@@ -11,21 +11,25 @@ Chung, Lee & Sompolinsky (2018), Phys. Rev. X 8, 031003; conventions as in the a
 """
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from manigeo.capacity.anchors import solve_cone
+from manigeo.capacity.stacks import stacks
 from manigeo.errors import InputWarning
 from manigeo.faces.results import Shown
 from manigeo.inputs import Points, as_array, finite_points, in_range, joined, largest_entry
-from manigeo.manifolds import global_mean, gram_coordinates, span_coordinates, standard_error
+from manigeo.manifolds import RANK_RTOL, global_mean, span_coordinates, standard_error
 from manigeo.randomness import Seed, generator
 
 # A centre this small against its points is the rounding of their mean in float32; radii would be a million and more.
 CENTER_RTOL = 1e-6
 _LARGEST = 1e150  # squares of more overflow
+Cone = tuple[np.ndarray, np.ndarray]  # inner products (sideways, along), see cone_geometry
 _CENTERED = 1e-3  # of the centre norm: a centre as far off as this moves the radius by less than the draws do
 
 
@@ -107,7 +111,8 @@ def frame_geometry(
     if t is None:
         t = generator(seed, rng).standard_normal((n_draws, span.shape[1] + 1))
     rank = span_coordinates(X).shape[1] if dimension == "ambient" else span.shape[1]
-    geometry = _geometry(np.column_stack([span, np.ones(len(span))]), t, kappa, rank, solver)
+    Z = np.column_stack([span, np.ones(len(span))])
+    geometry = _geometries(Z[None], t[None], kappa, np.array([rank]), np.array([span.shape[1]]), solver)[0]
     return replace(geometry, flag=joined(off_center, left_out))
 
 
@@ -182,8 +187,25 @@ def cone_geometry(
     :math:`\rho = 0` these are the frames of mean-field theory, where the centre has a direction of its own. The margin is
     that of a point at the centre. Radius counts :math:`\sigma` and :math:`\rho`, dimension :math:`\sigma`.
     """
-    points, t = _cone_draws(sideways, along, n_draws, rng)
-    return _geometry(points, t, kappa, points.shape[1] - 1, solver)
+    return cone_geometries([(sideways, along)], kappa, n_draws, rngs=[rng], solver=solver)[0]
+
+
+def cone_geometries(
+    cones: Sequence[Cone],
+    kappa: float = 0.0,
+    n_draws: int = 300,
+    *,
+    rngs: Sequence[np.random.Generator],
+    solver: str = "pivoting",
+) -> list[FrameGeometry]:
+    """Geometries of many manifolds, each given by its inner products as in :func:`cone_geometry` and with its own draws."""
+    found: dict[int, FrameGeometry] = {}
+    for members in stacks([along for _, along in cones]):
+        sideways, along = (np.stack(parts) for parts in zip(*(cones[i] for i in members), strict=True))
+        g = np.stack([_gaussian(rngs[i], n_draws, cones[i]) for i in members])
+        points, t, rank = _cone_draws(sideways, along, g)
+        found |= zip(members, _geometries(points, t, kappa, rank, rank, solver), strict=True)
+    return [found[i] for i in range(len(cones))]
 
 
 def cone_loads(
@@ -198,19 +220,29 @@ def cone_loads(
     .. math:: \text{load}_m = \lambda_m\, z_m \cdot t, \qquad
               \Big\langle \sum_m \text{load}_m \Big\rangle = 1/\alpha_M
     """
-    points, t = _cone_draws(sideways, along, n_draws, rng)
+    drawn = _gaussian(rng, n_draws, (sideways, along))
+    (points,), (t,), _ = _cone_draws(sideways[None], along[None], drawn[None])
     solved = solve_cone(points, t)
     return solved.mass[:, None] * solved.weights * (t @ points.T)
 
 
+def _gaussian(rng: np.random.Generator, n_draws: int, cone: Cone) -> Float[np.ndarray, "draws points_plus_1"]:
+    return rng.standard_normal((n_draws, len(cone[1]) + 1))
+
+
 def _cone_draws(
-    sideways: np.ndarray, along: np.ndarray, n_draws: int, rng: np.random.Generator
-) -> tuple[Float[np.ndarray, "points dim"], Float[np.ndarray, "draws dim"]]:
-    coordinates = gram_coordinates(sideways)
-    g = rng.standard_normal((n_draws, len(sideways) + 1))
+    sideways: Float[np.ndarray, "stack points points"],
+    along: Float[np.ndarray, "stack points"],
+    g: Float[np.ndarray, "stack draws points_plus_1"],
+) -> tuple[Float[np.ndarray, "stack points dim"], Float[np.ndarray, "stack draws dim"], Int[np.ndarray, " stack"]]:
+    """Points in coordinates, zero where their span has fewer dimensions than others; draws in the span; the ranks."""
+    eigenvalues, U = np.linalg.eigh(sideways)
+    inside = eigenvalues > RANK_RTOL * eigenvalues[:, -1:].clip(min=0)
+    U = U * inside[:, None]
+    coordinates = U * np.sqrt(eigenvalues.clip(min=0))[:, None]
     # U' g for coordinates U L^1/2: fields U L^1/2 U' g, which signs and order of the eigenvectors U do not change
-    t = np.column_stack([g[:, :-1] @ (coordinates / np.linalg.norm(coordinates, axis=0)), g[:, -1]])
-    return np.column_stack([coordinates, along]), t
+    t = np.concatenate([g[..., :-1] @ U, g[..., -1:]], axis=-1)
+    return np.concatenate([coordinates, along[..., None]], axis=-1), t, inside.sum(axis=-1)
 
 
 def _check_request(points: np.ndarray, draws: np.ndarray | None, kappa: float, n_draws: int, dimension: str) -> None:
@@ -265,40 +297,61 @@ def _draws_in_span(points: np.ndarray, span: np.ndarray, draws: np.ndarray) -> n
     return np.column_stack([draws[:, :-1] @ basis, draws[:, -1]])
 
 
-def _geometry(points: np.ndarray, t: np.ndarray, kappa: float, rank: int, solver: str) -> FrameGeometry:
-    """``points`` (M, D + 1) from the origin, the last column along the centre and one on average; ``t`` likewise."""
-    fields = t + kappa * np.eye(t.shape[1])[-1]
-    solved = solve_cone(points, fields, solver)
-    anchors = solved.weights @ points
+def _geometries(
+    points: Float[np.ndarray, "stack points dim"],
+    t: Float[np.ndarray, "stack draws dim"],
+    kappa: float,
+    rank: Int[np.ndarray, " stack"],
+    dimension: Int[np.ndarray, " stack"],
+    solver: str,
+) -> list[FrameGeometry]:
+    """Geometries of points from the origin, the last column along the centre and one on average; ``t`` likewise.
+    ``dimension`` is the D of the module's equations."""
+    fields = t + kappa * np.eye(t.shape[-1])[-1]
+    solved = [solve_cone(Z, drawn, solver) for Z, drawn in zip(points, fields, strict=True)]
+    interior = np.stack([s.interior for s in solved])
+    anchors = np.stack([s.weights for s in solved]) @ points
     # t . s + kappa over |s|, squared, is the squared length of the projection on the anchor
-    gap = np.maximum((fields * anchors).sum(axis=1), 0.0)
-    inverse_capacity = gap**2 / np.square(anchors).sum(axis=1)
-    inverse_capacity[solved.interior] = 0.0
-    squared_radius = np.square(anchors - anchors.mean(axis=0)).sum(axis=1)
-    projection = (t[:, :-1] * _normalised(anchors[:, :-1])).sum(axis=1)
-    cosine = (_normalised(t[:, :-1]) * _normalised(anchors[:, :-1])).sum(axis=1)
+    gap = np.maximum(_dots(fields, anchors), 0.0)
+    inverse_capacity = np.where(interior, 0.0, gap**2 / _dots(anchors, anchors))
+    around = anchors - anchors.mean(axis=1, keepdims=True)
+    t, anchors = t[..., :-1], anchors[..., :-1]
+    projection, length = _over(_dots(t, anchors), np.sqrt(_dots(anchors, anchors))), np.sqrt(_dots(t, t))
+    measured = np.stack([inverse_capacity, _dots(around, around), projection**2, _over(projection, length)])
+    means, errors = measured.mean(axis=-1), standard_error(np.moveaxis(measured, -1, 0))
+    return [
+        FrameGeometry(
+            **_of_means(means[:, i], errors[:, i], int(dimension[i])),
+            interior_fraction=float(interior[i].mean()),
+            rank=int(rank[i]),
+            n_draws=t.shape[1],
+            residual=float(solved[i].residual.max(initial=0.0)),
+        )
+        for i in range(len(solved))
+    ]
 
-    (inverse, inverse_err), (r2, r2_err), (d_prx, d_prx_err), (c, c_err) = (
-        (float(x.mean()), float(standard_error(x))) for x in (inverse_capacity, squared_radius, projection**2, cosine)
-    )
-    return FrameGeometry(
-        capacity=1.0 / inverse if inverse > 0 else np.inf,
-        radius=np.sqrt(r2),
-        dimension=(points.shape[1] - 1) * c**2,
-        dimension_prx=d_prx,
+
+def _of_means(means: Float[np.ndarray, " 4"], errors: Float[np.ndarray, " 4"], dimension: int) -> dict[str, Any]:
+    """Measures and their errors from means over draws, and theirs: 1/capacity, radius and projection squared, cosine."""
+    (inverse, r2, d_prx, c), (inverse_err, r2_err, d_prx_err, c_err) = means.tolist(), errors.tolist()
+    return {
+        "capacity": 1.0 / inverse if inverse > 0 else np.inf,
+        "radius": float(np.sqrt(r2)),
+        "dimension": dimension * c**2,
+        "dimension_prx": d_prx,
         # delta method: the error of f(x) is |f'(x)| times that of x
-        capacity_stderr=inverse_err / inverse**2 if inverse > 0 else np.nan,
-        radius_stderr=r2_err / (2 * np.sqrt(r2)) if r2 > 0 else 0.0,
-        dimension_stderr=(points.shape[1] - 1) * 2 * abs(c) * c_err,
-        dimension_prx_stderr=d_prx_err,
-        interior_fraction=float(solved.interior.mean()),
-        rank=rank,
-        n_draws=len(t),
-        residual=float(solved.residual.max(initial=0.0)),
-    )
+        "capacity_stderr": inverse_err / inverse**2 if inverse > 0 else np.nan,
+        "radius_stderr": float(r2_err / (2 * np.sqrt(r2))) if r2 > 0 else 0.0,
+        "dimension_stderr": dimension * 2 * abs(c) * c_err,
+        "dimension_prx_stderr": d_prx_err,
+    }
 
 
-def _normalised(rows: np.ndarray) -> np.ndarray:
-    """Rows of length one; a zero row (a point, a draw in zero dimensions) stays zero."""
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
+def _dots(x: np.ndarray, y: np.ndarray) -> Float[np.ndarray, "..."]:
+    """Inner products over the last axis."""
+    return np.einsum("...i,...i->...", x, y)
+
+
+def _over(x: np.ndarray, length: np.ndarray) -> Float[np.ndarray, "..."]:
+    """x / length; zero for a length of zero (a point, a draw in zero dimensions)."""
+    return np.divide(x, length, out=np.zeros_like(x), where=length > 0)

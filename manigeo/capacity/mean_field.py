@@ -6,7 +6,7 @@ centre's norm, :math:`S = (X - x_0)/|x_0|`, and average over manifolds: capacity
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from manigeo.capacity.cavity import Cavity, cavity, centers_in_metric, grams_without
 from manigeo.capacity.centers import center_correlation, low_rank_centers
 from manigeo.capacity.crossing import crossing_ratio
-from manigeo.capacity.geometry import CENTER_RTOL, FrameGeometry, check_sampling, cone_geometry, cone_loads
+from manigeo.capacity.geometry import CENTER_RTOL, Cone, FrameGeometry, check_sampling, cone_geometries, cone_loads
 from manigeo.capacity.loads import AnchorLoads, mean_loads
 from manigeo.capacity.pooled import Moments, around_centers, is_flat, moments
 from manigeo.capacity.span import PooledPoints, pooled_points
@@ -221,9 +221,6 @@ def manifold_loads(
     return mean_loads(seen.crossing * np.hstack(drawn), [loads.shape[1] for loads in drawn], flag)
 
 
-Cone = tuple[np.ndarray, np.ndarray]  # inner products (sideways, along), see cone_geometry
-
-
 @dataclass(frozen=True)
 class _Draws:
     """Settings by which anchors are drawn: for each manifold by its position, whatever the other manifolds are."""
@@ -235,11 +232,10 @@ class _Draws:
 
     def table(self, cones: Sequence[Cone | None], positions: Iterable[int]) -> pd.DataFrame:
         """One row per manifold; NaN for one without a cone, whose centre vanishes."""
-        return pd.DataFrame([_row(self._geometry(cone, mu)) for cone, mu in zip(cones, positions, strict=True)])
-
-    def _geometry(self, cone: Cone | None, mu: int) -> FrameGeometry | None:
-        rng = stream(self.seed, mu)
-        return cone and cone_geometry(*cone, self.kappa, self.n_draws, rng=rng, solver=self.solver)
+        defined = [(cone, stream(self.seed, mu)) for cone, mu in zip(cones, positions, strict=True) if cone]
+        there, rngs = zip(*defined, strict=True) if defined else ((), ())
+        geometries = iter(cone_geometries(there, self.kappa, self.n_draws, rngs=rngs, solver=self.solver))
+        return pd.DataFrame([_row(next(geometries) if cone else None) for cone in cones])
 
 
 def _mean_field(manifolds: Clouds, draws: _Draws, centers: str, errors: str) -> ManifoldCapacity:
@@ -416,4 +412,4 @@ def _along_and_sideways(K: np.ndarray) -> Cone:
 def _row(geometry: FrameGeometry | None) -> dict[str, object]:
     if geometry is None:
         return dict.fromkeys(FrameGeometry.__dataclass_fields__, np.nan) | {"flag": "zero_center"}
-    return asdict(geometry) | {"flag": "" if np.isfinite(geometry.capacity) else "all_interior"}
+    return vars(geometry) | {"flag": "" if np.isfinite(geometry.capacity) else "all_interior"}

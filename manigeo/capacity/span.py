@@ -19,6 +19,7 @@ power law that continues the last of the leading variances and has the right sum
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
@@ -26,6 +27,7 @@ from scipy.linalg import block_diag
 
 from manigeo.capacity.pooled import ALL_DIRECTIONS, Moments, around_centers
 from manigeo.capacity.roots import root_between
+from manigeo.capacity.stacks import in_stacks
 from manigeo.manifolds import Clouds
 
 # On layers of 512 features, 256 leading directions moved capacities by 2 % (5 % with 100 manifolds), and with all of them
@@ -42,14 +44,27 @@ _UNSEEN = 3  # times the points: so many directions stand for those of which the
 @dataclass(frozen=True)
 class PooledPoints:
     """Points of each manifold around its centre, and the centre as one row more, the mean of all points removed and their
-    mean squared length one: ``coordinates`` (points + 1, d) in directions of the span, and the Gram matrix ``rest``
-    (points + 1, points + 1) of what lies outside them; ``tail`` is the spectrum of the rest, empty where the directions are
-    all that is above rounding. ``center_gram`` (manifolds, manifolds) has the inner products of whole centres."""
+    mean squared length one: ``coordinates`` (points + 1, d) along the principal directions of their span, and the Gram
+    matrix ``rest`` (points + 1, points + 1) of what lies outside these; ``tail`` is the spectrum of the rest, empty where
+    the directions are all that is above rounding. ``center_gram`` (manifolds, manifolds) has the inner products of whole
+    centres."""
 
     coordinates: Sequence[np.ndarray]
     rest: Sequence[np.ndarray]
     tail: Float[np.ndarray, " outside"]
     center_gram: Float[np.ndarray, "manifolds manifolds"]
+
+    @cached_property
+    def rows(self) -> Float[np.ndarray, "rows leading"]:
+        """The coordinates of all manifolds, one after the other."""
+        return np.concatenate(self.coordinates)
+
+    @property
+    def variances(self) -> Float[np.ndarray, " leading"]:
+        """Sums of squares of the points' coordinates, the mean of all removed."""
+        squared_centers = np.square([F[-1] for F in self.coordinates])
+        more = np.array(self.sizes) - 1  # than the one that is among the rows
+        return np.einsum("ij,ij->j", self.rows, self.rows) + more @ squared_centers
 
     @property
     def sizes(self) -> list[int]:
@@ -73,7 +88,8 @@ def pooled_points(manifolds: Clouds, pooled: Moments) -> PooledPoints:
         coordinates, rounding = _by_points(manifolds, pooled, np.sqrt(variance))
     else:
         return _by_sketch(manifolds, pooled, variance, center_gram)
-    rest = [_outside(gram / variance, F, rounding) for gram, F in zip(pooled.grams, coordinates, strict=True)]
+    inside = [F[:-1] @ F[:-1].T for F in coordinates]
+    rest = in_stacks(lambda gram, held: _outside(gram / variance, held, rounding), pooled.grams, inside)
     return PooledPoints(coordinates, rest, np.zeros(0), center_gram)
 
 
@@ -84,7 +100,8 @@ def _by_features(manifolds: Clouds, pooled: Moments, unit: float) -> tuple[list[
     rounding = _rounding([points], pooled, unit)
     variances, axes = np.linalg.eigh(points.T @ points)
     inside = variances > _limit(variances[-1], rounding)
-    return rows if inside.all() else [F @ axes[:, inside] for F in rows], rounding
+    along = np.split(np.concatenate(rows) @ axes[:, inside], np.cumsum([len(F) for F in rows])[:-1])
+    return along, rounding
 
 
 def _by_points(manifolds: Clouds, pooled: Moments, unit: float) -> tuple[list[np.ndarray], float]:
@@ -106,13 +123,13 @@ def _by_points(manifolds: Clouds, pooled: Moments, unit: float) -> tuple[list[np
     return [np.vstack([coordinates[:n][owner == mu], coordinates[n + mu]]) for mu in range(P)], rounding
 
 
-def _outside(gram: np.ndarray, F: np.ndarray, rounding: float) -> Float[np.ndarray, "rows rows"]:
-    """Inner products of a manifold's points around its centre that the coordinates F do not hold: those of manifolds much
-    smaller than the distances between them, and nothing where they are not above rounding."""
-    around = gram - F[:-1] @ F[:-1].T
-    if around.trace() <= max(len(gram) * rounding**2, _SPAN_RTOL * gram.trace()):
-        around = np.zeros_like(gram)
-    return np.pad(around, (0, 1))
+def _outside(gram: np.ndarray, inside: np.ndarray, rounding: float) -> Float[np.ndarray, "stack rows rows"]:
+    """Inner products of manifolds' points around their centres beyond those ``inside`` their coordinates: those of manifolds
+    much smaller than the distances between them, and nothing where they are not above rounding."""
+    around = gram - inside
+    largest, whole = (np.trace(K, axis1=1, axis2=2) for K in (around, gram))
+    around[largest <= np.maximum(gram.shape[1] * rounding**2, _SPAN_RTOL * whole)] = 0.0
+    return np.pad(around, ((0, 0), (0, 1), (0, 1)))
 
 
 def _limit(largest: float, rounding: float) -> float:
@@ -125,11 +142,11 @@ def _rounding(points: Iterable[np.ndarray], pooled: Moments, unit: float) -> flo
     of the data as given. Columns that are constant have no roundings that differ."""
     mean = pooled.mean / unit
     row, columns, spread = 0.0, np.zeros(len(mean)), np.zeros(len(mean))
-    for Z in points:
-        spread += np.square(Z).sum(axis=0)
-        X = np.square(Z + mean)
-        columns += X.sum(axis=0)
-        row = max(row, float(X.sum(axis=1).max()))
+    for Z in points:  # (z + m)^2 = z^2 + 2 z m + m^2, for sums over rows and columns
+        squares = np.einsum("ij,ij->j", Z, Z)
+        spread += squares
+        columns += squares + mean * (2 * Z.sum(axis=0) + len(Z) * mean)
+        row = max(row, float((np.einsum("ij,ij->i", Z, Z) + 2 * Z @ mean).max() + mean @ mean))
     varying = spread > np.finfo(float).eps * columns
     return pooled.rounding * float(np.sqrt(row) + np.sqrt(columns[varying].max(initial=0.0)))
 
@@ -139,14 +156,16 @@ def _by_sketch(manifolds: Clouds, pooled: Moments, variance: float, center_gram:
     Q, rank = _leading_directions(manifolds, pooled)
     centers = pooled.centers @ Q / unit
     offsets = [(Y.astype(Q.dtype) @ Q).astype(np.float64) / unit for Y in around_centers(manifolds, pooled)]
+    inside = np.concatenate([Y + center for Y, center in zip(offsets, centers, strict=True)])
+    variances, axes = np.linalg.eigh(inside.T @ inside)
+    centers, offsets = centers @ axes, [Y @ axes for Y in offsets]
     coordinates = [np.vstack([along, center]) for along, center in zip(offsets, centers, strict=True)]
     rest = [
         block_diag(gram / variance - along @ along.T, max(whole - center @ center, 0.0))
         for gram, along, whole, center in zip(pooled.grams, offsets, center_gram.diagonal(), centers, strict=True)
     ]
-    inside = np.concatenate([F[:-1] + F[-1] for F in coordinates])
     outside = min(rank, len(pooled.mean), _UNSEEN * n) - Q.shape[1]
-    return PooledPoints(coordinates, rest, _tail(inside, outside), center_gram)
+    return PooledPoints(coordinates, rest, _tail(variances, n, outside), center_gram)
 
 
 def _leading_directions(manifolds: Clouds, pooled: Moments) -> tuple[Float[np.ndarray, "features leading"], int]:
@@ -194,13 +213,12 @@ def _rounding_of_sketch(manifolds: Clouds, pooled: Moments, rows: np.ndarray) ->
     return max(_rounding(points, pooled, 1.0), float(own))
 
 
-def _tail(inside: Float[np.ndarray, "points leading"], outside: int) -> Float[np.ndarray, " outside"]:
-    """The power law of the module's equation over ``outside`` directions, for points whose mean squared length is one; flat
-    where even a flat one has too small a sum."""
-    d, total = inside.shape[1], len(inside) - float(np.square(inside).sum())
-    if outside <= 0 or total <= 1e-9 * len(inside):
+def _tail(variances: Float[np.ndarray, " leading"], n: int, outside: int) -> Float[np.ndarray, " outside"]:
+    """The power law of the module's equation over ``outside`` directions beyond those of these ``variances``, for ``n``
+    points whose mean squared length is one; flat where even a flat one has too small a sum."""
+    d, total, last = len(variances), n - float(variances.sum()), float(variances[0])
+    if outside <= 0 or total <= 1e-9 * n:
         return np.zeros(0)
-    last = np.linalg.eigvalsh(inside.T @ inside)[0]
     k = np.arange(d + 1, d + outside + 1) / d
     steepest = 30.0
 
