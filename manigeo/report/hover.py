@@ -33,9 +33,9 @@ def name_points(figure: Figure, table: pd.DataFrame) -> dict[str, list[str]]:
 
     ``table``: the rows that were drawn.
     """
-    rows = _by_value(table)
     texts: dict[str, list[str]] = {}
     panels = [ax for ax in figure.axes if ax.get_label() != COLOR_BAR]
+    rows = _by_value(table[table["value"].isin(_heights(panels))])
     for i, ax in enumerate(panels):
         for j, line in enumerate(_marked(ax)):
             line.set_gid(f"points-{i}-{j}")
@@ -45,10 +45,20 @@ def name_points(figure: Figure, table: pd.DataFrame) -> dict[str, list[str]]:
             texts[f"{CELLS}{i}-{j}"] = _cells(ax, mesh)
             for k, text in enumerate(ax.texts):
                 text.set_gid(f"{ANNOTATION}{i}-{k}")
-        for j, bar in enumerate(bar for bars in ax.containers if isinstance(bars, BarContainer) for bar in bars):
+        for j, bar in enumerate(_bars(ax)):
             bar.set_gid(f"bar-{i}-{j}")
             texts[f"bar-{i}-{j}"] = [_point(rows, ax, str(bar.get_label()), *_top(bar))]
     return texts
+
+
+def _heights(panels: Sequence[Axes]) -> list[float]:
+    """The numbers that are drawn: the rows of a large table are looked at for these alone."""
+    of_lines = [y for ax in panels for line in _marked(ax) for _, y in _drawn(line)]
+    return of_lines + [_top(bar)[1] for ax in panels for bar in _bars(ax)]
+
+
+def _bars(ax: Axes) -> list[Rectangle]:
+    return [bar for bars in ax.containers if isinstance(bars, BarContainer) for bar in bars]
 
 
 def _marked(ax: Axes) -> list[Line2D]:
@@ -64,7 +74,7 @@ def _drawn(line: Line2D) -> list[tuple[float, float]]:
 
 def _by_value(table: pd.DataFrame) -> dict[float, list[Row]]:
     rows: dict[float, list[Row]] = {}
-    for row in table[table["value"].notna()].drop(columns="settings").to_dict("records"):
+    for row in table.drop(columns="settings").to_dict("records"):
         rows.setdefault(float(row["value"]), []).append(row)
     return rows
 
