@@ -61,7 +61,9 @@ def test_only_activations_reads_hdf5_and_only_plots_draws():
     loaded = modules_after("import manigeo.results, manigeo.capacity.mean_field")
     assert not loaded & {"h5py", "seaborn", "matplotlib"}
     assert "h5py" in modules_after("import manigeo.activations")
-    assert "seaborn" in modules_after("import manigeo.plots")
+    of_reports = modules_after("import manigeo.report, manigeo.plots")
+    assert "seaborn" in of_reports
+    assert "sklearn" not in of_reports  # half a second of every report
 
 
 # lowest first; a folder is one room, and rooms in one line do not import each other
