@@ -5,9 +5,6 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check
 DEMO_DATA ?= glyphs
 
-# every process of the tests would compile the sources anew
-unexport PYTHONDONTWRITEBYTECODE
-
 .PHONY: demo test lint types unit wheel margins bench docs clean
 
 demo: $(VENV)/.installed
@@ -41,7 +38,9 @@ wheel: $(VENV)/.installed-dev
 margins: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.margins
 
+# times beside those of other programs, in one table (docs/performance.md), then all benchmarks
 bench: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.table
 	OMP_NUM_THREADS=1 $(BIN)/pytest -o addopts="" tests/bench --benchmark-only
 
 # pages that open from files: build/docs/index.html

@@ -89,7 +89,14 @@ def _abc(
 
 
 def _norm_by(G: Float[np.ndarray, "n n"], x: Float[np.ndarray, " n"]) -> float:
-    """x' G^+ x."""
+    """x' G^+ x, of eigenvalues above rounding; where all are, which a Cholesky factor shows, by solving."""
+    there = G.diagonal() > 0  # a manifold without mass has a row of zeros
+    G, x = G[np.ix_(there, there)], x[there]
+    try:
+        np.linalg.cholesky(G - _PINV_RTOL * np.eye(len(G)))
+        return float(x @ np.linalg.solve(G, x))
+    except np.linalg.LinAlgError:
+        pass
     eigenvalues, U = np.linalg.eigh(G)
     keep = eigenvalues > _PINV_RTOL
     return float(np.square(U[:, keep].T @ x) @ (1 / eigenvalues[keep]))
