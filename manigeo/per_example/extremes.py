@@ -1,13 +1,17 @@
 """The most and the least memorized examples of a table, and their images where the activations hold them."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from manigeo.activations import Activations
 from manigeo.errors import UsageError
 from manigeo.per_example.summary import DIFFICULTY
 from manigeo.per_example.table import wide_examples
+
+if TYPE_CHECKING:
+    from manigeo.activations import Activations
 
 # what ranks examples, the first that a table has; what follows decides among equal ones
 RANKED_BY = ("memorization", "channels_to_flip", "prediction_depth", "area_under_margin", "margin")
@@ -48,7 +52,7 @@ def ends(ordered: pd.DataFrame, n: int) -> pd.DataFrame:
     return ordered[(at < n) | (at >= len(ordered) - n)]
 
 
-def example_images(acts: Activations, examples: pd.DataFrame) -> Float[np.ndarray, "n height width colors"] | None:
+def example_images(acts: "Activations", examples: pd.DataFrame) -> Float[np.ndarray, "n height width colors"] | None:
     """The inputs of the examples as they were stored, each scaled to its own range, 0 to 1; None where the activations hold
     no images: no layer ``input``, a projected or averaged one, or one that is no image of one or three colours.
 

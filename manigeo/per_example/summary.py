@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from scipy.stats import rankdata
 
 from manigeo.kinds import in_order
 from manigeo.manifolds import standard_error
@@ -99,6 +98,8 @@ def auroc(positive: Float[np.ndarray, " m"], negative: Float[np.ndarray, " n"]) 
     >>> auroc(np.array([1.0, 3.0]), np.array([0.0, 1.0]))[0]
     0.875
     """
+    from scipy.stats import rankdata  # slow to import
+
     m, n = len(positive), len(negative)
     ranks = rankdata(np.concatenate([positive, negative]))[:m]
     A = float((ranks.sum() - m * (m + 1) / 2) / (m * n))

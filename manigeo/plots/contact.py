@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from manigeo.activations import opened
 from manigeo.errors import InputError, shorten
 from manigeo.per_example.extremes import by_memorization, ends, example_images
 from manigeo.plots.canvas import Canvas
@@ -41,6 +40,8 @@ def plot_contact_sheet(table: pd.DataFrame, source: object, n: int = 20, ax: Any
     >>> [ax.get_title() for ax in sheet.axes]
     ['cat → dog', 'dog']
     """
+    from manigeo.activations import opened  # h5py is not for those who draw tables
+
     trained = table[~table["kind"].isin(["test", "unseen"])]
     ordered, by = by_memorization(trained)
     shown = ends(ordered, n)
