@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import nnls
 
-from manigeo.capacity.cone import UnitPoints, project_on_cone
+from manigeo.capacity.cone import UnitPoints, _by_descent, _by_proximal_points, _Problem, project_on_cone
 from manigeo.capacity.joint import JointCapacity, joint_capacity
 from manigeo.capacity.theory import ball_capacity, point_capacity
 from tests.few_classes import joint_over_all_labellings, orthogonal_points, simulated_truth
@@ -32,6 +32,16 @@ def cloud(shape: str, rng: np.random.Generator, points: int, dim: int) -> np.nda
 
 
 SHAPES = ("gaussian", "narrow", "duplicates", "low_rank", "relu", "nearly_equal")
+
+
+def test_descent_alone_ends_where_proximal_points_end_and_gives_up_inside_the_cone():
+    rng = np.random.default_rng(0)
+    Z, t = unit(rng.standard_normal((60, 40))), rng.standard_normal(40)
+    problem = _Problem(UnitPoints.of(Z), np.ones(60), t, Z @ t)
+    for found, expected in zip(_by_descent(problem), _by_proximal_points(problem), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-8)  # rounding, times the condition of the Gram
+    few = unit(np.abs(Z[:, :3]))
+    assert _by_descent(_Problem(UnitPoints.of(few), np.ones(60), few.mean(axis=0), few @ few.mean(axis=0))) is None
 
 
 @settings(max_examples=60, deadline=None)
