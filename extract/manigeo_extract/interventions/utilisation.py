@@ -16,7 +16,7 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32, Int
@@ -34,9 +34,6 @@ from manigeo_extract.recording.layers import Layer, list_layers
 from manigeo_extract.recording.readouts import with_readout
 from manigeo_extract.training.evaluation import members_of
 from manigeo_extract.training.runs import Run
-
-if TYPE_CHECKING:
-    from sklearn.pipeline import Pipeline
 
 INPUT, NETWORK = "input", "(none)"
 TRAINING = ("unpermuted", "permuted", "restored")
@@ -148,8 +145,8 @@ def features(
 # ------------------------------------------------------------------------------------------------------------- the probes
 def fit_probe(
     X: Float[np.ndarray, "n features"], y: Int[np.ndarray, " n"], C: float, max_iter: int = 500
-) -> tuple[Pipeline, bool]:
-    r"""Multinomial logistic regression on standardised features, and whether the solver ended.
+) -> tuple[Any, bool]:
+    r"""Multinomial logistic regression on standardised features, a pipeline of scikit-learn, and whether the solver ended.
 
     .. math:: \min_{W, b}\; \frac{d}{2} |W|^2 + C \sum_i \Big(\log \sum_c e^{f_c(z_i)} - f_{y_i}(z_i)\Big), \qquad
               f_c(z) = w_c \cdot z + b_c, \quad z = (x - m) / s
@@ -196,7 +193,7 @@ def _probe_rows(
 
 def _chosen(
     X: Float[np.ndarray, "n features"], fitted: Labelled, validation: Labelled | None, plan: ProbePlan
-) -> tuple[float, Pipeline, bool]:
+) -> tuple[float, Any, bool]:
     """C with its probe: the most accurate on validation data, of equals the strongest regularisation."""
     Cs = [plan.C] if validation is None else sorted(plan.Cs)
     tried = [(C, *fit_probe(X[fitted.at], fitted.labels, C, plan.max_iter)) for C in Cs]
