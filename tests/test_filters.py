@@ -23,7 +23,7 @@ from manigeo_extract.recording.layers import Layer
 from tests.command_line import done, run
 from tests.killing import content
 
-FILTERS = [Filter(method, shuffle) for method in ("none", "rle", "gzip") for shuffle in (False, True)]
+FILTERS = [Filter(method, shuffle) for method in ("none", "isal", "gzip") for shuffle in (False, True)]
 
 
 def sparse(zeros: float, shape=(300, 500), dtype="float32") -> np.ndarray:
@@ -60,12 +60,12 @@ def test_rows_are_read_by_hdf5_as_they_were_written_in_any_pieces(by, cuts, chun
 
 def test_dense_layers_are_stored_as_they_are_and_sparse_ones_deflated():
     assert choose_filter(sparse(0.0)) == NONE
-    assert {choose_filter(sparse(zeros)) for zeros in (0.3, 0.5, 0.8, 0.95)} == {Filter("rle", False)}
-    assert choose_filter(np.zeros((4, 900), np.float32)).method == "rle"
+    assert {choose_filter(sparse(zeros)) for zeros in (0.3, 0.5, 0.8, 0.95)} == {Filter("isal", False)}
+    assert choose_filter(np.zeros((4, 900), np.float32)).method == "isal"
     assert choose_filter(sparse(0.9), "none") == NONE
     assert choose_filter(sparse(0.0), "small") != NONE
     repeated = np.tile(sparse(0.0, (4, 20)), 40)  # no zeros, and the same numbers again and again
-    assert choose_filter(repeated).method == "gzip"
+    assert choose_filter(repeated).method == "isal"
     assert choose_filter(np.empty((0, 5), np.float32)) == choose_filter(np.empty((5, 0), np.float32)) == NONE
 
 
