@@ -1,8 +1,8 @@
 """Every block of code and every command of the README and the documentation runs, with what their readers are told to have.
 
 Blocks of a page run in its order, in a folder of its own that holds the run of the guide to one's own model. What a test
-lacks, a cluster or a set of images, is stood in for. Of blocks marked ``console`` or ``bash``, which need more than that,
-options and values are checked.
+lacks, a cluster or a set of images, is stood in for. Blocks marked ``console`` need a network that has memorized: they run
+on small ones that have not, and may say that. Of those marked ``bash``, for a cluster, options and values are checked.
 """
 
 import glob
@@ -30,7 +30,7 @@ from manigeo.activations import StoredLayer
 from manigeo.cli.main import COMMANDS, cli
 from manigeo.results import as_table
 from manigeo.vocabulary import FIGURES
-from tests.command_line import done
+from tests.command_line import done, run
 from tests.drawn import TABLES
 from tests.effects import assert_effect, shifted
 
@@ -217,13 +217,46 @@ def test_the_blocks_of_a_page_run_in_its_order(page, reader, stand_ins):
         assert len(stand_ins) > 4
 
 
+FOREIGN = {"own_model", "real_networks"}  # recurrent networks, and those of packages that the tests do not have
+
+
+@pytest.mark.parametrize("page", [name for name in PAGES if commands(name, "console") and name not in FOREIGN])
+def test_the_console_blocks_of_a_page_run_or_ask_for_a_network_that_has_memorized(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    few = ("--draws", 10, "--jobs", 1, "--force")
+    train = (*LESS["train"], "--data-arg", "per_class=100", "--permute", 0.5)
+    less = {
+        "analyze": ("--dry-run",),
+        "channels": ("--examples", 2),
+        "examples": (*few, "--max-examples", 100),
+        "train": train,
+    }
+    less["capacity"] = (*few, "--classes", 4, "--centers", "keep")
+    for command, options in less.items():
+        monkeypatch.setitem(LESS, command, options)
+    for seed, name in enumerate(("run", "run1", "run2", "run3")):
+        done("train", *train, "--seed", seed, "--out", name)
+    Path("run/analysis").mkdir()
+    for out in ("last.h5", "run/analysis/last.h5"):
+        done("extract", "--model", "run/checkpoints/last.pt", "--out", out)
+    refused = False
+    for line in commands(page, "console"):
+        words = words_of(line)
+        code, _, err = run(*words, *LESS.get(words[0], ()), *["--force"] * (words[0] in ("train", "extract")))
+        asks = code == 3 and (
+            refused or re.search("memoriz|has no results", err)
+        )  # what was refused has written nothing
+        assert code == 0 or asks, (line, err)
+        refused |= code == 3
+
+
 @pytest.mark.parametrize("page", list(PAGES))
 def test_commands_named_on_a_page_take_the_options_named_with_them(page, tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
     monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "8")
     monkeypatch.chdir(tmp_path)
-    for run in ("run", "run1", "run2", "run3", "subsets/cells/1", "subsets/cells/2"):
-        (tmp_path / run).mkdir(parents=True)
+    for folder in ("run", "run1", "run2", "run3", "subsets/cells/1", "subsets/cells/2"):
+        (tmp_path / folder).mkdir(parents=True)
     blocks = commands(page, "sh", "console", "bash")
     lines = [*blocks, *INLINE.findall(PAGES[page].read_text("utf-8"))]
     for line in lines:
