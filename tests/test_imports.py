@@ -23,7 +23,7 @@ def test_capacities_need_few_parts_of_scipy_and_no_scikit_learn():
     assert not loaded & {"scipy.optimize", "scipy.stats", "scipy.integrate", "sklearn"}
 
 
-def test_extraction_and_interventions_of_digits_need_no_compiler_no_statistics_and_no_figures():
+def test_extraction_and_interventions_import_no_compiler_statistics_or_figures():
     data = "read_digits(); from manigeo_extract.models import MODELS, bare_model"
     shapes = "[bare_model(name, {'input_shape': (3, 32, 32), 'n_classes': 10}) for name in MODELS]"
     modules = ("opening.networks", "recording.extraction", "interventions.exchanges", "interventions.channels")

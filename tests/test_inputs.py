@@ -56,6 +56,7 @@ OTHERS = {
     "plot_progress", "plot_separability", "plot_sweep", "plot_transfer", "plot_weights", "summary",
     "kendall_w", "resampled_means", "gram_factor", "pooled_grams", "pooled_moments", "standardising",
     "weights_in_features", "stratified_folds", "class_averages", "wilson_interval", "nearest_neighbours",
+    "unit_memorization",
     "plan_examples", "examples_table", "read_examples", "write_examples", "plot_examples", "plot_contact_sheet",
 }  # fmt: skip
 

@@ -27,7 +27,7 @@ def in_stacks(f: Callable[..., Any], first: Sequence[np.ndarray], *others: Seque
 
     Items that go together have equal shapes where those of ``first`` have.
 
-    >>> in_stacks(np.linalg.det, [np.eye(2), np.eye(3), 2 * np.eye(2)])
+    >>> [float(x) for x in in_stacks(np.linalg.det, [np.eye(2), np.eye(3), 2 * np.eye(2)])]
     [1.0, 1.0, 4.0]
     """
     results: list[Any] = [None] * len(first)
