@@ -231,7 +231,7 @@ def test_the_console_blocks_of_a_page_run_or_ask_for_a_network_that_has_memorize
         "examples": (*few, "--max-examples", 100),
         "train": train,
     }
-    less["capacity"] = (*few, "--classes", 4, "--centers", "keep")
+    less["capacity"] = (*few, "--classes", 4, "--centers", "keep", "--layers", "logits")
     for command, options in less.items():
         monkeypatch.setitem(LESS, command, options)
     for seed, name in enumerate(("run", "run1", "run2", "run3")):
