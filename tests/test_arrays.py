@@ -160,7 +160,8 @@ def test_differences_that_cost_nothing_are_not_warned_of():
     many = np.repeat(X, 8, axis=1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        Activations.from_arrays({"V1": [many[0], *many[1:, :55]]})
+        acts = Activations.from_arrays({"V1": [many[0], *many[1:, :55]]})
+    assert len(acts.examples) == len(many[0]) + 4 * 55
 
 
 NAN = X.copy()

@@ -17,6 +17,7 @@ import manigeo
 from manigeo import plot_geometry
 from manigeo.errors import InputError, UsageError
 from manigeo.plots import FIGURES, figures_of
+from manigeo.plots.results import draw_result
 from manigeo.plots.style import DRAWINGS
 from manigeo.separability.margins import one_versus_rest
 from manigeo.text.cells import measured
@@ -123,6 +124,11 @@ def test_figures_of_several_tables_without_names_are_told_apart():
     both = [table.assign(fingerprint=name) for name in "ab"]
     figure = plot_geometry(pd.concat(both))
     assert [ax.get_title() for ax in figure.axes[:2]] == ["[1]", "[2]"]
+
+
+def test_a_result_without_a_figure_is_refused_with_those_that_have_one():
+    with pytest.raises(TypeError, match="dict has no figure; these have one: ManifoldCapacity, "):
+        draw_result({})
 
 
 @pytest.mark.parametrize(

@@ -31,10 +31,13 @@ def draw_result(result: Any, ax: Any = None) -> Any:
     >>> draw_result(purity).axes[0].get_ylabel()
     'points'
     """
-    canvas = Canvas(type(result).__name__, ax, advice="leave ax out")
+    name = type(result).__name__
+    if name not in _DRAWINGS:
+        raise TypeError(f"{name} has no figure; these have one: {', '.join(_DRAWINGS)}")
+    canvas = Canvas(name, ax, advice="leave ax out")
     with in_style():
         (panel,) = canvas.subplots(1, 1, (0.8, 0.7), (4.2, 2.6)).flat
-        _DRAWINGS[type(result).__name__](result, panel)
+        _DRAWINGS[name](result, panel)
         canvas.legend()
         return canvas.finished()
 
