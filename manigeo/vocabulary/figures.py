@@ -181,10 +181,11 @@ EXAMPLE_FIGURES = {
         "depths, loads and the data map of single examples (manigeo examples)",
         "Single examples",
         "For each kind, the share of examples with each prediction depth; the accuracy of test examples by their depth; the "
-        "mean load of each kind at every layer, 1 being an equal share; and confidence against variability over training. "
-        "Panels whose numbers the table does not hold are left out.",
+        "mean load of each kind at every layer, 1 being an equal share; the share that has another answer without so many "
+        "channels; and confidence against variability over training. Panels whose numbers the table does not hold are left "
+        "out.",
         "Examples of large depth come apart late, or never. Where permuted ones carry more than their share of the load, "
-        "they limit capacity.",
+        "they limit capacity. Those that few channels flip depend on these alone.",
     ),
     "contact": Figure(
         "images of the most and of the least memorized examples",
