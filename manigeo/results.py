@@ -200,14 +200,17 @@ def row_settings(settings: str) -> dict[str, Any]:
 
 
 def check_results_path(
-    path: str | os.PathLike[str], force: bool = False, suffixes: Sequence[str] = tuple(_WRITERS)
+    path: str | os.PathLike[str],
+    force: bool = False,
+    suffixes: Sequence[str] = tuple(_WRITERS),
+    option: str = "--out",
 ) -> Path:
-    """The path, if a table can be written there as one of ``suffixes``; asked before the work begins.
+    """The path that ``option`` names, if a table can be written there as one of ``suffixes``; asked before the work begins.
 
     Raises :class:`~manigeo.errors.UsageError` as :func:`~manigeo.storage.files.check_target` does, and for Parquet
     without pyarrow.
     """
-    path = check_target(path, force=force, suffixes=suffixes, what="results")
+    path = check_target(path, force=force, suffixes=suffixes, what="results", option=option)
     if path.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
         raise UsageError("Parquet needs pyarrow: pip install 'manigeo[parquet]', or write .csv")
     return path

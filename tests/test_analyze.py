@@ -132,6 +132,23 @@ def test_marks_of_examples_reach_every_step_that_opens_the_data(inside):
     assert with_marks == {"extract", "rewind"}
 
 
+def test_other_labels_in_a_file_of_the_same_name_make_its_steps_anew(inside, tmp_path):
+    rest = [word for step in ("capacity", "separability", "localize", "report") for word in ("--skip", step)]
+    line = ("analyze", "model_final.pt", *GIVEN[:4], "--labels", "mine.csv", "--out", tmp_path / "a", *rest)
+    Path("mine.csv").write_text("index,train_label\n0,1\n")
+    done(*line)
+    assert "up to date   manigeo extract" in done(*line, "--dry-run")
+    Path("mine.csv").write_text("index,train_label\n0,0\n")
+    assert "stale        manigeo extract" in done(*line, "--dry-run")
+
+
+@pytest.mark.parametrize("option", ["--labels", "--kinds-from"])
+def test_a_file_about_examples_that_is_not_there_stops_before_any_step(inside, tmp_path, option):
+    code, out, err = run("analyze", "model_final.pt", *GIVEN[:4], option, "nowhere.csv", "--out", tmp_path / "a")
+    assert (code, out, err) == (3, "", f"manigeo: nowhere.csv, of {option}, is no file; check the path\n")
+    assert not (tmp_path / "a").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

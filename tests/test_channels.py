@@ -211,6 +211,12 @@ def test_the_command_writes_rows_of_both_kinds_that_can_be_drawn(table):
     assert np.allclose(shares, 1, atol=1e-12)
 
 
+def test_a_second_file_that_exists_is_refused_by_the_option_that_names_it(planted, table, tmp_path):
+    singles = table.with_suffix(".examples.csv")
+    code, _, err = run("channels", planted, *FEW, "--out", tmp_path / "c.csv", "--per-example", singles)
+    assert (code, f"{singles} exists: give another --per-example, or --force" in err) == (2, True)
+
+
 def test_numbers_of_single_examples_are_those_that_the_table_averages(table):
     examples, results = read_examples(table.with_suffix(".examples.csv")), read_results(table)
     for metric in ("channels_to_flip", "channel_share"):

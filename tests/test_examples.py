@@ -245,8 +245,9 @@ def test_the_training_of_a_file_is_found_beside_it_by_its_identity(tmp_path):
             "4 examples have another train label",
         ),
         (lambda folder: folder.mkdir(), "has no record of examples: train with --record-examples all"),
+        (lambda folder: None, "is no folder of a run; check the path"),
     ],
-    ids=["another training", "other labels", "no record"],
+    ids=["another training", "other labels", "no record", "no folder"],
 )
 def test_a_record_that_is_not_of_the_activations_is_refused(acts, tmp_path, change, message):
     change(tmp_path / "run")

@@ -13,13 +13,14 @@ from manigeo.cli import options
 from manigeo.cli.commands import command
 from manigeo.cli.steps import run_command
 from manigeo.cli.subjects import Subject, open_subject
-from manigeo.errors import ManigeoError, one_line, shorten
+from manigeo.errors import InputError, ManigeoError, one_line, shorten
 from manigeo.execution.pipeline import INTERRUPTED, UP_TO_DATE, Ledger, Step
 from manigeo.storage.owned import append_own
 
 STEPS = ("extract", "capacity", "separability", "weights", "rewind", "reinit", "gradients", "localize", "report")
 # options that say what network, data and labels are, and how weights are read
 _NETWORK = ("arch", "arch_args", "data", "data_args", "permute", "convention", "permute_seed", "labels", "kinds_from")
+_TELLING = ("labels", "kinds_from")
 _READING = ("state_key", "ema", "no_strict", "trust")
 _OF_WHAT_THERE_IS = ("localize", "report")  # steps that take what there is of the results before them
 _MEASURES = ("probe", "neighbours", "clusters", "means")
@@ -84,6 +85,9 @@ def analyze_command(
     """
     from manigeo.runs import run_tables
 
+    for name in _TELLING:
+        if request[name] and not Path(request[name]).is_file():
+            raise InputError(f"{request[name]}, of --{name.replace('_', '-')}, is no file; check the path")
     subject = open_subject(run, out, checkpoints, request, _repeated(request, *_NETWORK, *_READING))
     steps = _steps(subject, skip, request)
     ledger = Ledger(subject.folder / "steps.json", steps)
@@ -143,7 +147,7 @@ def _steps(subject: Subject, skip: Sequence[str], request: Mapping[str, Any]) ->
     network = [*_repeated(request, "device", *_NETWORK), *reading, *seeded]
     sample = [*_repeated(request, "per_class", "classes"), *jobs, *seeded]
     steps: list[Step] = []
-    marks = [Path(request["kinds_from"])] if request["kinds_from"] else []
+    told = [Path(request[name]) for name in _TELLING if request[name]]  # of examples, by files of the user's own
 
     def add(
         name: str, words: Sequence[object], result: str, reads: Sequence[Path] = (), after: Sequence[str] = ()
@@ -156,7 +160,7 @@ def _steps(subject: Subject, skip: Sequence[str], request: Mapping[str, Any]) ->
 
     for name, path in files.items():
         layers = _repeated(request, "layers")
-        add(f"extract {name}", ["extract", "--model", path, *layers, *network], f"{name}.h5", [path, *marks])
+        add(f"extract {name}", ["extract", "--model", path, *layers, *network], f"{name}.h5", [path, *told])
         add(f"capacity {name}", ["capacity", folder / f"{name}.h5", *sample], f"{name}.capacity.csv",
             after=[f"extract {name}"])  # fmt: skip
     stored = [folder / f"{name}.h5" for name in files]
@@ -166,15 +170,12 @@ def _steps(subject: Subject, skip: Sequence[str], request: Mapping[str, Any]) ->
     if run is not None:
         add("weights", ["weights", run, *reading], "weights.csv", subject.every)
         if subject.has_before:
-            add("rewind", ["rewind", run, *jobs, *network], "rewind.csv", [*subject.every, *marks])
+            add("rewind", ["rewind", run, *jobs, *network], "rewind.csv", [*subject.every, *told])
         if subject.has_initial:
-            add("reinit", ["reinit", run, *jobs, *network], "reinit.csv", [*subject.every, *marks])
+            add("reinit", ["reinit", run, *jobs, *network], "reinit.csv", [*subject.every, *told])
         epochs = ",".join([*(["init"] if subject.has_initial else []), *files])
         add(
-            "gradients",
-            ["gradients", run, "--checkpoints", epochs, *network],
-            "gradients.csv",
-            [*subject.every, *marks],
+            "gradients", ["gradients", run, "--checkpoints", epochs, *network], "gradients.csv", [*subject.every, *told]
         )
     before = [step.name for step in steps]
     of = run or folder

@@ -46,7 +46,7 @@ def channels_command(
     if per_example and resume:
         raise UsageError("--per-example takes all kinds in one go, and --resume the missing ones: give one of them")
     if per_example:
-        check_examples_path(per_example, force)
+        check_examples_path(per_example, force, "--per-example")
     known = {"occasion": uuid4().hex, "directory": run, "run": requested(RunRequest, asked)}
     request = requested(ChannelsRequest, asked | known)
     study = open_channels(request, options.note)

@@ -40,11 +40,14 @@ def memorization_command(
     from manigeo.storage.spreadsheets import write_cells
     from manigeo.text.memorization import describe_memorization
 
+    places = {"--out": out, "--influence": pairs, "--kinds": kinds}
+    targets = [
+        check_target(path, force=force, suffixes=(".csv",), what="tables of examples", option=option)
+        for option, path in places.items() if path is not None
+    ]
     subsets = read_subsets(runs)
     click.echo(f"{len(runs)} runs, {len(subsets.train):,} training examples, each in {subsets.inside.sum(axis=0).min()} to "
                f"{subsets.inside.sum(axis=0).max()} of the runs -> {out}")
-    places = [path for path in (out, pairs, kinds) if path is not None]
-    targets = [check_target(path, force=force, suffixes=(".csv",), what="tables of examples") for path in places]
     if dry_run:
         return
     table = memorization_table(subsets)

@@ -48,6 +48,8 @@ def record_for(acts: Activations, run: RunFolder) -> Recorded:
     Raises :class:`~manigeo.errors.InputError` where there is none, and for one of another training than the activations, of
     other data, or without epochs.
     """
+    if not run.path.is_dir():
+        raise InputError(f"{run.path} is no folder of a run; check the path")
     if not run.record_path.is_file():
         raise InputError(f"{run.path} has no record of examples: {REMEDY}")
     record = read_record(run.record_path)

@@ -150,9 +150,9 @@ def write_examples(table: pd.DataFrame, path: str | os.PathLike[str], force: boo
                 file.writelines(csv_lines(table))
 
 
-def check_examples_path(path: str | os.PathLike[str], force: bool = False) -> Path:
-    """The path, if a table of examples can be written there; raises as :func:`write_examples` does."""
-    return check_results_path(path, force, suffixes=(".csv", ".parquet"))
+def check_examples_path(path: str | os.PathLike[str], force: bool = False, option: str = "--out") -> Path:
+    """The path that ``option`` names, if a table of examples can be written there; raises as :func:`write_examples` does."""
+    return check_results_path(path, force, (".csv", ".parquet"), option)
 
 
 def csv_lines(table: pd.DataFrame) -> Iterator[str]:

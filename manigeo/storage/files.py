@@ -12,9 +12,14 @@ from manigeo.storage.owned import by_descriptor, check_no_input, naming, take_na
 
 
 def check_target(
-    path: str | os.PathLike[str], *, force: bool = False, suffixes: Sequence[str] = (), what: str = "files"
+    path: str | os.PathLike[str],
+    *,
+    force: bool = False,
+    suffixes: Sequence[str] = (),
+    what: str = "files",
+    option: str = "--out",
 ) -> Path:
-    """The path, if a file can be written there.
+    """The path, if a file can be written there; ``option`` is the one that names it.
 
     Raises :class:`~manigeo.errors.UsageError` for a suffix that is none of ``suffixes``, a folder that is missing or cannot
     be written, what is no file, a file that the command reads, and (unless ``force``) one that exists.
@@ -32,7 +37,7 @@ def check_target(
     if path.exists() and not path.is_file():
         raise UsageError(f"{path} is no file, and cannot be replaced by one; choose another place")
     if os.path.lexists(path) and not force:
-        raise UsageError(f"{path} exists: give another --out, or --force to overwrite it")
+        raise UsageError(f"{path} exists: give another {option}, or --force to overwrite it")
     return path
 
 
