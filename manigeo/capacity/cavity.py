@@ -54,7 +54,6 @@ _ALL_DRAWS = 4000
 _STREAM = 8_130_027_301  # of the fields: the metric is a property of the data, and no other seed changes it
 _ROUNDS = 60
 _SLOWEST = 0.95  # of ratios of successive changes, which noise can bring to one
-_ENDLESS = 1e30  # of forms: manifolds of radius 1e-8 have 1e16
 _SHORTEST = 0.2  # of steps that alternate
 _SETTLED = 0.005  # rounds end when the degrees of freedom change by less than this share; three or four are usual
 _OCCUPIED = 0.97  # of all dimensions: more and no metric is left, the layer is too narrow to separate the manifolds
@@ -139,12 +138,10 @@ def _rounds(
     step: float,
 ) -> Cavity:
     """Rounds from the ``metric`` of forms ``W`` on points and ``used`` degrees of freedom, to which each round adds ``step``
-    times what it finds, until the degrees of freedom settle. Where manifolds fill all dimensions their forms can grow
-    without end: the last metric that there was is returned, and is not solved."""
+    times what it finds at the scale of W, until the degrees of freedom settle. Where manifolds leave one of them nothing
+    the last metric that there was is returned, and is not solved."""
     last, slowest, relax = 0.0, 0.0, 1.0
     for number in range(_ROUNDS):
-        if max(float(np.abs(w).max()) for w in W) > _ENDLESS:
-            break
         try:
             metric = _in_metric(points, W, used) if number else metric
         except np.linalg.LinAlgError:  # forms of so different sizes leave a manifold nothing
@@ -157,10 +154,16 @@ def _rounds(
         if number and residual <= _SETTLED:  # the first guess may have the right number by chance
             break
         forms = in_stacks(_without_itself, answer.responses, answer.grams)
-        W = [w + step * min(relax, 1.0) * (n - w) for w, n in zip(W, forms, strict=True)]
+        scale = _size(W) / (_size(forms) or 1.0)
+        W = [w + step * min(relax, 1.0) * (scale * n - w) for w, n in zip(W, forms, strict=True)]
         used, last = max(used + step * relax * change, min(found, used) / 2), change
     solved = metric.positive and residual <= _SETTLED
     return Cavity(metric.grams, W, answer.multipliers, metric.H, metric.h, found, found / points.rank, residual, solved)
+
+
+def _size(W: Sequence[np.ndarray]) -> float:
+    """The norm of all forms together: they are alike up to a common scale, which drifts where no metric is a solution."""
+    return float(np.sqrt(sum(np.vdot(w, w) for w in W)))
 
 
 def _relaxed(change: float, last: float, relax: float) -> tuple[float, float]:

@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from manigeo.projection import project_manifolds
-from manigeo_extract.extraction import extract_activations, plan_extraction
 from tqdm import tqdm
 
 import manigeo
+from manigeo.capacity.projection import project_manifolds
 from manigeo.capacity.simulated import SimulatedCapacity
 from manigeo_extract.data import DataSet, Permutation, load_data, permute_labels
 from manigeo_extract.models import build_model
+from manigeo_extract.recording.extraction import extract_activations, plan_extraction
 from manigeo_extract.training import TrainingPlan, train
 
 PILOT = 200  # dichotomies, from which the number for an error of 1 % follows
