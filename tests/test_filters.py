@@ -14,7 +14,7 @@ from torch import nn
 
 from manigeo import open_activations
 from manigeo.activations import Filter, filters
-from manigeo.activations.filters import NONE, choose_filter, filter_of, fletcher32, write_rows
+from manigeo.activations.filters import NONE, choose_filter, filter_of, fletcher32, write_batch
 from manigeo.activations.merging import merge_activations
 from manigeo.errors import UsageError
 from manigeo_extract.data.datasets import Permutation, load_data, permute_labels
@@ -53,7 +53,7 @@ def test_rows_are_read_by_hdf5_as_they_were_written_in_any_pieces(by, cuts, chun
         dataset = store.create_dataset("x", values.shape, dtype, chunks=(chunk, 7), fletcher32=True, **by.settings)
         dataset.attrs["packed_by"] = by.method
         for start, stop in zip([0, *cuts], [*cuts, 100], strict=True):
-            write_rows(dataset, start, values[start:stop], filter_of(dataset))
+            write_batch({"x": dataset}, start, {"x": values[start:stop]}, {"x": filter_of(dataset)})
     with h5py.File(file, "r") as store:
         np.testing.assert_array_equal(store["x"][:], values)
 
@@ -156,11 +156,11 @@ def test_what_fails_while_it_is_written_is_raised_and_leaves_what_was_done(data,
 
     def full(*args):
         calls.append(args)
-        if len(calls) > 8:
+        if len(calls) > 2:
             raise OSError("No space left on device")
-        write_rows(*args)
+        write_batch(*args)
 
-    monkeypatch.setattr("manigeo.activations.writing.write_rows", full)
+    monkeypatch.setattr("manigeo.activations.writing.write_batch", full)
     with pytest.raises(OSError, match="No space left"):
         extract_activations(network(), data, plan, tmp_path / "a.h5", {}, batch_size=50)
     assert sorted(os.listdir(tmp_path)) == ["a.h5.partial", "a.h5.partial.commit"]

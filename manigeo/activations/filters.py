@@ -94,23 +94,30 @@ def filter_of(dataset: h5py.Dataset) -> Filter:
     return Filter(str(dataset.attrs.get("packed_by", "gzip")), bool(dataset.shuffle))
 
 
-def write_rows(dataset: h5py.Dataset, start: int, values: np.ndarray, by: Filter) -> None:
-    """Write ``values`` from row ``start`` on: whole chunks packed here, the rest by HDF5."""
-    values = np.ascontiguousarray(values, dtype=dataset.dtype)
-    stop, size = start + len(values), dataset.chunks[0]
-    first, last = -(-start // size) * size, stop // size * size
-    if by.method != "isal" or first >= last or dataset.chunks[1] != dataset.shape[1]:
-        dataset[start:stop] = values
-        return
-    rows = range(first, last, size)
-    with ThreadPoolExecutor(max_workers=min(len(rows), _CORES)) as pool:  # packing works without the interpreter's lock
-        for row, packed in zip(
-            rows, pool.map(lambda row: _packed(values[row - start :][:size], by), rows), strict=True
-        ):
-            dataset.id.write_direct_chunk((row, 0), packed + fletcher32(packed).to_bytes(4, "little"))
-    for begin, end in ((start, first), (last, stop)):
-        if begin < end:
-            dataset[begin:end] = values[begin - start : end - start]
+def write_batch(
+    datasets: Mapping[str, h5py.Dataset], start: int, batch: Mapping[str, np.ndarray], filters: Mapping[str, Filter]
+) -> None:
+    """Write the rows of every layer from row ``start`` on: whole chunks packed here, on all cores, the rest by HDF5."""
+    packed_here: list[tuple[h5py.Dataset, int, np.ndarray, Filter]] = []
+    for name, rows in batch.items():
+        dataset, by = datasets[name], filters[name]
+        values, stop, size = np.ascontiguousarray(rows, dtype=dataset.dtype), start + len(rows), dataset.chunks[0]
+        first, last = -(-start // size) * size, stop // size * size
+        if by.method != "isal" or first >= last or dataset.chunks[1] != dataset.shape[1]:
+            first = last = stop
+        packed_here += [(dataset, row, values[row - start :][:size], by) for row in range(first, last, size)]
+        for begin, end in ((start, first), (last, stop)):
+            if begin < end:
+                dataset[begin:end] = values[begin - start : end - start]
+    if packed_here:
+        with ThreadPoolExecutor(max_workers=min(len(packed_here), _CORES)) as pool:  # packing works without the lock
+            chunks = pool.map(lambda task: _with_checksum(_packed(*task[2:])), packed_here)
+            for (dataset, row, *_), chunk in zip(packed_here, chunks, strict=True):
+                dataset.id.write_direct_chunk((row, 0), chunk)
+
+
+def _with_checksum(packed: bytes) -> bytes:
+    return packed + fletcher32(packed).to_bytes(4, "little")
 
 
 def _places(n: int) -> np.ndarray:
@@ -125,7 +132,7 @@ def _counted(n: int) -> np.ndarray:
 
 def _packed(values: np.ndarray, by: Filter) -> bytes:
     data = values.view(np.uint8).reshape(-1, values.dtype.itemsize).T.tobytes() if by.shuffle else values.tobytes()
-    packed: bytes = (isal_zlib if by.method == "isal" else zlib).compress(data, 1)
+    packed: bytes = isal_zlib.compress(data, 2) if by.method == "isal" else zlib.compress(data, 1)
     return packed
 
 

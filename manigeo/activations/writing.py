@@ -17,7 +17,7 @@ import pandas as pd
 
 from manigeo import __version__
 from manigeo.activations.checking import check_header, check_heaps
-from manigeo.activations.filters import DEFAULT, NONE, Filter, filter_of, write_rows
+from manigeo.activations.filters import DEFAULT, NONE, Filter, filter_of, write_batch
 from manigeo.activations.layout import (
     DTYPES,
     EXAMPLE_COLUMNS,
@@ -81,8 +81,7 @@ class ActivationWriter:
         }
         self._between_batches = False
         with _edited(self._store) as file:
-            for name, values in stored.items():
-                write_rows(file["layers"][name], self.n_done, values, self._filters[name])
+            write_batch({name: file["layers"][name] for name in stored}, self.n_done, stored, self._filters)
             if outcomes is not None:
                 file[PLACE][self.n_done : stop] = outcomes
             write_sums(file, self._sums | sums)
