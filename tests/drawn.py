@@ -80,6 +80,7 @@ TABLES = {
     "weights": movement(),
     "correlation": correlated(),
     "separability": measured(kinds=["test"]),
+    "fuzziness": measured(["separation_fuzziness"], kinds=["test"]),
     "progress": measured(["probe_accuracy", "kmeans_nmi"], kinds=["test"]),
     "transfer": transfers(),
     "memorization": pd.concat([measured(["probe_accuracy"]), capacities()], ignore_index=True),

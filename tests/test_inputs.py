@@ -23,6 +23,7 @@ from manigeo.errors import InputWarning
 from manigeo.inputs import as_array, class_codes, take_manifolds, take_points
 from manigeo.randomness import generator, seed_sequence
 from manigeo.separability.best import best_layer, concordance
+from manigeo.separability.fuzziness import separation_fuzziness
 from manigeo.separability.margins import one_versus_rest, pairs_of_classes
 from manigeo.separability.means import fisher_ratio, nearest_mean_scores
 
@@ -41,6 +42,7 @@ OF_POINTS = {
     manigeo.cluster_agreement: {},
     nearest_mean_scores: {"n_folds": 3},
     fisher_ratio: {},
+    separation_fuzziness: {},
     one_versus_rest: {},
     pairs_of_classes: {},
 }
@@ -53,10 +55,10 @@ DRAWING = [f for f in OF_DATA if "rng" in inspect.signature(f).parameters]
 OTHERS = {
     "create_activations", "open_activations", "capacity_table", "plan_capacity", "separability_table",
     "plan_separability", "read_results", "write_results", "plot_estimators", "plot_geometry", "plot_memorization",
-    "plot_progress", "plot_separability", "plot_sweep", "plot_transfer", "plot_weights", "summary",
+    "plot_fuzziness", "plot_progress", "plot_separability", "plot_sweep", "plot_transfer", "plot_weights", "summary",
     "kendall_w", "resampled_means", "gram_factor", "pooled_grams", "pooled_moments", "standardising",
     "weights_in_features", "stratified_folds", "class_averages", "wilson_interval", "nearest_neighbours",
-    "unit_memorization",
+    "unit_memorization", "exponential_line",
     "plan_examples", "examples_table", "read_examples", "write_examples", "plot_examples", "plot_contact_sheet",
 }  # fmt: skip
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from manigeo import plot_memorization, plot_progress, plot_separability, plot_transfer
+from manigeo import plot_fuzziness, plot_memorization, plot_progress, plot_separability, plot_transfer
 from manigeo.errors import InputError
 from manigeo.kinds import KINDS, UNSEEN
 from manigeo.plots import figures_of
@@ -92,6 +92,22 @@ def test_progress_is_a_line_a_layer_over_epochs():
     np.testing.assert_allclose(lines[2].get_ydata(), [0.18, 0.52])
     with pytest.raises(InputError, match="one epoch is no curve"):
         plot_progress(measured(checkpoints=CHECKPOINTS[:1]))
+
+
+def test_outputs_are_no_part_of_the_law_of_separation():
+    table = measured(["separation_fuzziness"], ["test"], CHECKPOINTS[:1], layers=4)
+    line = table["metric"] == "separation_fuzziness"
+    table.loc[line, "value"] = [8.0, 4.0, 2.0, 500.0]
+    table.loc[line & (table["layer"] == "h3"), "flag"] = "few_features:10"
+    (ax,) = plot_fuzziness(table).axes
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["test", "test: r = -1.000"]
+    for drawn in ax.get_lines():
+        np.testing.assert_allclose(drawn.get_ydata(), [8.0, 4.0, 2.0])
+    assert figures_of(table) == ["fuzziness"]
+    outputs = table[table["layer"] == "h3"]
+    assert figures_of(outputs) == []
+    with pytest.raises(InputError, match="no more features than there are classes"):
+        plot_fuzziness(outputs)
 
 
 def test_a_map_has_who_was_trained_below_who_was_scored_and_folds_on_its_diagonal():

@@ -18,6 +18,7 @@ from manigeo.manifolds import standard_error
 from manigeo.separability import clusters, coordinates, logistic, probe
 from manigeo.separability.best import best_layer, concordance, kendall_w
 from manigeo.separability.clusters import _clusters, _distant_points, _squared_distances, cluster_agreement
+from manigeo.separability.fuzziness import exponential_line, separation_fuzziness
 from manigeo.separability.logistic import GRADIENT_ATOL, Logistic
 from manigeo.separability.margins import one_versus_rest, pairs_of_classes
 from manigeo.separability.means import fisher_ratio, nearest_mean_scores
@@ -396,3 +397,56 @@ def test_unitmem_is_what_its_equation_says_of_every_unit():
     for unit, found in zip(np.maximum(X.T, 0).astype(float), unit_memorization([X[:9], X[9:]]), strict=True):
         others = np.delete(unit, unit.argmax()).mean()
         assert found == pytest.approx((unit.max() - others) / (unit.max() + others), rel=1e-12)
+
+
+# ---------------------------------------------------------------------------------------------- law of separation
+def scatter(X: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """S_w and S_b of labels from 0 on, dense."""
+    means, weights = np.stack([X[y == c].mean(axis=0) for c in range(y.max() + 1)]), np.bincount(y) / len(y)
+    within, between = X - means[y], means - weights @ means
+    return within.T @ within / len(y), (between.T * weights) @ between
+
+
+@pytest.mark.parametrize(("P", "dim"), [(2, 2), (5, 9)])
+def test_means_on_a_simplex_with_isotropic_noise_have_the_fuzziness_of_their_distances(P, dim):
+    side, noise = 3.0, 0.7
+    cross = noise * np.vstack([np.eye(dim), -np.eye(dim)])  # covariance noise^2 / dim around each mean
+    X = np.concatenate([side * np.eye(P, dim)[c] + cross for c in range(P)])
+    parts = separation_fuzziness(X, np.repeat(np.arange(P), 2 * dim))
+    np.testing.assert_allclose(parts, (P - 1) * noise**2 / dim / (side**2 / P), rtol=1e-12)
+
+
+def test_fuzziness_is_the_trace_with_a_dense_pseudo_inverse_and_the_same_after_linear_maps():
+    X, y = gaussian_classes(4, 12, 7, 1.0)
+    X, y = X[:-5], y[:-5]  # classes of different sizes
+    S_w, S_b = scatter(X, y)
+    dense = np.trace(S_w @ np.linalg.pinv(S_b, rcond=1e-10))
+    assert separation_fuzziness(X, y).mean() == pytest.approx(dense, rel=1e-10)
+    rotated = 5.0 * X @ np.linalg.qr(rng(1).standard_normal((7, 7)))[0] + 20.0
+    assert separation_fuzziness(rotated, y).mean() == pytest.approx(dense, rel=1e-10)
+    # all directions are spanned by the means: then any invertible map will do
+    few = X[:, :3]
+    mapped = few @ rng(2).standard_normal((3, 3))
+    np.testing.assert_allclose(separation_fuzziness(mapped, y), separation_fuzziness(few, y), rtol=1e-8)
+
+
+def test_fuzziness_of_a_wide_layer_is_that_of_its_coordinates():
+    X, y = gaussian_classes(3, 8, 200, 6.0)
+    coordinates_of = coordinates.gram_factor((X - X.mean(axis=0)) @ (X - X.mean(axis=0)).T)
+    # the factor adds 1e-7 of the points' squares to each
+    assert separation_fuzziness(coordinates_of, y).sum() == pytest.approx(separation_fuzziness(X, y).sum(), rel=1e-5)
+
+
+def test_points_on_their_means_have_no_fuzziness_and_equal_means_infinite():
+    y = np.repeat(np.arange(3), 4)
+    np.testing.assert_allclose(separation_fuzziness(np.eye(3)[y], y), 0.0, atol=1e-30)
+    signs = np.tile([1.0, -1.0], 6)[:, None] * np.arange(1.0, 4.0)[y][:, None]
+    assert np.isinf(separation_fuzziness(signs + 0.1, y)).all()
+
+
+def test_the_law_of_separation_needs_three_layers_that_differ():
+    assert np.isnan(exponential_line(np.arange(2), np.array([2.0, 1.0]))).all()
+    assert np.isnan(exponential_line(np.arange(3), np.ones(3))).all()
+    r, factor = exponential_line(np.array([0, 2, 3]), np.array([8.0, 4.0, 1.0]))
+    assert r == pytest.approx(np.corrcoef([0, 2, 3], np.log([8, 4, 1]))[0, 1], rel=1e-12)
+    assert np.log(factor) == pytest.approx(np.polyfit([0, 2, 3], np.log([8, 4, 1]), 1)[0], rel=1e-12)

@@ -7,12 +7,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from manigeo import create_activations, open_activations, plan_separability, read_results, separability_table
+from manigeo import (
+    Activations,
+    create_activations,
+    open_activations,
+    plan_separability,
+    read_results,
+    separability_table,
+)
 from manigeo.errors import InputError, UsageError
 from manigeo.layerwise.best import with_choices, without_choices
 from manigeo.layerwise.plan import Plan, Task, plan_parts, remaining_tasks
 from manigeo.layerwise.points import LabelledPoints
-from manigeo.layerwise.separability import Clusters, HardMargins, Means, Neighbours, Probe
+from manigeo.layerwise.separability import Clusters, Fuzziness, HardMargins, Means, Neighbours, Probe
 from manigeo.separability.neighbours import neighbour_purity
 from manigeo.separability.probe import LinearClassifier, LinearProbe
 from tests.command_line import done, run
@@ -21,7 +28,7 @@ from tests.test_activations import stored
 P, M = 4, 8  # classes, and examples of each per kind
 CLASSES = ("zero", "one", "two", "three")
 LAYERS = [stored("input", 0, (6,)), stored("h1", 1, (5,)), stored("wide", 2, (70,))]
-QUICK = (Probe(3), Neighbours(), Clusters(2), Means(3), HardMargins(5))
+QUICK = (Probe(3), Neighbours(), Clusters(2), Means(3), Fuzziness(), HardMargins(5))
 
 
 def example_table(n_classes: int = P, per_class: int = M, splits=("train", "permuted", "test")) -> pd.DataFrame:
@@ -238,6 +245,21 @@ def test_points_on_their_means_have_no_fisher_ratio(tmp_path):
     assert np.isnan(row.loc[("h1", "test"), "value"])
 
 
+def test_equal_means_and_layers_as_narrow_as_outputs_are_flagged():
+    noise = np.random.default_rng(0).standard_normal((P, M, P + 1))
+    arrays = {"outputs": noise[..., :P], "wider": noise, "equal": noise - noise.mean(axis=1, keepdims=True)}
+    table = separability_table(Activations.from_arrays(arrays), measures=[Fuzziness()])
+    flags = table.groupby("layer")["flag"].unique().map(list)
+    assert flags.to_dict() == {
+        "outputs": [f"few_features:{P}"],
+        "wider": [""],
+        "equal": ["no_variance_between_classes"],
+    }
+    nc1, fuzziness = (aggregate(table, name)["value"] for name in ("nc1", "separation_fuzziness"))
+    np.testing.assert_allclose(nc1 * P, fuzziness)
+    assert nc1["equal", "all"] != nc1["equal", "all"]
+
+
 def test_a_kind_that_cannot_be_measured_is_flagged_and_the_others_are_measured(tmp_path):
     examples = example_table()
     last = examples[(examples["split"] == "test") & (examples["true_label"] > 0)].index
@@ -403,7 +425,7 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(path, tmp_path):
     out = done("separability", path, *OPTIONS, "--dry-run")
     assert "3 layers; unpermuted 4 classes, permuted 4 classes" in out
     assert "each of M = 8 examples" in out
-    assert "72 tasks of 315 MB at most, about" in out
+    assert "84 tasks of 315 MB at most, about" in out
     assert "linear probes, 3 folds" in out
     assert list(tmp_path.iterdir()) == [path]
 

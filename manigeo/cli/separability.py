@@ -50,7 +50,7 @@ def separability_command(
     datasets: tuple[str, ...], labels: str | None,
     jobs: int, cluster: str | None, seed: int, as_json: bool, resume: bool, dry_run: bool, force: bool,
 ) -> None:
-    """Linear probes, neighbours, clusters, class means and margins of every layer and kind in ACTS, and the best layer.
+    """Linear probes, neighbours, clusters, class means, fuzziness and margins of every layer and kind in ACTS; best layers.
 
     Several ACTS, e.g. of the checkpoints of a run, go to one table. A file of arrays of another program may take the place
     of an activation file: .npy, .npz, .csv, .mat, .h5, each array (conditions, repetitions, features), or (examples,

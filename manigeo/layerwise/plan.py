@@ -355,6 +355,7 @@ def separability_table(
     - ``knn_purity_1``, ``knn_purity_class``
     - ``kmeans_nmi``
     - ``nearest_mean_accuracy``, ``fisher_ratio``
+    - ``separation_fuzziness``, ``nc1``
     - ``separable_ovr``, ``margin_ovr``, ``separable_pairs``, ``margin_pairs``, with ``_residual``
 
     Returns a results table (:mod:`manigeo.results`), one row per number. Raises :class:`~manigeo.errors.InputError` where

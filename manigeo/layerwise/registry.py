@@ -21,6 +21,7 @@ SEPARABILITY = {
     "neighbours": "separability.Neighbours",
     "clusters": "separability.Clusters",
     "means": "separability.Means",
+    "fuzziness": "separability.Fuzziness",
     "margins": "separability.HardMargins",
     "units": "separability.Units",
 }

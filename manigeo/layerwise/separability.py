@@ -17,6 +17,7 @@ from manigeo.layerwise.points import LabelledPoints
 from manigeo.layerwise.protocol import Measure, Others, Row, kind_key, nothing
 from manigeo.manifolds import standard_error
 from manigeo.separability.clusters import cluster_agreement
+from manigeo.separability.fuzziness import separation_fuzziness
 from manigeo.separability.margins import Margins, one_versus_rest, pairs_of_classes
 from manigeo.separability.means import fisher_ratio, nearest_mean_scores
 from manigeo.separability.neighbours import neighbour_purity
@@ -234,6 +235,32 @@ class Means(_OfPoints):
             yield common | {"metric": f"fisher_ratio_half{number}", "value": value}
         for name, value, size in zip(sample.classes, parts, np.bincount(sample.labels), strict=True):
             yield common | {"manifold": name, "metric": "fisher_ratio", "value": value, "n": size}
+
+
+@dataclass(frozen=True)
+class Fuzziness(_OfPoints):
+    """Separation fuzziness D, whose logarithm falls linearly with depth by the law of separation, and NC1 = D / C. Layers
+    of no more features than classes, which outputs are, are flagged: there the means may span every direction."""
+
+    name: ClassVar[str] = "fuzziness"
+    metrics = ("separation_fuzziness", "nc1")
+
+    def describe(self) -> str:
+        return "separation fuzziness"
+
+    def seconds(self, n: int, coordinates: int, n_classes: int) -> float:
+        return 2e-9 * n * coordinates * n_classes
+
+    def scores(self, sample: LabelledPoints, others: Others, rng: np.random.Generator) -> Iterator[Row]:
+        parts = separation_fuzziness(sample.points, sample.labels)
+        if not np.isfinite(parts).all():
+            yield from nothing(self.metrics, "no_variance_between_classes")
+            return
+        features = len(sample.moments.mean)
+        flag = f"few_features:{features}" if features <= sample.n_classes else ""
+        for metric, values in (("separation_fuzziness", parts), ("nc1", parts / sample.n_classes)):
+            error = standard_error(values)
+            yield {"metric": metric, "value": values.mean(), "stderr": error, "n": sample.n_classes, "flag": flag}
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from manigeo.plots.style import (
     rows_of,
     setting,
 )
+from manigeo.separability.fuzziness import exponential_line
 from manigeo.vocabulary import metric_words
 
 SEPARABILITY_PANELS = (
@@ -57,6 +58,45 @@ def plot_separability(table: pd.DataFrame, canvas: Canvas) -> None:
             ax.set_ylabel(metric_words(metric).label)
         entitle(column[0], title)
     canvas.legend()
+
+
+@draws("fuzziness", "separation_fuzziness", when=lambda table: not _comparable(table).empty)
+def plot_fuzziness(table: pd.DataFrame, canvas: Canvas) -> None:
+    """Draw the figure ``fuzziness``.
+
+    >>> from manigeo.results import as_table
+    >>> row = {"metric": "separation_fuzziness", "kind": "test", "n": 9}
+    >>> rows = [row | {"layer": x, "depth": i, "value": 8.0 / 2**i} for i, x in enumerate("abc")]
+    >>> plot_fuzziness(as_table(rows)).axes[0].lines[1].get_label()
+    'test: r = -1.000'
+    """
+    part = _comparable(_aggregates(table, ["separation_fuzziness"]))
+    if part.empty:
+        raise InputError("nothing to plot: every layer of the table has no more features than there are classes")
+    columns = by_checkpoint(part)
+    axes = canvas.subplots(1, len(columns), (1.2, 1.2), (4.2, 3.2), sharey=True)[0]
+    for (title, rows), ax in zip(columns.items(), axes, strict=True):
+        for kind in in_order(rows["kind"]):
+            _draw_law(ax, rows[rows["kind"] == kind].sort_values("depth"), kind)
+        name_layers(ax, rows)
+        ax.set(yscale="log", ylabel=metric_words("separation_fuzziness").label)
+        ax.legend(frameon=False, fontsize=8)
+        entitle(ax, title)
+
+
+def _comparable(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of fuzziness that have a logarithm, and no flag."""
+    return table[(table["metric"] == "separation_fuzziness") & (table["value"] > 0) & (table["flag"] == "")]
+
+
+def _draw_law(ax: Axes, line: pd.DataFrame, kind: str) -> None:
+    """A kind's fuzziness, and the line of its logarithm."""
+    draw_line(ax, line, kind, errors=_NORMAL_95)
+    depths = line["depth"].to_numpy(dtype=float)
+    r, factor = exponential_line(depths, line["value"].to_numpy())
+    if np.isfinite(r):
+        fitted = np.exp(np.log(line["value"]).mean()) * factor ** (depths - depths.mean())
+        ax.plot(depths, fitted, "--", color=look(kind)[0], linewidth=1, label=f"{kind}: r = {r:.3f}")
 
 
 @draws("progress", *_OVER_EPOCHS, panels=_OVER_EPOCHS, when=lambda table: shows_progress(table))

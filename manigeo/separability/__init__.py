@@ -9,6 +9,7 @@ each:
 - :mod:`~manigeo.separability.clusters`: agreement of the classes with clusters found without labels
 - :mod:`~manigeo.separability.units`: how much more a unit responds to one example than to the others
 - :mod:`~manigeo.separability.means`: distances of class means, and accuracy of the nearest mean
+- :mod:`~manigeo.separability.fuzziness`: spread within classes over that between them (law of separation, NC1)
 - :mod:`~manigeo.separability.margins`: whether a hyperplane tells classes apart, and by which margin
 - :mod:`~manigeo.separability.best`: which layer is best, and whether measures and runs agree on it
 - :mod:`~manigeo.separability.coordinates`: points of more features than there are points, in fewer coordinates

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from manigeo.layerwise.plan import Plan
 
 REPORTED = (
-    "probe_accuracy", "knn_purity_1", "knn_purity_class", "kmeans_nmi", "nearest_mean_accuracy", "fisher_ratio", "unitmem",
-    "separable_ovr", "margin_ovr", "margin_pairs",
+    "probe_accuracy", "knn_purity_1", "knn_purity_class", "kmeans_nmi", "nearest_mean_accuracy", "fisher_ratio",
+    "separation_fuzziness", "unitmem", "separable_ovr", "margin_ovr", "margin_pairs",
 )  # fmt: skip
 _LONGEST = 16  # characters of a layer's name where three of them stand on a line
 
@@ -56,6 +56,7 @@ def _section(part: "pd.DataFrame") -> Iterator[str]:
     for name in REPORTED:
         if name in set(part["metric"]):
             yield _block(part, name)
+    yield from _law_of_separation(part)
     yield from _transfers(part)
     yield from _best_layers(part)
     yield from _agreements(part, "agreement_of_measures", "analysis")
@@ -71,6 +72,23 @@ def _block(part: "pd.DataFrame", name: str) -> str:
                 cell(of_kind.get(kind, float("nan")), digits=digits) for kind in table.columns
             ]
     return as_text(table, metric_words(name).name)
+
+
+def _law_of_separation(part: "pd.DataFrame") -> Iterator[str]:
+    """How far log fuzziness is linear in depth, by kind, over the layers that compare."""
+    import pandas as pd
+
+    from manigeo.separability.fuzziness import exponential_line
+
+    rows = part[(part["metric"] == "separation_fuzziness") & (part["flag"] == "") & (part["value"] > 0)]
+    if rows.empty:
+        return
+    found = {
+        kind: exponential_line(*rows.loc[rows["kind"] == kind, ["depth", "value"]].to_numpy().T)
+        for kind in in_order(rows["kind"])
+    }
+    lines = pd.DataFrame(found, ["Pearson r of log D with depth", "factor per layer"])
+    yield as_text(lines.map(lambda value: cell(value, digits=3)), "law of separation")
 
 
 def _transfers(part: "pd.DataFrame") -> Iterator[str]:

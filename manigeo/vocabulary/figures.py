@@ -63,6 +63,15 @@ FIGURES = {
         "A probe is scored on examples that it was not trained on: permuted labels can be read from a layer only where "
         "it tells their images apart by them. Restored and test show what is left of the true labels.",
     ),
+    "fuzziness": Figure(
+        "separation fuzziness against depth, with the line of the law of separation, one column per checkpoint",
+        "The law of separation",
+        "Separation fuzziness D, the spread within classes over that between them, at every layer, logarithmic; one column "
+        "per checkpoint, one line per kind. Bands are 95 % over classes; dashed is the least-squares line of log D, with "
+        "its Pearson r in the legend. Layers with no more features than classes, which outputs are, are left out.",
+        "Where log D falls along its line (r near -1), every layer separates the classes by the same factor. A kind that "
+        "leaves its line has layers that do not work on it.",
+    ),
     "progress": Figure(
         "g and probe accuracy of every layer over epochs, where there are several",
         "Separability over training",
@@ -170,7 +179,7 @@ DRAWN = frozenset(
         "capacity", "capacity_joint", "capacity_simulated", "capacity_sweep", "label_dependent_centred_norm",
         "label_dependent_centred_norm_sweep", "accuracy_drop", "accuracy_gain", "channels_to_flip", "profile", "step_angle",
         "gap", "transfer_accuracy", "prefix_accuracy", "criticality", "kmeans_nmi", "knn_purity_1", "knn_purity_class",
-        "margin_ovr", "nearest_mean_accuracy", "probe_accuracy",
+        "margin_ovr", "nearest_mean_accuracy", "probe_accuracy", "separation_fuzziness",
     )
 )
 # fmt: on

@@ -31,6 +31,8 @@ FLAGS = {
     "uncertified": "no proof that the answer is optimal (number of problems)",
     "k_not_below_examples": "more neighbours were asked for than there are other examples",
     "no_variance_within_classes": "the examples of each class are equal, so the ratio has no denominator",
+    "no_variance_between_classes": "the class means are equal, so the ratio has no denominator",
+    "few_features": "no more features than classes, as outputs have: the layer does not compare with wider ones",
     "not_learned": "examples that the network does not answer by their label: at the last recorded epoch, or, of times "
     "forgotten, at any",
     "no_ranks": "no rank correlation: too few layers, or all of them equal",

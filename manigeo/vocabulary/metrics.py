@@ -59,6 +59,8 @@ _FAMILIES: dict[str, dict[str, Metric]] = {
         "kmeans_nmi": Metric("k-means NMI", 3, "g"),
         "nearest_mean_accuracy": Metric("nearest mean", 3),
         "fisher_ratio": Metric("Fisher ratio", 2),
+        "separation_fuzziness": Metric("separation fuzziness", 1, "D"),
+        "nc1": Metric("variability within classes (NC1)", 2),
         "separable_ovr": Metric("classes separable from the rest", 2),
         "margin_ovr": Metric("margin to the rest", 4),
         "separable_pairs": Metric("separable pairs of classes", 2),
