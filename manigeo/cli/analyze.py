@@ -23,7 +23,7 @@ _NETWORK = ("arch", "arch_args", "data", "data_args", "permute", "convention", "
 _TELLING = ("labels", "kinds_from")
 _READING = ("state_key", "ema", "no_strict", "trust")
 _OF_WHAT_THERE_IS = ("localize", "report")  # steps that take what there is of the results before them
-_MEASURES = ("probe", "neighbours", "clusters", "means")
+_MEASURES = ("probe", "neighbours", "clusters", "means", "fuzziness")
 _RESUMABLE = ("extract", "capacity", "separability", "rewind", "reinit", "gradients")
 
 
