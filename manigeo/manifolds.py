@@ -15,7 +15,9 @@ test           held out, labels clean        the label
 Images of classes that the network was never trained on are a fifth kind, *unseen*, grouped by their label (Dyballa et al.
 2024). It shares no class with the other four, whose classes are the *seen* ones; labels of unseen classes follow theirs.
 Training examples that a file marks as *memorized* or *typical* are of these kinds and of no other, grouped by the label that
-was trained on (:mod:`manigeo.per_example.marking`).
+was trained on (:mod:`manigeo.per_example.marking`). Of sequences of tokens an example is a context, its label the token that
+follows: those of planted sequences are *memorized*, those of the others that were trained on *typical*, and *control* ones
+are of sequences drawn as the planted ones and never trained on.
 
 Arrays that no network was trained on, such as responses of neurons, are of one kind, *all*, grouped by their label.
 """
@@ -28,7 +30,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from manigeo.kinds import ALL_KINDS, EVERY, KINDS, MARKED, UNSEEN
+from manigeo.kinds import ALL_KINDS, CONTROL, EVERY, KINDS, MARKED, UNSEEN
 
 # Float arrays (points, features), in memory or not; unsubscripted, since a type check of an element may read a file.
 Clouds = Sequence
@@ -55,7 +57,7 @@ def kind_examples(examples: pd.DataFrame, kind: str) -> tuple[Int[np.ndarray, " 
         "permuted": permuted,
         "restored": permuted,
         "test": examples["split"].to_numpy() == "test",
-        **{kind: examples["split"].to_numpy() == kind for kind in (UNSEEN, EVERY, *MARKED)},
+        **{kind: examples["split"].to_numpy() == kind for kind in (UNSEEN, EVERY, *MARKED, CONTROL)},
     }
     if kind not in members:
         raise ValueError(f"kind must be one of {ALL_KINDS}, got {kind!r}")

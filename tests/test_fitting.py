@@ -23,7 +23,7 @@ from manigeo.errors import InputError
 from manigeo_extract.files.checkpoints import Checkpoint, load_checkpoint, restore_model, save_checkpoint
 from manigeo_extract.files.fitting import fit_state
 from manigeo_extract.files.networks import trained_network
-from manigeo_extract.models import MODELS, build_model
+from manigeo_extract.models import IMAGE_MODELS, build_model
 from manigeo_extract.recording.layers import unwrap
 from manigeo_extract.training.runs import Snapshot
 
@@ -220,7 +220,7 @@ def transformer(name: str) -> Callable[[], nn.Module]:
 
 p, u = parametrizations, nn.utils
 CLASSES: dict[str, Callable[[], nn.Module]] = {
-    **{name: built(name) for name in MODELS},
+    **{name: built(name) for name in IMAGE_MODELS},
     **{
         name: transformer(name)
         for name in (

@@ -11,7 +11,7 @@ from torch import nn
 
 import manigeo_extract
 from manigeo.errors import UsageError
-from manigeo_extract.models import MODELS, bare_model, build_model, cnn, densenet, mlp, resnet18, vgg11, vgg16
+from manigeo_extract.models import IMAGE_MODELS, bare_model, build_model, cnn, densenet, mlp, resnet18, vgg11, vgg16
 from manigeo_extract.resolve import resolve_object
 
 pytestmark = pytest.mark.installed
@@ -27,7 +27,7 @@ def conv(channels_in, channels, kernel=3, bias=False):
     return channels_in * channels * kernel**2 + bias * channels
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", IMAGE_MODELS)
 @pytest.mark.parametrize("shape", [[1, 8, 8], [1, 20, 20], [1, 28, 28], [3, 32, 32]])
 def test_every_model_maps_every_small_image_to_one_logit_a_class(name, shape):
     small = {"width": 4} if name not in ("densenet", "mlp") else {"depth": 10}
@@ -100,7 +100,7 @@ def test_hidden_weights_have_the_variance_of_he_and_keep_the_scale_of_the_signal
     assert ratio.item() == pytest.approx(1, abs=0.2)  # correlated rows: looser than 1 / sqrt(1000)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", IMAGE_MODELS)
 def test_a_seed_fixes_the_weights_and_resetting_a_layer_keeps_its_distribution(name):
     args = {"input_shape": (1, 8, 8), "n_classes": 3}
     torch.manual_seed(3)
@@ -226,7 +226,7 @@ def test_a_users_file_hides_no_module_of_the_same_name(tmp_path):
     assert hasattr(__import__("colorsys"), "rgb_to_hsv")
 
 
-@pytest.mark.parametrize("arch", sorted(set(MODELS) - {"vit"}))
+@pytest.mark.parametrize("arch", sorted(set(IMAGE_MODELS) - {"vit"}))
 def test_batch_norm_is_there_if_and_only_if_it_is_asked_for(arch):
     for wanted in (True, False):
         model = build_model(arch, {"input_shape": (3, 16, 16), "n_classes": 4, "batch_norm": wanted})
@@ -246,7 +246,7 @@ def test_a_seed_sets_the_weights_and_leaves_the_global_generator_alone():
     assert torch.equal(torch.rand(1), expected_next)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", IMAGE_MODELS)
 def test_a_network_without_memory_has_the_shapes_of_the_network(name):
     args = {"input_shape": (1, 16, 16), "n_classes": 3}
     bare, built = bare_model(name, args), build_model(name, args)

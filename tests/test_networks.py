@@ -12,7 +12,7 @@ from manigeo import open_activations
 from manigeo.errors import InputError, UsageError
 from manigeo_extract.files.checkpoints import load_checkpoint
 from manigeo_extract.files.networks import trained_network, untrained_network
-from manigeo_extract.models import MODELS, build_model
+from manigeo_extract.models import IMAGE_MODELS, build_model
 from tests.command_line import done, run
 from tests.model_files import Trap, below, exported, lightning, saved, torchscript, trapped_export
 
@@ -52,7 +52,7 @@ def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
 
 # ------------------------------------------------------------------------------------------------------------ untrained
 @pytest.mark.installed
-@pytest.mark.parametrize("arch", MODELS)
+@pytest.mark.parametrize("arch", IMAGE_MODELS)
 def test_the_untrained_network_is_the_initial_checkpoint_bit_for_bit(arch):
     small = {"densenet": "depth=10", "mlp": "depth=2"}.get(arch, "width=4")
     data = ("--data", "digits", "--data-arg", "per_class=4")

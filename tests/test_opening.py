@@ -35,7 +35,7 @@ REQUESTS = {
     "reinit": [RunRequest, StudiesRequest],
 }
 SHORT = {
-    "train": {"dropout", "holdout_classes", "subset", "tied_dropout"}
+    "train": {"canaries", "dropout", "holdout_classes", "subset", "tied_dropout"}
 }  # for arguments of the network and of the data
 
 

@@ -6,7 +6,7 @@ import torch
 
 from manigeo.errors import UsageError
 from manigeo_extract.data.datasets import Permutation, load_data, permute_labels
-from manigeo_extract.models import MODELS, build_model
+from manigeo_extract.models import IMAGE_MODELS, build_model
 from manigeo_extract.models.tied import TiedDropout, example_channels, is_tied, tied_sizes, tied_to, without_tied
 from manigeo_extract.training.evaluation import evaluate
 from manigeo_extract.training.trainer import TrainingPlan, train
@@ -54,7 +54,7 @@ def test_features_tokens_and_maps_are_masked_by_channel(shape):
     assert torch.equal(on.bool(), wanted[:, :, None].expand_as(on))
 
 
-@pytest.mark.parametrize("arch", MODELS)
+@pytest.mark.parametrize("arch", IMAGE_MODELS)
 def test_tensors_keep_names_and_values_and_the_read_out_is_not_tied(arch):
     args = OF | SMALL.get(arch, {})
     plain = build_model(arch, args, seed=3)

@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from manigeo.errors import UsageError
-from manigeo_extract.models import MODELS, build_model, complete_args
+from manigeo_extract.models import IMAGE_MODELS, build_model, complete_args
 from manigeo_extract.recording.hooks import record_layers
 from manigeo_extract.recording.layers import list_layers, select_layers
 from manigeo_extract.recording.tracing import with_functions
@@ -58,7 +58,7 @@ def unchecked_types():
 
 
 @pytest.mark.usefixtures("unchecked_types")
-@pytest.mark.parametrize("arch", sorted(MODELS))
+@pytest.mark.parametrize("arch", sorted(IMAGE_MODELS))
 def test_every_module_keeps_its_name_and_its_very_activations(arch):
     shape = (3, 32, 32)
     model = build_model(arch, complete_args(arch, {}, shape, 5), seed=0)

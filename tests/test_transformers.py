@@ -18,7 +18,7 @@ from manigeo.errors import InputError, UsageError
 from manigeo.kinds import KINDS
 from manigeo_extract.batches import Batch, called
 from manigeo_extract.data.datasets import DataSet, Permutation, load_data, permute_labels
-from manigeo_extract.models import MODELS, build_model, complete_args
+from manigeo_extract.models import IMAGE_MODELS, build_model, complete_args
 from manigeo_extract.recording.hooks import record_layers
 from manigeo_extract.recording.layers import hooked, list_layers, select_layers
 from tests.command_line import done, run
@@ -94,7 +94,7 @@ def test_activations_of_awkward_modules_are_those_of_captum(model):
     assert largest_difference(model, torch.randn(3, 3, 16, 16)) == 0
 
 
-@pytest.mark.parametrize("arch", sorted(MODELS))
+@pytest.mark.parametrize("arch", sorted(IMAGE_MODELS))
 def test_activations_of_the_reference_networks_are_those_of_captum(arch):
     model = build_model(arch, complete_args(arch, {}, (3, 32, 32), 5))
     assert largest_difference(model, torch.randn(2, 3, 32, 32)) == 0

@@ -12,7 +12,7 @@ from jaxtyping import Float, Float32
 
 from manigeo.activations.checking import check_chunks
 from manigeo.activations.sums import continued, read_sums
-from manigeo.kinds import EVERY, KINDS, MARKED, UNSEEN
+from manigeo.kinds import CONTROL, EVERY, KINDS, MARKED, UNSEEN
 from manigeo.manifolds import kind_examples
 
 PLACE, COLUMNS = "scores", ("predicted", "loss_true_label", "loss_train_label")
@@ -88,7 +88,7 @@ def kind_scores(examples: pd.DataFrame, outcomes: Float[np.ndarray, "n 3"]) -> S
     (1.0, 0.0, 3.0)
     """
     scores: Scores = {}
-    for kind in (*KINDS, EVERY, *MARKED):
+    for kind in (*KINDS, EVERY, *MARKED, CONTROL):
         rows, labels = kind_examples(examples, kind)
         if len(rows):
             loss = outcomes[rows, 2 if kind in ("permuted", *MARKED) else 1].mean(dtype=np.float64)

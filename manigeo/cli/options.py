@@ -227,7 +227,7 @@ def work_options(resume_help: str, jobs: int = 1) -> Callable[[F], F]:
 # What data, and which labels of it are permuted.
 data_options = several(
     click.option("--data", callback=repeated, help="glyphs, digits, idx:DIR, cifar10:DIR, cifar100:DIR, npz:PATH, "
-                 "folder:PATH, hf:PATH, package.module:factory or file.py:factory."),
+                 "folder:PATH, hf:PATH, text:PATH, sentences, package.module:factory or file.py:factory."),
     click.option("--data-arg", "data_args", multiple=True, callback=program_pair, metavar="KEY=VALUE",
                  help="An option of the data set, e.g. per_class=80; may be repeated."),
     click.option("--permute", type=float, help="Fraction of the training labels to permute."),
@@ -239,7 +239,7 @@ data_options = several(
 
 # What network.
 arch_options = several(
-    click.option("--arch", callback=repeated, help="mlp, resmlp, cnn, vgg11, vgg16, resnet18, alexnet, densenet, vit, "
+    click.option("--arch", callback=repeated, help="mlp, resmlp, cnn, vgg11, vgg16, resnet18, alexnet, densenet, vit, gpt, "
                  "package.module:factory or file.py:factory."),
     click.option("--arch-arg", "arch_args", multiple=True, callback=pair, metavar="KEY=VALUE",
                  help="An option of the network, e.g. depth=6; may be repeated."),

@@ -44,6 +44,16 @@ def _shares(ctx: click.Context, param: click.Parameter, text: str | None) -> tup
     return (p_gen, p_mem) if text else None
 
 
+def _canaries(ctx: click.Context, param: click.Parameter, text: str | None) -> list[int] | None:
+    """``50,32,10``."""
+    words = text.split(",") if text else []
+    if text and not (len(words) == 3 and all(word.strip().isdecimal() and int(word) for word in words)):
+        raise click.BadParameter(
+            f"expected number, length and repeats from 1 on, e.g. 50,32,10; got {text!r}", ctx, param
+        )
+    return [int(word) for word in words] or None
+
+
 # fmt: off
 @command("train")
 @click.option("--out", default="run", show_default=True, type=click.Path(path_type=Path, file_okay=False),
@@ -57,6 +67,9 @@ def _shares(ctx: click.Context, param: click.Parameter, text: str | None) -> tup
 @click.option("--subset", type=float, metavar="SHARE",
               help="Train on this share of the training examples, drawn by --seed: many such runs tell which examples are "
               "memorized (manigeo memorization). Short for --data-arg subset=... and subset_seed=...")
+@click.option("--canaries", callback=_canaries, metavar="N,LENGTH,REPEATS",
+              help="Of a text: plant N random sequences of LENGTH tokens, each REPEATS times per epoch, which only memory "
+              "can predict. Short for --data-arg canaries=...")
 @click.option("--from-checkpoint", "source", type=click.Path(path_type=Path), metavar="FILE",
               help="Fine-tune: start from these weights, of manigeo or another program. Tensors of another shape, such as a "
               "classifier of other classes, keep their own draw.")
@@ -95,7 +108,7 @@ def train_command(
     out: Path, device: str, account_gradients: bool, record_examples: tuple[int, ...] | str, near_guessing: float | None,
     resume: bool, dry_run: bool, force: bool, **asked: Any,
 ) -> None:
-    """Train a network on partly permuted labels, and keep its checkpoints and metrics.
+    """Train a network on partly permuted labels, or on a text with canaries, and keep its checkpoints and metrics.
 
     Defaults to an mlp on glyphs with half of the labels permuted. With --from-checkpoint, to the network of the checkpoint.
     """
@@ -164,9 +177,9 @@ def _listed(paths: "list[Path]") -> str:
 # fmt: on
 def _opened(
     arch_args: dict[str, Any], data_args: dict[str, Any], dropout: float | None, holdout_classes: int | str | None,
-    tied_dropout: tuple[float, float] | None, subset: float | None, **asked: Any,
+    tied_dropout: tuple[float, float] | None, subset: float | None, canaries: list[int] | None, **asked: Any,
 ) -> "Training":  # fmt: skip
-    """Open what the options of ``manigeo train`` ask for; four options stand for arguments of network and data."""
+    """Open what the options of ``manigeo train`` ask for; five options stand for arguments of network and data."""
     from manigeo_extract.opening.requests import TrainingRequest, requested
     from manigeo_extract.opening.trainings import open_training
 
@@ -174,6 +187,7 @@ def _opened(
     arch_args |= {} if tied_dropout is None else {"tied_dropout": [*tied_dropout, asked["seed"]]}
     data_args = data_args | ({} if holdout_classes is None else {"holdout_classes": holdout_classes})
     data_args |= {} if subset is None else {"subset": subset, "subset_seed": asked["seed"]}
+    data_args |= {} if canaries is None else {"canaries": canaries}
     return open_training(
         requested(TrainingRequest, asked | {"arch_args": arch_args, "data_args": data_args}), options.note
     )
@@ -187,15 +201,20 @@ def measured_training(words: Sequence[str]) -> tuple[int, float, int]:
 
 
 def describe_scores(scores: dict[str, dict[str, Any]]) -> str:
-    """Accuracy of every kind, and whether the network has memorized its permuted labels."""
+    """Accuracy of every kind, and whether the network has memorized its permuted labels, or its canaries."""
+    from manigeo.kinds import memorized_kind
     from manigeo_extract.training.trainer import MEMORIZATION_GATE, memorized
 
-    line = f"accuracy: {_accuracies(scores)}"
-    if "permuted" not in scores:
-        return line
-    verdict = "reached" if memorized(scores) else "not reached: train longer before asking where it memorizes"
-    return f"{line}\nmemorization gate (permuted accuracy >= {MEMORIZATION_GATE}): {verdict}"
+    lines = [f"accuracy: {_accuracies(scores)}"]
+    if any("exact" in of for of in scores.values()):
+        lines.append(f"suffixes known token by token: {_accuracies(scores, 'exact')}")
+    if any("exposure" in of for of in scores.values()):
+        lines.append(f"exposure of canaries, mean in bits: {_accuracies(scores, 'exposure')}")
+    if (kind := memorized_kind(scores)) is not None:
+        verdict = "reached" if memorized(scores) else "not reached: train longer before asking where it memorizes"
+        lines.append(f"memorization gate ({kind} accuracy >= {MEMORIZATION_GATE}): {verdict}")
+    return "\n".join(lines)
 
 
-def _accuracies(scores: dict[str, dict[str, Any]]) -> str:
-    return ", ".join(f"{kind} {values['accuracy']:.3f}" for kind, values in scores.items())
+def _accuracies(scores: dict[str, dict[str, Any]], name: str = "accuracy") -> str:
+    return ", ".join(f"{kind} {values[name]:.3f}" for kind, values in scores.items() if name in values)

@@ -19,7 +19,7 @@ import pandas as pd
 from pandas.api.types import union_categoricals
 
 from manigeo.errors import InputError, one_line
-from manigeo.kinds import EVERY, MARKED, UNSEEN
+from manigeo.kinds import CONTROL, EVERY, MARKED, UNSEEN
 from manigeo.results import IDENTITY, check_results_path, named_files
 from manigeo.storage.files import whole_file
 from manigeo.storage.recognition import EXAMPLES, mistaken
@@ -40,7 +40,7 @@ def own_kinds(examples: pd.DataFrame) -> np.ndarray:
     ['unpermuted', 'permuted', 'test']
     """
     split, permuted = examples["split"].to_numpy(), examples["permuted"].to_numpy(dtype=bool)
-    named = np.where(np.isin(split, (UNSEEN, EVERY, *MARKED)), split, "test")
+    named = np.where(np.isin(split, (UNSEEN, EVERY, *MARKED, CONTROL)), split, "test")
     return np.where(split == "train", np.where(permuted, "permuted", "unpermuted"), named).astype(str)
 
 

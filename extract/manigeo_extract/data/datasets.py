@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Int64, Shaped
 
 from manigeo.errors import UsageError
-from manigeo.kinds import KINDS, LEFT_OUT, UNSEEN
+from manigeo.kinds import CONTROL, KINDS, LEFT_OUT, MARKED, UNSEEN
 from manigeo.manifolds import kind_examples
 from manigeo_extract.batches import NamedTensors
 from manigeo_extract.data import lazy, loaders, texts
@@ -34,6 +34,7 @@ from manigeo_extract.data.parts import (
     stratified,
 )
 from manigeo_extract.data.preparing import PREPARATION, prepared
+from manigeo_extract.data.sequences import Sequences, fingerprint_of, read_sentences, read_text
 from manigeo_extract.data.unseen import choose_unseen, hold_classes_out
 from manigeo_extract.resolve import Named, near_names
 
@@ -46,6 +47,8 @@ SOURCES: Mapping[str, Callable[..., Source]] = {
     "npz": loaders.read_npz,
     "folder": lazy.read_folder,
     "hf": texts.read_hf,
+    "text": read_text,
+    "sentences": read_sentences,
 }
 COMMON: Mapping[str, Any] = {
     "validation": 0.0, "seed": 0, "per_class": None, "holdout_classes": None, "subset": None, "subset_seed": None,
@@ -53,9 +56,10 @@ COMMON: Mapping[str, Any] = {
 OURS = ("glyphs", "digits", "idx", "cifar10", "cifar100")  # well-known sets, of which a share is set apart by default
 IMAGES = (*OURS, "npz", "folder")
 SET_APART = 0.1
-WITHOUT_PLACE = ("glyphs", "digits")
+WITHOUT_PLACE = ("glyphs", "digits", "sentences")
 NOT_NUMBERS = ("holdout_classes", "subset", *PREPARATION)
-SPLITS = ("train", LEFT_OUT, "validation", "test", UNSEEN)
+SPLITS = ("train", LEFT_OUT, "validation", "test", UNSEEN, *MARKED, CONTROL)
+OF_CLASSES = ("per_class", "holdout_classes", "subset")  # args of sources whose examples are trained on one by one
 
 
 # ---------------------------------------------------------------------------------------------------------- data sets
@@ -65,7 +69,8 @@ class DataSet:
 
     ``index`` is the position in the source file (for a folder, in the list of its images by name), ``args`` the values
     that were in force: ``load_data(spec, args)`` gives the same data set again. The last ``n_unseen`` of ``class_names``
-    were held out; their examples come in the order train, validation, test of the source.
+    were held out; their examples come in the order train, validation, test of the source. Of a text, ``sequences`` are what
+    a network is trained on, and the examples single positions (:mod:`manigeo_extract.data.sequences`).
     """
 
     spec: str
@@ -80,6 +85,7 @@ class DataSet:
     parts: tuple[Part, ...] = field(repr=False)
     n_unseen: int = 0
     notes: tuple[str, ...] = ()
+    sequences: Sequences | None = field(default=None, repr=False)
 
     @property
     def n_classes(self) -> int:
@@ -161,11 +167,15 @@ def load_data(spec: Any, args: Mapping[str, Any] | None = None, *, validation: f
                                  <class>/*                                   test .2 (where there is none)
     hf:PATH                      texts, and the tokenizer's files (1)        tokenizer, text, label, length
                                                                              128, test .2
+    text:PATH                    sequences of tokens of a text (3)           tokenizer, length 64, prefix 8,
+                                                                             canaries, scored 32, test .1
+    sentences                    the same of generated sentences (3)         n 2000, and those of text
     package.module:factory or    what the user's function returns (2)        those of the function
     file.py:factory
     ===========================  ==========================================  ======================================
 
-    (1) :func:`manigeo_extract.data.texts.read_hf`; (2) :func:`manigeo_extract.data.lazy.read_factory`
+    (1) :func:`manigeo_extract.data.texts.read_hf`; (2) :func:`manigeo_extract.data.lazy.read_factory`;
+    (3) :mod:`manigeo_extract.data.sequences`
 
     Args of every source: ``validation``, the share of each training class that is set apart where a source brings no
     validation split (at least one example, 0 for none): .1 of glyphs, digits, idx and CIFAR, and 0 of a user's own data,
@@ -187,6 +197,8 @@ def load_data(spec: Any, args: Mapping[str, Any] | None = None, *, validation: f
     spec = _named(spec)
     options = _options(spec, dict(args or {}), validation)
     source = _read(spec, options)
+    if source.sequences is not None:
+        return _of_sequences(spec, source, source.sequences, options)
     if spec.partition(":")[0] in IMAGES:
         source = prepared(spec, source, options)
     source = _with_unseen(spec, source, options)
@@ -194,6 +206,20 @@ def load_data(spec: Any, args: Mapping[str, Any] | None = None, *, validation: f
     used = {name: value for name, value in options.items() if value is not None or name in (args or {})}
     whole = replace(pooled(spec, parts, source), args=used, n_unseen=len(options["holdout_classes"] or ()))
     return whole if options["subset"] is None else _with_left_out(whole)
+
+
+def _of_sequences(spec: str, source: Source, sequences: Sequences, options: Mapping[str, Any]) -> DataSet:
+    """The data set of the contexts of a text, and of the sequences to train on."""
+    if given := [name for name in OF_CLASSES if options[name] is not None]:
+        raise UsageError(f"{spec} is trained on by whole sequences, not by examples of classes: leave {given[0]} out")
+    contexts = pooled(spec, source.parts, source)
+    return replace(
+        contexts,
+        args={name: value for name, value in options.items() if value is not None},
+        index=np.concatenate([sequences.index[kind] for kind in source.parts]),
+        fingerprint=fingerprint_of(contexts.fingerprint, sequences),
+        sequences=sequences,
+    )
 
 
 def pooled(spec: str, parts: Mapping[str, Part], source: Source) -> DataSet:
@@ -234,9 +260,15 @@ def runs_code(spec: str) -> bool:
 def describe(data: DataSet, examples: pd.DataFrame) -> str:
     """Describe a data set and its example table in words: sizes, permuted labels, examples per class of each kind."""
     shape = " x ".join(map(str, data.input_shape))
-    shown = [split for split in SPLITS if split not in (UNSEEN, LEFT_OUT) or len(data.rows(split))]
+    shown = [split for split in SPLITS if split in ("train", "validation", "test") or len(data.rows(split))]
     counts = ", ".join(f"{split} {len(data.rows(split))}" for split in shown)
     classes = f"{data.n_classes} classes" + f" and {data.n_unseen} unseen" * bool(data.n_unseen)
+    if data.sequences is not None:
+        counts = ", ".join(f"{split} {len(data.rows(split))}" for split in (*MARKED, CONTROL, "validation", "test"))
+        return (
+            f"{data.spec}: {data.sequences.describe()}\n{len(data.labels)} positions are scored ({counts}), "
+            f"{data.n_classes} tokens in the vocabulary"
+        )
     members = int(examples["permuted"].sum())
     changed = int((examples["true_label"] != examples["train_label"]).sum())
     return "\n".join(

@@ -9,7 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Int64, Shaped
@@ -17,9 +17,12 @@ from jaxtyping import Bool, Int64, Shaped
 from manigeo.errors import InputError, UsageError
 from manigeo.storage.ceilings import MOST_PIXELS
 
+if TYPE_CHECKING:
+    from manigeo_extract.data.sequences import Sequences
+
 PURPOSES = (  # places in here are spawn keys: append only
     "train", "validation", "test", "hold out test", "hold out validation", "per_class", "members", "labels",
-    "hold out classes", "subset",
+    "hold out classes", "subset", "sequences", "canaries",
 )  # fmt: skip
 CHUNK = 512  # rows in hand at a time where a whole data set is gone through
 LAZY_STATISTICS = 4096  # training examples that are read for mean and deviation where reading is slow
@@ -80,7 +83,8 @@ class Source:
     """Result of a reader: train and test, perhaps validation, class names, and whether inputs are to be standardised.
 
     ``unseen``: examples of the classes that were held out, whose names come last; ``constants``: numbers to standardise
-    by, in place of the training examples'; ``notes``: what was done to read it.
+    by, in place of the training examples'; ``notes``: what was done to read it; ``sequences``: of a text, what is trained
+    on in place of single examples.
     """
 
     parts: dict[str, Part]
@@ -89,6 +93,7 @@ class Source:
     unseen: tuple[Part, ...] = ()
     constants: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    sequences: "Sequences | None" = None
 
 
 def stratified(

@@ -99,7 +99,7 @@ def _labels(path: Path, labels: pd.Series, names: tuple[str, ...]) -> Int64[np.n
 
 def _tokenized(folder: Path, texts: list[str], length: int) -> Shaped[np.ndarray, " n"]:
     """One record of ids and mask for each text, all of one length."""
-    found = _tokenizer(folder)(texts, padding="longest", truncation=True, max_length=length)
+    found = open_tokenizer(folder)(texts, padding="longest", truncation=True, max_length=length)
     ids, mask = (np.array(found[name], dtype=np.int32) for name in ("input_ids", "attention_mask"))
     if not mask.any(axis=1).all():
         raise InputError(f"expected a token in every text, found none in {texts[mask.any(axis=1).argmin()]!r}")
@@ -110,7 +110,8 @@ def _tokenized(folder: Path, texts: list[str], length: int) -> Shaped[np.ndarray
     return tokens
 
 
-def _tokenizer(folder: Path) -> Any:
+def open_tokenizer(folder: Path) -> Any:
+    """The tokenizer whose files are in a folder; one without a token to pad with pads with that of the end."""
     try:
         from transformers import AutoTokenizer
     except ImportError as error:

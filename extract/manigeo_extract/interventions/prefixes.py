@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from manigeo_extract.batches import called
 from manigeo_extract.interventions.groups import Group
 from manigeo_extract.interventions.scoring import Answers, Examiner
 from manigeo_extract.recording.layers import eagerly, evaluating, unwrap, without_gradients
+from manigeo_extract.recording.next_token import answers
 from manigeo_extract.training.evaluation import IN_MEMORY
 
 
@@ -36,7 +36,7 @@ class Prefixes:
         """Compute the answers of the network as it is, with the tensors of these groups not what they were."""
         with evaluating(self._root), eagerly(self._root), without_gradients():
             if not self._modules:
-                return self._examiner.collected(called(self._root, batch) for batch in self._examiner.batches())
+                return self._examiner.collected(answers(self._root, batch) for batch in self._examiner.batches())
             start = min((self._names.index(group.modules[0].partition(".")[0]) for group in changed), default=0)
             return self._examiner.collected(self._through(x, start, len(self._modules)) for x in self._at(start))
 

@@ -28,10 +28,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from manigeo.errors import UsageError
-from manigeo.kinds import KINDS, MARKED, VALIDATION
+from manigeo.kinds import CONTROL, KINDS, MARKED, VALIDATION
 from manigeo.manifolds import standard_error
-from manigeo_extract.batches import Batch, called
+from manigeo_extract.batches import Batch
 from manigeo_extract.recording.layers import eagerly, evaluating, logits_of, unwrap, without_gradients
+from manigeo_extract.recording.next_token import answers
 from manigeo_extract.training.evaluation import HasInputs, held, members_of
 
 Row = dict[str, Any]
@@ -65,7 +66,7 @@ class Examiner:
     ) -> None:
         found = {
             kind: _drawn(*members_of(examples, kind), most, seed, i)
-            for i, kind in enumerate((*KINDS, VALIDATION, *MARKED))
+            for i, kind in enumerate((*KINDS, VALIDATION, *MARKED, CONTROL))
         }
         found = {kind: (rows, labels) for kind, (rows, labels) in found.items() if len(rows)}
         self.rows = np.unique(np.concatenate([rows for rows, _ in found.values()]))
@@ -100,7 +101,7 @@ class Examiner:
         """
         root = unwrap(model)
         with evaluating(root), eagerly(root), without_gradients():
-            return self.collected(called(root, batch) for batch in self.batches())
+            return self.collected(answers(root, batch) for batch in self.batches())
 
     def collected(self, outputs: Iterator[object]) -> Answers:
         """The answers from the network's output of each batch."""

@@ -17,6 +17,7 @@ from manigeo_extract.data.live import data_at_hand
 from manigeo_extract.devices import check_device
 from manigeo_extract.recording.extraction import extract_activations, hold_activations, plan_extraction
 from manigeo_extract.recording.layers import unwrap
+from manigeo_extract.recording.next_token import answering_contexts
 
 
 def extract(
@@ -69,6 +70,7 @@ def extract(
     """
     check_network(model)
     found, examples = data_at_hand(data, train_labels, permuted)
+    model = answering_contexts(model, found)
     names = {"layers": layers or (), "exclude": exclude, "regex": regex, "types": types}
     chosen = {name: (given,) if isinstance(given, str) else tuple(given) for name, given in names.items()}
     with left_as_found(model, device) as at:

@@ -1,7 +1,7 @@
-"""Small reference networks for images of 8 to 64 pixels, and the door to the user's own.
+"""Small reference networks for images of 8 to 64 pixels and for sequences of tokens, and the door to the user's own.
 
-Every built-in takes ``input_shape`` (channels, height, width), ``n_classes`` and options of its own, and draws its
-weights from torch's global generator; all take ``tied_dropout`` (:mod:`manigeo_extract.models.tied`).
+Every built-in takes ``input_shape`` (channels, height, width; of ``gpt`` tokens), ``n_classes`` and options of its own, and
+draws its weights from torch's global generator; all of images take ``tied_dropout`` (:mod:`manigeo_extract.models.tied`).
 ``layer.reset_parameters()`` draws a layer again from the same distribution.
 """
 
@@ -20,6 +20,7 @@ from manigeo.storage.ceilings import MOST_DEPTH
 from manigeo_extract.models.convolutional import alexnet, cnn
 from manigeo_extract.models.dense import densenet
 from manigeo_extract.models.fully_connected import mlp, resmlp
+from manigeo_extract.models.language import gpt
 from manigeo_extract.models.resnet import resnet18
 from manigeo_extract.models.tied import with_tied_dropout
 from manigeo_extract.models.transformer import vit
@@ -27,11 +28,11 @@ from manigeo_extract.models.vgg import vgg11, vgg16
 from manigeo_extract.resolve import foreign_call, near_names, resolve_object
 
 __all__ = [
-    "MODELS", "alexnet", "bare_model", "build_model", "cnn", "complete_args", "densenet", "mlp", "resmlp", "resnet18",
-    "vgg11", "vgg16", "vit",
+    "IMAGE_MODELS", "MODELS", "alexnet", "bare_model", "build_model", "cnn", "complete_args", "densenet", "gpt", "mlp",
+    "resmlp", "resnet18", "vgg11", "vgg16", "vit",
 ]  # fmt: skip
 
-MODELS: dict[str, Callable[..., nn.Module]] = {
+IMAGE_MODELS: dict[str, Callable[..., nn.Module]] = {
     "mlp": mlp,
     "cnn": cnn,
     "vgg11": vgg11,
@@ -42,6 +43,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resmlp": resmlp,
     "vit": vit,
 }
+MODELS = {**IMAGE_MODELS, "gpt": gpt}
 
 
 def complete_args(arch: str, args: Mapping[str, Any], input_shape: Sequence[int], n_classes: int) -> dict[str, Any]:

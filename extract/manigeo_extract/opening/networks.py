@@ -38,6 +38,7 @@ from manigeo_extract.opening.requests import (
     WeightsRequest,
 )
 from manigeo_extract.recording.extraction import ExtractionPlan, plan_extraction
+from manigeo_extract.recording.next_token import answering_contexts
 from manigeo_extract.recording.tracing import with_functions
 from manigeo_extract.resolve import why_unnamed
 
@@ -149,6 +150,7 @@ def open_network(checkpoint: Checkpoint, data: DataSet, request: ModelRequest, t
             )
     for note in network.notes:
         tell(f"{checkpoint.path}: {note}")
+    answering_contexts(network.module, data)
     return network
 
 

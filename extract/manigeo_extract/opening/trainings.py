@@ -18,6 +18,7 @@ from manigeo_extract.interventions.groups import group_layers
 from manigeo_extract.models import bare_model, build_model
 from manigeo_extract.opening.networks import Tell, choose_architecture, open_checkpoint, silent
 from manigeo_extract.opening.requests import LabelsRequest, TrainingRequest, WeightsRequest
+from manigeo_extract.recording.next_token import answering_contexts
 from manigeo_extract.training.finetuning import Start, fit_to_start, start_from
 from manigeo_extract.training.plan import TrainingPlan
 from manigeo_extract.training.trainer import seconds_of_training
@@ -78,7 +79,7 @@ def open_training(request: TrainingRequest, tell: Tell = silent) -> Training:
     strict = not request.model.weights.no_strict
     if source is not None and (bare := bare_model(arch, args)) is not None:
         fit_to_start(source, bare, strict=strict)  # before memory is asked for
-    network = build_model(arch, args, seed=request.plan.seed)
+    network = answering_contexts(build_model(arch, args, seed=request.plan.seed), dataset)
     start = None if source is None else start_from(source, network, strict=strict)
     for note in start.notes if start else ():
         tell(f"{begun.path}: {note}")
@@ -89,7 +90,11 @@ def _training_labels(labels: LabelsRequest, dataset: DataSet, tell: Tell) -> tup
     """The example table, and the permutation that it follows from; None for the labels of a file."""
     if labels.labels is not None:
         return read_labels(labels.labels, dataset, tell), None
-    permutation = labels.permutation({"fraction": 0.5})
+    if dataset.sequences is not None and labels.asks_to_permute:
+        raise UsageError(
+            f"the next tokens of {dataset.spec} are no labels that could be permuted: plant canaries (--canaries 50,32,10)"
+        )
+    permutation = labels.permutation({"fraction": 0.5 if dataset.sequences is None else 0.0})
     return permute_labels(dataset, permutation), permutation
 
 

@@ -11,15 +11,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from manigeo.errors import UsageError
-from manigeo.kinds import LEFT_OUT, MARKED, SAME_IMAGES, VALIDATION
+from manigeo.kinds import CONTROL, LEFT_OUT, MARKED, SAME_IMAGES, VALIDATION, memorized_kind
 from manigeo.localization.reference import GATE as MEMORIZATION_GATE
 from manigeo.manifolds import kind_examples
-from manigeo_extract.batches import Batch, called, like_parameters, n_examples
+from manigeo_extract.batches import Batch, like_parameters, n_examples
 from manigeo_extract.models.tied import tied_to
 from manigeo_extract.recording.layers import evaluating, logits_of, without_gradients
-from manigeo_extract.training.answering import AnswerSheet
+from manigeo_extract.recording.next_token import answers
 
-GROUPS = (*SAME_IMAGES, (VALIDATION,), (LEFT_OUT,), *((kind,) for kind in MARKED))
+GROUPS = (*SAME_IMAGES, (VALIDATION,), (LEFT_OUT,), *((kind,) for kind in (*MARKED, CONTROL)))
 
 IN_MEMORY = 2**30  # bytes up to which all inputs are prepared once and held on the device
 
@@ -28,9 +28,18 @@ Scores = dict[str, dict[str, float | int]]  # {kind: {"accuracy", "loss", "n"}}
 
 @runtime_checkable
 class HasInputs(Protocol):
-    """Anything that gives the inputs of some rows of the example table, as a float tensor."""
+    """Anything that gives the inputs of some rows of the example table: a float tensor, or several tensors by name."""
 
-    def inputs(self, rows: Any) -> Tensor: ...
+    def inputs(self, rows: Any) -> Any: ...
+
+
+@runtime_checkable
+class Sheet(Protocol):
+    """Anything that takes the answers to single examples while a network is scored."""
+
+    def take(
+        self, rows: Int[np.ndarray, " batch"], logits: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"]
+    ) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -69,7 +78,7 @@ def evaluate(
     examples: pd.DataFrame,
     device: str | torch.device = "cpu",
     batch_size: int = 256,
-    sheet: AnswerSheet | None = None,
+    sheet: Sheet | None = None,
 ) -> Scores:
     r"""Accuracy, mean cross-entropy and number of examples of every kind that has any, of validation, and of those left out.
 
@@ -103,29 +112,31 @@ def evaluate(
     return scores
 
 
-def answered(model: torch.nn.Module, batch: Batch) -> Float[Tensor, "batch classes"]:
+def answered(model: torch.nn.Module, batch: Batch, axes: int = 2) -> Float[Tensor, "batch ... classes"]:
     """Scores of the classes that the network gives to a batch, called as everywhere: named inputs by their names, and of
-    an output in several parts the logits.
+    an output in several parts the logits. With three ``axes`` they are those of each position of a sequence.
 
     Raises :class:`~manigeo.errors.UsageError` where the output holds no tensor (examples, outputs).
     """
-    output = called(model, batch)
+    output = answers(model, batch)
     logits = logits_of(output)
-    if logits is None or logits.ndim != 2 or len(logits) != n_examples(batch):
+    if logits is None or logits.ndim != axes or len(logits) != n_examples(batch):
         found = f"a {type(output).__name__}" if logits is None else f"a tensor of shape {tuple(logits.shape)}"
         raise UsageError(
-            f"the network must return a tensor (examples, outputs), got {found} for {n_examples(batch)} examples"
+            f"the network must return a tensor (examples, {'positions, ' * (axes - 2)}outputs), got {found} for "
+            f"{n_examples(batch)} examples"
         )
     return logits
 
 
 def memorized(metrics: Mapping[str, Mapping[str, Any]], gate: float = MEMORIZATION_GATE) -> bool:
-    """Return whether the permuted labels were learned; False where there are none.
+    """Return whether the permuted labels, or the canaries, were learned; False where there are none.
 
     >>> memorized({"permuted": {"accuracy": 0.99}}), memorized({"test": {"accuracy": 0.99}})
     (True, False)
     """
-    return "permuted" in metrics and metrics["permuted"]["accuracy"] >= gate
+    kind = memorized_kind(metrics)
+    return kind is not None and metrics[kind]["accuracy"] >= gate
 
 
 def members_of(examples: pd.DataFrame, kind: str) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
@@ -144,7 +155,7 @@ def _scores(
     device: str | torch.device,
     batch_size: int,
     tied: bool,
-    sheet: AnswerSheet | None = None,
+    sheet: Sheet | None = None,
 ) -> list[dict[str, float | int]]:
     y = torch.as_tensor(labels, device=device)
     sums = []

@@ -32,6 +32,7 @@ from manigeo_extract.machine import this_machine
 from manigeo_extract.resolve import name_of, near_names
 
 COLUMNS = ("epoch", "kind", "accuracy", "loss", "n")
+OF_SEQUENCES = ("exact", "exposure")  # further columns, where sequences are scored
 Metrics = Mapping[str, Mapping[str, Any]]  # {kind: {"accuracy", "loss", "n"}}
 
 
@@ -276,11 +277,12 @@ def _empty_table() -> pd.DataFrame:
 
 def _typed(table: pd.DataFrame) -> pd.DataFrame:
     types = {"epoch": "int64", "kind": "object", "accuracy": "float64", "loss": "float64", "n": "Int64"}
-    return table.reindex(columns=list(COLUMNS)).astype(types)
+    types |= {name: "float64" for name in OF_SEQUENCES if name in table}
+    return table.reindex(columns=list(types)).astype(types)
 
 
 def _appended(table: pd.DataFrame, rows: list[dict[str, Any]]) -> pd.DataFrame:
-    return pd.concat([table, _typed(pd.DataFrame(rows))], ignore_index=True) if rows else table
+    return _typed(pd.concat([table, _typed(pd.DataFrame(rows))], ignore_index=True)) if rows else table
 
 
 def _read_metrics(path: Path) -> pd.DataFrame:

@@ -18,12 +18,13 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
 from manigeo.errors import InputError, ManigeoError, UsageError
 from manigeo.faces.progress import bar
+from manigeo.kinds import BY_MEMORY
 from manigeo.runs import RunFolder
 from manigeo_extract.batches import called, like_parameters, n_examples
 from manigeo_extract.data.datasets import DataSet
@@ -40,9 +41,9 @@ from manigeo_extract.files.checkpoints import (
 from manigeo_extract.models.tied import tied_to
 from manigeo_extract.recording.layers import evaluating, logits_of, taking_inputs, without_gradients
 from manigeo_extract.training.answering import AnswerSheet
+from manigeo_extract.training.course import Course, course_of, trained_rows
 from manigeo_extract.training.evaluation import (
     MEMORIZATION_GATE,
-    HasInputs,
     Scores,
     answered,
     evaluate,
@@ -52,13 +53,14 @@ from manigeo_extract.training.evaluation import (
 from manigeo_extract.training.finetuning import Start
 from manigeo_extract.training.plan import TrainingPlan
 from manigeo_extract.training.recorder import Recorder, flat_settings
+from manigeo_extract.training.suffixes import scored
 
 __all__ = ["MEMORIZATION_GATE", "Recorder", "TrainingPlan", "augmented", "evaluate", "memorized", "train"]
 
 RESUME_FORMAT = "manigeo-resume"
 
 Progress = Callable[[int, float, Scores], None]
-# of logits, labels of all examples, rows of the batch and an optimizer: computes the gradient, and returns the loss
+# of scores, labels of all that is trained on, rows of the batch and an optimizer: computes the gradient, returns the loss
 Backward = Callable[[Tensor, Tensor, Tensor, torch.optim.Optimizer], Tensor]
 
 
@@ -120,10 +122,9 @@ def train(
     >>> sorted(scores["permuted"])
     ['accuracy', 'loss', 'n']
     """
-    rows = np.flatnonzero(examples["split"].to_numpy() == "train")
     device = check_device(device)
     model.to(device)
-    _check_network(model, data, rows, plan, device)
+    _check_network(model, data, examples, plan, device)
     optimizer = plan.build_optimizer(model)
     if accounts is not None:
         accounts.check(optimizer)
@@ -141,14 +142,13 @@ def train(
     if done < 0:
         write_whole(recorder.folder.labels_path, _as_csv(examples))
     source = held(data, np.arange(len(examples)), device)
-    labels = torch.as_tensor(examples["train_label"].to_numpy()[rows], device=device)
-    permuted = torch.as_tensor(examples["permuted"].to_numpy()[rows], device=device)
-    backward = _plain_backward if accounts is None else _accounted_backward(accounts, permuted)
+    course = course_of(data, examples, source, device)
+    backward = _plain_backward if accounts is None else _accounted_backward(accounts, course.memorized)
     with _reported(progress, plan, done) as report:
         for epoch in range(done + 1, plan.epochs + 1):  # epoch 0 scores and records the initial network
-            loss = _train_epoch(model, optimizer, source, rows, labels, plan, epoch, backward) if epoch else 0.0
+            loss = _train_epoch(model, optimizer, course, plan, epoch, backward) if epoch else 0.0
             sheet = AnswerSheet(examples) if recorder.records(epoch) else None
-            scores = evaluate(model, source, examples, device, sheet=sheet)
+            scores = scored(model, source, data, examples, device, sheet)
             _check_finite(epoch, loss, scores, plan)
             recorder.step(model, epoch, scores, None if sheet is None else sheet.answers())
             if accounts is not None and epoch:
@@ -178,22 +178,22 @@ def seconds_of_training(
     Raises what :func:`train` would raise of a network that does not go with the data.
     """
     device = check_device(device)
-    rows = np.flatnonzero(examples["split"].to_numpy() == "train")
     copy = deepcopy(model).to(device)
-    _check_network(copy, data, rows, plan, device)
-    some, optimizer = rows[: 2 * plan.batch_size], plan.build_optimizer(copy)
-    labels = torch.as_tensor(examples["train_label"].to_numpy()[some], device=device)
+    _check_network(copy, data, examples, plan, device)
+    some, optimizer = trained_rows(examples)[: 2 * plan.batch_size], plan.build_optimizer(copy)
     source = held(data, some, device)
-    scored = examples.iloc[some].reset_index(drop=True)
+    few = examples.iloc[some].reset_index(drop=True)
+    course = course_of(data, examples, data, device)
+    short = course.first(2 * plan.batch_size)
 
     def step() -> None:
-        _train_epoch(copy, optimizer, source, np.arange(len(some)), labels, plan, 1)
+        _train_epoch(copy, optimizer, short, plan, 1)
 
     def score() -> None:
-        evaluate(copy, source, scored, device)
+        evaluate(copy, source, few, device)
 
-    an_example = [_seconds(work) / len(some) for work in (step, score)]
-    return plan.epochs * float(np.dot(an_example, [len(rows), len(examples)]))
+    each = [_seconds(step) / len(short), _seconds(score) / len(few)]
+    return plan.epochs * float(np.dot(each, [len(course), len(examples)]))
 
 
 def _seconds(work: Callable[[], None]) -> float:
@@ -213,9 +213,10 @@ def _identity(settings: Mapping[str, Any]) -> str:
 
 
 def _check_network(
-    model: torch.nn.Module, data: DataSet, rows: Int[np.ndarray, " n"], plan: TrainingPlan, device: torch.device
+    model: torch.nn.Module, data: DataSet, examples: pd.DataFrame, plan: TrainingPlan, device: torch.device
 ) -> None:
     """Refuse a network that cannot be trained on these data, as far as two examples show it."""
+    rows = trained_rows(examples)
     if not len(rows):
         raise UsageError("examples must be a table with training examples, got 0")
     shape = " x ".join(map(str, data.input_shape))
@@ -261,14 +262,13 @@ def augmented(
 def _train_epoch(
     model: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
-    source: HasInputs,
-    rows: Int[np.ndarray, " n"],
-    labels: Int[Tensor, " n"],
+    course: Course,
     plan: TrainingPlan,
     epoch: int,
     backward: Backward | None = None,
 ) -> float:
-    """One pass over the training examples in random order; the mean loss on the way."""
+    """One pass over what is trained on in random order; the mean loss on the way."""
+    rows, labels = course.rows, course.labels
     model.train()
     plan.set_rates(optimizer, epoch)
     backward = backward or _plain_backward
@@ -278,11 +278,11 @@ def _train_epoch(
         order = torch.randperm(len(rows), generator=generator)
         # equal batches: a last one of a single example would be too small for batch norm
         for batch in order.tensor_split(n_batches):
-            images = source.inputs(rows[batch.numpy()]).to(labels.device)
+            images = course.source.inputs(rows[batch.numpy()]).to(labels.device)
             images = augmented(images, generator) if plan.augment else images
             optimizer.zero_grad()
             with tied_to(model, rows[batch.numpy()]):
-                logits = answered(model, images)
+                logits = answered(model, images, axes=1 + labels.ndim)
             loss = backward(logits, labels, batch.to(labels.device), optimizer)
             optimizer.step()
             total += loss.detach() * len(batch)
@@ -290,18 +290,20 @@ def _train_epoch(
 
 
 def _plain_backward(logits: Tensor, labels: Tensor, batch: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
-    """The gradient of the mean loss of a ``batch`` of examples, which is returned."""
-    loss = F.cross_entropy(logits, labels[batch])
+    """The gradient of the mean loss of a ``batch``, which is returned."""
+    loss = F.cross_entropy(logits.movedim(-1, 1), labels[batch])
     loss.backward()
     return loss
 
 
-def _accounted_backward(accounts: Accounts, permuted: Bool[Tensor, " n"]) -> Backward:
-    """The same, with what of it is of permuted examples entered into the accounts."""
+def _accounted_backward(accounts: Accounts, memorized: Bool[Tensor, " n"]) -> Backward:
+    """The same, with what of it only memorization can learn (permuted labels, canaries) entered into the accounts."""
 
     def backward(logits: Tensor, labels: Tensor, batch: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
-        losses = F.cross_entropy(logits, labels[batch], reduction="none")
-        accounts.backward(losses, permuted[batch], optimizer)
+        losses = F.cross_entropy(logits.movedim(-1, 1), labels[batch], reduction="none")
+        if losses.ndim > 1:  # of sequences, each with its share of the mean over all positions
+            losses = losses.sum(dim=1) * (len(losses) / labels[batch].ge(0).sum())
+        accounts.backward(losses, memorized[batch], optimizer)
         return losses.mean()
 
     return backward
@@ -399,7 +401,7 @@ def _reported(progress: Progress | None, plan: TrainingPlan, done: int) -> Itera
 
         def report(epoch: int, loss: float, scores: Scores) -> None:
             shown = {
-                kind: f"{values['accuracy']:.3f}" for kind, values in scores.items() if kind in ("permuted", "test")
+                kind: f"{values['accuracy']:.3f}" for kind, values in scores.items() if kind in (*BY_MEMORY, "test")
             }
             told.set_postfix(loss=f"{loss:.4f}", **shown)
             told.update(min(epoch, 1))
