@@ -24,8 +24,9 @@ def test_capacities_need_few_parts_of_scipy_and_no_scikit_learn():
 
 
 def test_extraction_and_interventions_import_no_compiler_statistics_or_figures():
-    data = "read_digits(); from manigeo_extract.models import MODELS, bare_model"
-    shapes = "[bare_model(name, {'input_shape': (3, 32, 32), 'n_classes': 10}) for name in MODELS]"
+    data = "read_digits(); from manigeo_extract.models import IMAGE_MODELS, bare_model"
+    shapes = "[bare_model(name, {'input_shape': (3, 32, 32), 'n_classes': 10}) for name in IMAGE_MODELS]"
+    shapes += "; bare_model('gpt', {'input_shape': (15,), 'n_classes': 10})"
     modules = ("opening.networks", "recording.extraction", "interventions.exchanges", "interventions.channels")
     imported = "; ".join(f"import manigeo_extract.{name}" for name in modules)
     loaded = modules_after(f"{imported}; from manigeo_extract.data.loaders import read_digits; {data}; {shapes}")
