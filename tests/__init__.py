@@ -1,22 +1,75 @@
-"""Tests, named by what they state. Shapes and types of every annotated function are checked while they run."""
+"""Tests, named by what they state. Shapes and types of every annotated function are checked while they run.
 
+The import hook of jaxtyping asks for ``jaxtyping.jaxtyped`` to decorate each function. Its own wrapper makes two functions
+at import, and binds the arguments twice at every call, which doubled the time of the tests. Here the check is made at the
+first call, by beartype, with jaxtyping's memory of sizes only where an annotation names shapes; and in every test the first
+calls of a function are checked, since a loop calls with one type what it calls a million times.
+"""
+
+import dataclasses
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
+import jaxtyping
 from beartype import BeartypeConf, beartype
 
+CHECKED_CALLS = 50  # of each function in each test
 _checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float, as everywhere in Python
+_with_sizes = jaxtyping.jaxtyped(typechecker=None)
+_test = 0
+
+
+def begin_test() -> None:
+    """Begin to count calls anew."""
+    global _test
+    _test += 1
 
 
 def check(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function with its types checked, made at its first call: most are never called by one process of the tests."""
+    """The function with its types checked; what checks is made at its first call, since a process calls few of them all."""
+    made: list[Callable[..., Any]] = []
+    test = calls = -1
 
     @functools.wraps(function)
-    def first(*args: Any, **kwargs: Any) -> Any:
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        nonlocal test, calls
+        test, calls = (test, calls + 1) if test == _test else (_test, 1)
+        if calls > CHECKED_CALLS or jaxtyping.config.jaxtyping_disable or hasattr(function, "__no_type_check__"):
+            return function(*args, **kwargs)
         if not made:
-            made.append(_checked(function))
+            made.append(_checking(function))
         return made[0](*args, **kwargs)
 
-    made: list[Callable[..., Any]] = []
-    return first
+    return checked
+
+
+def _checking(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, refusing arguments and results that are not of its types."""
+    types = {name: _resolved(function, annotation) for name, annotation in inspect.get_annotations(function).items()}
+    function.__annotations__ = types
+    shapes = any("jaxtyping" in repr(annotation) for annotation in types.values())
+    return _with_sizes(_checked(function)) if shapes else _checked(function)
+
+
+def _resolved(function: Callable[..., Any], annotation: Any) -> Any:
+    """The type that an annotation in quotes names; anything where it was imported for the eyes of a type checker alone."""
+    if not isinstance(annotation, str):
+        return annotation
+    try:
+        return eval(annotation, function.__globals__)
+    except NameError:
+        return Any
+
+
+def _decorated(target: Any, *, typechecker: Any = None) -> Any:
+    """The function, or the data class by its ``__init__``, with its types checked."""
+    if not inspect.isclass(target):
+        return check(target)
+    if dataclasses.is_dataclass(target) and "__init__" in vars(target):
+        target.__init__ = check(target.__init__)  # type: ignore[misc]
+    return target
+
+
+jaxtyping.jaxtyped = lambda **settings: functools.partial(_decorated, **settings)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from tests import begin_test
 from tests.effects import MEASURED, Effect
 
 collect_ignore = ["user_script.py"]  # mypy checks it
@@ -24,6 +25,10 @@ settings.load_profile("any_machine")
 def pytest_configure(config: pytest.Config) -> None:
     """Files of the tests need not outlast a power cut: waiting for the disk is a tenth of the time of a short training."""
     os.fsync = lambda fd: None
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    begin_test()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
