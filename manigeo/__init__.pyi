@@ -27,6 +27,7 @@ from .plots.geometry import plot_geometry as plot_geometry
 from .plots.geometry import plot_sweep as plot_sweep
 from .plots.movement import plot_weights as plot_weights
 from .plots.separability import plot_fuzziness as plot_fuzziness
+from .plots.separability import plot_latent as plot_latent
 from .plots.separability import plot_memorization as plot_memorization
 from .plots.separability import plot_progress as plot_progress
 from .plots.separability import plot_separability as plot_separability

@@ -25,15 +25,18 @@ Arrays that no network was trained on, such as responses of neurons, are of one 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from manigeo.kinds import ALL_KINDS, CONTROL, EVERY, KINDS, MARKED, UNSEEN
+from manigeo.kinds import ALL_KINDS, CONTROL, EVERY, KINDS, MARKED, TRAINED, UNSEEN
 
 # Float arrays (points, features), in memory or not; unsubscripted, since a type check of an element may read a file.
 Clouds = Sequence
+
+_TRAINING = crc32(b"training set")  # spawn key beside those of the kinds
 
 
 def kind_examples(examples: pd.DataFrame, kind: str) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
@@ -159,6 +162,26 @@ def sample_rows(
             members = np.sort(rng.choice(members, size=per_class, replace=False))
         sampled[int(c)] = members
     return sampled
+
+
+def training_rows(
+    examples: pd.DataFrame, classes: Sequence[int], most: int, seed: int = 0
+) -> dict[int, Int[np.ndarray, " m"]]:
+    """Rows of the training set of each class, by the label that was trained on, permuted ones among them in the share that
+    they have: all, or ``most`` drawn without replacement, in ascending order.
+
+    >>> table = pd.DataFrame({"split": ["train", "train", "test"], "train_label": [0, 0, 0]})
+    >>> training_rows(table, [0, 1], most=5)
+    {0: array([0, 1]), 1: array([], dtype=int64)}
+    """
+    trained = examples["split"].isin(TRAINED).to_numpy()
+    labels = examples["train_label"].to_numpy()
+    found = {}
+    for c in classes:
+        members = np.flatnonzero(trained & (labels == c))
+        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_TRAINING, int(c))))
+        found[int(c)] = np.sort(rng.permutation(members)[:most])
+    return found
 
 
 def check_shapes(shapes: Sequence[tuple[int, ...]], names: Sequence[str] = (), fewest: int = 2) -> None:

@@ -81,6 +81,7 @@ TABLES = {
     "correlation": correlated(),
     "separability": measured(kinds=["test"]),
     "fuzziness": measured(["separation_fuzziness"], kinds=["test"]),
+    "latent": measured(["latent_mean", "latent_subspace", "network_accuracy"], kinds=["test"]),
     "progress": measured(["probe_accuracy", "kmeans_nmi"], kinds=["test"]),
     "transfer": transfers(),
     "memorization": pd.concat([measured(["probe_accuracy"]), capacities()], ignore_index=True),

@@ -104,10 +104,8 @@ def test_outputs_are_no_part_of_the_law_of_separation():
     for drawn in ax.get_lines():
         np.testing.assert_allclose(drawn.get_ydata(), [8.0, 4.0, 2.0])
     assert figures_of(table) == ["fuzziness"]
-    outputs = table[table["layer"] == "h3"]
-    assert figures_of(outputs) == []
-    with pytest.raises(InputError, match="no more features than there are classes"):
-        plot_fuzziness(outputs)
+    (alone,) = plot_fuzziness(table[table["layer"] == "h3"]).axes
+    assert [line.get_ydata().tolist() for line in alone.get_lines()] == [[500.0]]
 
 
 def test_a_map_has_who_was_trained_below_who_was_scored_and_folds_on_its_diagonal():

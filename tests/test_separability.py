@@ -408,7 +408,7 @@ def scatter(X: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize(("P", "dim"), [(2, 2), (5, 9)])
-def test_means_on_a_simplex_with_isotropic_noise_have_the_fuzziness_of_their_distances(P, dim):
+def test_simplex_means_with_isotropic_noise_have_the_fuzziness_of_their_sides(P, dim):
     side, noise = 3.0, 0.7
     cross = noise * np.vstack([np.eye(dim), -np.eye(dim)])  # covariance noise^2 / dim around each mean
     X = np.concatenate([side * np.eye(P, dim)[c] + cross for c in range(P)])
@@ -416,7 +416,7 @@ def test_means_on_a_simplex_with_isotropic_noise_have_the_fuzziness_of_their_dis
     np.testing.assert_allclose(parts, (P - 1) * noise**2 / dim / (side**2 / P), rtol=1e-12)
 
 
-def test_fuzziness_is_the_trace_with_a_dense_pseudo_inverse_and_the_same_after_linear_maps():
+def test_fuzziness_is_a_dense_trace_and_the_same_after_linear_maps():
     X, y = gaussian_classes(4, 12, 7, 1.0)
     X, y = X[:-5], y[:-5]  # classes of different sizes
     S_w, S_b = scatter(X, y)

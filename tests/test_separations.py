@@ -425,7 +425,7 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(path, tmp_path):
     out = done("separability", path, *OPTIONS, "--dry-run")
     assert "3 layers; unpermuted 4 classes, permuted 4 classes" in out
     assert "each of M = 8 examples" in out
-    assert "84 tasks of 315 MB at most, about" in out
+    assert "87 tasks of 316 MB at most, about" in out
     assert "linear probes, 3 folds" in out
     assert list(tmp_path.iterdir()) == [path]
 

@@ -238,7 +238,11 @@ class Activations:
 
         Raises ``ValueError`` for an unknown kind or more points than a class has.
         """
-        sampled = list(sample_rows(self.examples, kind, per_class, seed, classes).values())
+        return self.clouds(layer, list(sample_rows(self.examples, kind, per_class, seed, classes).values()))
+
+    def clouds(self, layer: str, sampled: "Sequence[np.ndarray]") -> "list[np.ndarray] | StoredManifolds":
+        """Activations of examples by their rows, one (points, features) array for each array of rows; see
+        :meth:`manifolds`."""
         self._check_open(layer)
         n_features = self.layer(layer).n_features
         row_bytes = max(1, n_features * np.dtype(self.dtypes[layer]).itemsize)

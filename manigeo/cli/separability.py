@@ -40,17 +40,20 @@ def _fewest(least: int, what: str) -> Callable[[click.Context, click.Parameter, 
               help="Folds of probes and nearest means: each is scored by classifiers trained on the others.")
 @click.option("--neighbours", multiple=True, type=click.IntRange(min=1), metavar="K",
               help="Also the purity of K neighbours; may be repeated. Always: 1, and one less than examples per class.")
+@click.option("--training-examples", default=50, show_default=True, type=click.IntRange(min=2), metavar="N",
+              help="Most training examples per class that latent generalization is fitted on.")
 @click.option("--cluster-seeds", default=3, show_default=True, type=click.IntRange(min=1), help="Starts of k-means.")
 @click.option("--pairs", default=500, show_default=True, type=click.IntRange(min=1), help="Most pairs for margins.")
 @options.arrays_options
 @options.work_options("Go on with an interrupted analysis in --out, or add measures to it.")
 def separability_command(
     acts: tuple[Path, ...], out: Path | None, layers: tuple[str, ...], kinds: tuple[str, ...], per_class: int | None,
-    classes: int | None, measures: tuple[str, ...], folds: int, neighbours: tuple[int, ...], cluster_seeds: int, pairs: int,
+    classes: int | None, measures: tuple[str, ...], folds: int, neighbours: tuple[int, ...], training_examples: int,
+    cluster_seeds: int, pairs: int,
     datasets: tuple[str, ...], labels: str | None,
     jobs: int, cluster: str | None, seed: int, as_json: bool, resume: bool, dry_run: bool, force: bool,
 ) -> None:
-    """Linear probes, neighbours, clusters, class means, fuzziness and margins of every layer and kind in ACTS; best layers.
+    """Linear probes, neighbours, clusters, class means, margins and more of every layer and kind in ACTS; best layers.
 
     Several ACTS, e.g. of the checkpoints of a run, go to one table. A file of arrays of another program may take the place
     of an activation file: .npy, .npz, .csv, .mat, .h5, each array (conditions, repetitions, features), or (examples,
@@ -63,6 +66,7 @@ def separability_command(
     settings: dict[str, dict[str, Any]] = {
         "probe": {"folds": folds}, "neighbours": {"also": tuple(sorted(set(neighbours)))},
         "clusters": {"seeds": cluster_seeds}, "means": {"folds": folds}, "margins": {"pairs": pairs},
+        "latent": {"examples_per_label": training_examples, "folds": folds},
     }
     chosen = [measure(name, **settings.get(name, {})) for name in SEPARABILITY if not measures or name in measures]
     sample = {"layers": layers, "kinds": kinds, "per_class": per_class, "n_classes": classes, "seed": seed}

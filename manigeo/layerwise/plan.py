@@ -37,7 +37,7 @@ from manigeo.layerwise.sample import (
     shared_classes,
     task_bytes,
 )
-from manigeo.manifolds import ALL_KINDS, UNSEEN, matched_size, sample_rows
+from manigeo.manifolds import ALL_KINDS, UNSEEN, matched_size, sample_rows, training_rows
 from manigeo.randomness import stream
 from manigeo.results import Part, as_table, bare_settings, in_order, join_results
 from manigeo.vocabulary import flags_words
@@ -103,22 +103,28 @@ class Plan:
 
     @property
     def tasks(self) -> list[Task]:
-        places = [(layer, kind, m.name) for layer in self.layers for kind in self.classes for m in self.measures]
+        places = [
+            (layer, kind, m.name) for layer in self.layers for kind in self.classes for m in self.measures
+            if self._is_of(m, kind)
+        ]  # fmt: skip
         return [Task(*place) for place in places if not (place[2] == "spectrum" and place[0] in self.wide)]
 
     @property
     def task_bytes(self) -> int:
         """Bytes that the largest task takes, at most."""
         most = self.sampling.get("project")
-        return max(task_bytes(self.per_class * self.n_classes, min(f, most or f)) for f in self.features.values())
+        n = max(self.per_class, *(m.training for m in self.measures)) * self.n_classes
+        return max(task_bytes(n, min(f, most or f)) for f in self.features.values())
 
     @property
     def seconds(self) -> float:
         """Rough time on one core."""
-        sizes = [self.per_class * len(self.classes[kind]) for kind in self.kinds]
-        shapes = [(n, features, n // self.per_class) for n in sizes for features in self.features.values()]
-        products = sum(4e-11 * n**2 * features for n, features, _ in shapes if features > n)
-        return products + sum(m.seconds(n, min(n, f), P) for n, f, P in shapes for m in self.measures)
+        places = [(kind, len(self.classes[kind]), f) for kind in self.kinds for f in self.features.values()]
+        shapes = [(kind, self.per_class * P, f, P) for kind, P, f in places]
+        products = sum(4e-11 * n**2 * f for _, n, f, _ in shapes if f > n)
+        return products + sum(
+            m.seconds(n, min(n, f), P) for kind, n, f, P in shapes for m in self.measures if self._is_of(m, kind)
+        )
 
     @property
     def table(self) -> pd.DataFrame:
@@ -147,6 +153,11 @@ class Plan:
         (found,) = (m for m in self.measures if m.name == name)
         return found
 
+    @staticmethod
+    def _is_of(m: Measure, kind: str) -> bool:
+        """Return whether a measure is of this kind: one that is fitted on the training set is of test examples alone."""
+        return not m.training or kind == "test"
+
     def of_layer(self, name: str) -> "Plan":
         """The plan as a task of this layer needs it: without what is held of the others."""
         return self if self.held is None else replace(self, held=self.held.only([name]))
@@ -171,13 +182,33 @@ class Plan:
     ) -> LabelledPoints:
         labels, per_class = self.classes[kind], per_class or self.per_class
         images = list(sample_rows(acts.examples, kind, per_class, self.seed, labels).values())
-        clouds: Sequence[np.ndarray] = acts.manifolds(layer, kind, per_class, self.seed, labels)
+        found = self._sample(acts, layer, labels, images, stream(self.seed, kind_key(kind), _HALVES), needs)
+        if len(acts.outcomes) and not acts.unscored:
+            found.right = acts.outcomes[found.images, 0] == np.repeat(labels, per_class)
+        return found
+
+    def training(self, acts: Activations, layer: str, most: int) -> LabelledPoints:
+        """The training set on the classes of test examples, grouped by the labels that were trained on; of an empty class
+        no points."""
+        labels = self.classes["test"]
+        rows = list(training_rows(acts.examples, labels, most, self.seed).values())
+        return self._sample(acts, layer, labels, rows, stream(self.seed, _HALVES), ("standardised",))
+
+    def _sample(
+        self,
+        acts: Activations,
+        layer: str,
+        labels: Sequence[int],
+        rows: Sequence[np.ndarray],
+        halves: np.random.Generator,
+        needs: Sequence[str],
+    ) -> LabelledPoints:
+        clouds: Sequence[np.ndarray] = acts.clouds(layer, rows)
         if n_directions := self.sampling.get("project"):
             seed = np.random.SeedSequence(self.seed, spawn_key=(crc32(layer.encode()), PROJECTION_KEY))
             clouds = project_manifolds(clouds, n_directions, seed)
-        names, sizes = [self.class_names[label] for label in labels], [len(rows) for rows in images]
-        halves = stream(self.seed, kind_key(kind), _HALVES)
-        return LabelledPoints(clouds, np.concatenate(images), names, sizes, halves, needs)
+        names, sizes = [self.class_names[label] for label in labels], [len(of_class) for of_class in rows]
+        return LabelledPoints(clouds, np.concatenate(rows), names, sizes, halves, needs)
 
 
 # ------------------------------------------------------------------------------------------------------------- planning
@@ -280,7 +311,10 @@ def plan_separability(
     chosen = tuple(map(measure, SEPARABILITY) if measures is None else measures)
     with opened(source) as acts:
         wanted = select_kinds(acts, kinds, acts.kinds)
-        return _planned("separability", acts, layers, wanted, per_class, n_classes, chosen, {"seed": seed})
+        plan = _planned("separability", acts, layers, wanted, per_class, n_classes, chosen, {"seed": seed})
+    if not plan.tasks:
+        raise UsageError(f"{chosen[0].describe()} is of test examples, which are not among {', '.join(wanted)}")
+    return plan
 
 
 def _planned(
@@ -356,6 +390,7 @@ def separability_table(
     - ``kmeans_nmi``
     - ``nearest_mean_accuracy``, ``fisher_ratio``
     - ``separation_fuzziness``, ``nc1``
+    - ``latent_mean``, ``latent_neighbours``, ``latent_subspace``, ``latent_linear``, with ``_gain``; ``network_accuracy``
     - ``separable_ovr``, ``margin_ovr``, ``separable_pairs``, ``margin_pairs``, with ``_residual``
 
     Returns a results table (:mod:`manigeo.results`), one row per number. Raises :class:`~manigeo.errors.InputError` where
@@ -426,7 +461,10 @@ def _measured(plan: Plan, tasks: Sequence[Task], acts: Activations) -> Iterator[
     read = functools.cache(lambda per_class: plan.sample(acts, layer, kind, per_class, needs))
     for m in measures:
         sample = read(max(m.examples, default=plan.per_class))
-        for row in m.rows(sample, others, np.random.SeedSequence(plan.seed, spawn_key=m.key(layer, kind))):
+        training = {"train": functools.partial(plan.training, acts, layer, m.training)}
+        for row in m.rows(
+            sample, training if m.training else others, np.random.SeedSequence(plan.seed, spawn_key=m.key(layer, kind))
+        ):
             of = row.get("kind", kind)
             settings = plan.settings(m, of, row.pop("per_class", None), kind if of != kind else "")
             yield {"settings": settings} | row

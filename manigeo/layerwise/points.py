@@ -30,7 +30,7 @@ class LabelledPoints:
     """``manifolds``, one (points, features) array a class, of the named ``classes``; ``images`` (points,) number what
     was shown to the network: kinds may share some. ``halves`` are two halves of every class, drawn by ``rng``. What
     will be asked of points that are not held is declared beforehand, in ``needs``: ``plain`` points, ``standardised``
-    ones."""
+    ones. ``right`` tells which of them the network answered by their label; None where that is not known."""
 
     def __init__(
         self,
@@ -40,9 +40,11 @@ class LabelledPoints:
         sizes: Sequence[int],
         rng: np.random.Generator,
         needs: Sequence[str] = ("plain", "standardised"),
+        right: Bool[np.ndarray, " points"] | None = None,
     ) -> None:
         self.manifolds, self.images, self.classes, self.needs = manifolds, images, tuple(classes), tuple(needs)
         self.labels: Int[np.ndarray, " points"] = np.repeat(np.arange(len(sizes)), sizes)
+        self.right = right
         self._rng = rng
 
     @property

@@ -51,6 +51,12 @@ class Measure(ABC):
         """Numbers of examples per class that rows are computed from; without any, that of the plan."""
         return ()
 
+    @property
+    def training(self) -> int:
+        """Most examples per class of the training set, for a measure that is fitted on these and scores test examples: it is
+        of the kind ``test`` alone, and ``others`` holds the training set under its name, ``train``. Else 0."""
+        return 0
+
     def describe(self) -> str:
         """The settings in the words of a plan."""
         return self.name.replace("_", " ")

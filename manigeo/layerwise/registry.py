@@ -22,6 +22,7 @@ SEPARABILITY = {
     "clusters": "separability.Clusters",
     "means": "separability.Means",
     "fuzziness": "separability.Fuzziness",
+    "latent": "separability.Latent",
     "margins": "separability.HardMargins",
     "units": "separability.Units",
 }

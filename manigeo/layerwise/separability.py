@@ -18,6 +18,7 @@ from manigeo.layerwise.protocol import Measure, Others, Row, kind_key, nothing
 from manigeo.manifolds import standard_error
 from manigeo.separability.clusters import cluster_agreement
 from manigeo.separability.fuzziness import separation_fuzziness
+from manigeo.separability.latent import CLASSIFIERS, by_neighbours, inner_products
 from manigeo.separability.margins import Margins, one_versus_rest, pairs_of_classes
 from manigeo.separability.means import fisher_ratio, nearest_mean_scores
 from manigeo.separability.neighbours import neighbour_purity
@@ -83,7 +84,7 @@ def _interval_rows(metric: str, common: Row, share: float, n: int) -> Iterator[R
 
 
 def _too_few(sample: LabelledPoints, folds: int) -> str:
-    smallest = int(np.bincount(sample.labels).min())
+    smallest = int(np.bincount(sample.labels, minlength=sample.n_classes).min())
     return f"fewer_than_{folds}_folds:{smallest}" if smallest < folds else ""
 
 
@@ -261,6 +262,70 @@ class Fuzziness(_OfPoints):
         for metric, values in (("separation_fuzziness", parts), ("nc1", parts / sample.n_classes)):
             error = standard_error(values)
             yield {"metric": metric, "value": values.mean(), "stderr": error, "n": sample.n_classes, "flag": flag}
+
+
+@dataclass(frozen=True)
+class Latent(_OfPoints):
+    """Latent generalization: accuracy on test examples of classifiers that are fitted on the training set by the labels
+    that were trained on; how far that is above the network's own (``_gain``), which is NaN where its answers are not
+    known."""
+
+    examples_per_label: int = 50
+    k: int = 30
+    folds: int = 5
+
+    name: ClassVar[str] = "latent"
+    profiles = ("latent_mean", "latent_neighbours", "latent_subspace", "latent_linear")
+    metrics = (*profiles, *(f"{name}_gain" for name in profiles), "network_accuracy")
+
+    @property
+    def training(self) -> int:
+        return self.examples_per_label
+
+    def describe(self) -> str:
+        return f"latent generalization, {self.examples_per_label} training examples per class at most"
+
+    def seconds(self, n: int, coordinates: int, n_classes: int) -> float:
+        m = self.examples_per_label * n_classes
+        return 1e-10 * m * (n + m / n_classes) * coordinates + 1e-8 * self.folds * m * coordinates * n_classes
+
+    def scores(self, sample: LabelledPoints, others: Others, rng: np.random.Generator) -> Iterator[Row]:
+        training = others["train"]()
+        if flag := _too_few(training, self.folds):
+            yield from nothing(self.metrics, flag)
+            return
+        unknown_flag = "no_scores" if sample.right is None else ""
+        network = sample.right.astype(float) if sample.right is not None else np.full(len(sample.labels), np.nan)
+        yield from _mean_row("network_accuracy", network, sample, unknown_flag)
+        for name, (scores, flag) in self._right(training, sample, rng).items():
+            yield from score_rows(f"latent_{name}", scores, sample, chance=1 / sample.n_classes, flag=flag)
+            yield from _mean_row(f"latent_{name}_gain", scores - network, sample, unknown_flag or flag)
+
+    def _right(
+        self, training: LabelledPoints, sample: LabelledPoints, rng: np.random.Generator
+    ) -> dict[str, tuple[np.ndarray, str]]:
+        """Scores of each test example, 1 where a classifier gives its label, and the flag of that classifier."""
+        products = inner_products(training.manifolds, sample.manifolds)
+        found = {}
+        for name, answers in CLASSIFIERS.items():
+            predicted = answers(products, self.k) if answers is by_neighbours else answers(products)
+            found[name] = ((predicted == sample.labels).astype(float), "")
+        probe = training.probe(self.folds, rng)
+        linear = training.transfer(probe, training.classifiers(probe), sample)
+        return found | {"linear": (linear, _probe_flag(probe, training))}
+
+
+def _mean_row(metric: str, scores: np.ndarray, sample: LabelledPoints, flag: str) -> Iterator[Row]:
+    """The average over classes of a score with one value per example."""
+    per_class = class_averages(scores, sample.labels)
+    value, n = per_class.mean(), len(per_class)
+    yield {
+        "metric": metric,
+        "value": value,
+        "stderr": standard_error(per_class),
+        "n": n * np.isfinite(value),
+        "flag": flag,
+    }
 
 
 @dataclass(frozen=True)

@@ -11,25 +11,6 @@ Memorization depth, ours, asks the same of the label that the example was traine
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-_VOTES_AT_ONCE = 1 << 24
-
-
-def votes(neighbour_labels: Int[np.ndarray, "examples k"]) -> Int[np.ndarray, " examples"]:
-    """Most frequent label among the neighbours of each example, nearest first; of equally frequent ones the nearest.
-
-    >>> votes(np.array([[4, 2, 2], [7, 1, 5]])).tolist()
-    [2, 7]
-    """
-    n, k = neighbour_labels.shape
-    size = max(1, _VOTES_AT_ONCE // k**2)
-    found = [_most_frequent(neighbour_labels[start : start + size]) for start in range(0, n, size)]
-    return np.concatenate(found) if found else np.empty(0, np.int64)
-
-
-def _most_frequent(labels: np.ndarray) -> np.ndarray:
-    counts = (labels[:, :, None] == labels[:, None, :]).sum(axis=2)
-    return labels[np.arange(len(labels)), counts.argmax(axis=1)]
-
 
 def settled_from(agrees: Bool[np.ndarray, "layers examples"]) -> Int[np.ndarray, " examples"]:
     """First layer from which on all agree; the number of layers where the last does not.

@@ -25,12 +25,12 @@ from manigeo.kinds import EVERY, TRAINED, in_order
 from manigeo.layerwise.plan import plan_of
 from manigeo.layerwise.protocol import kind_key
 from manigeo.layerwise.sample import row_place, select_layers, task_bytes
-from manigeo.per_example.depths import last_layer, output_margin, settled_from, share_of, votes
+from manigeo.per_example.depths import last_layer, output_margin, settled_from, share_of
 from manigeo.per_example.of_training import dynamics_of, record_for, training_of
 from manigeo.per_example.table import example_rows, join_examples, own_kinds
 from manigeo.randomness import stream
 from manigeo.runs import RunFolder
-from manigeo.separability.nearest import nearest_neighbours
+from manigeo.separability.nearest import nearest_neighbours, votes
 
 MEASURES = ("depth", "margin", "dynamics", "load", "load_joint")
 DEFAULT = ("depth", "margin", "dynamics", "load")

@@ -31,6 +31,7 @@ SEPARABILITY_PANELS = (
     "probe_accuracy", "nearest_mean_accuracy", "knn_purity_1", "knn_purity_class", "kmeans_nmi", "margin_ovr",
 )  # fmt: skip
 _OVER_EPOCHS = ("kmeans_nmi", "probe_accuracy")
+_LATENT = ("latent_mean", "latent_neighbours", "latent_subspace", "latent_linear")
 _NORMAL_95 = 1.96
 _MOST_MAPS = 8  # layers, of more every second, third ...
 
@@ -60,7 +61,7 @@ def plot_separability(table: pd.DataFrame, canvas: Canvas) -> None:
     canvas.legend()
 
 
-@draws("fuzziness", "separation_fuzziness", when=lambda table: not _comparable(table).empty)
+@draws("fuzziness", "separation_fuzziness")
 def plot_fuzziness(table: pd.DataFrame, canvas: Canvas) -> None:
     """Draw the figure ``fuzziness``.
 
@@ -70,10 +71,10 @@ def plot_fuzziness(table: pd.DataFrame, canvas: Canvas) -> None:
     >>> plot_fuzziness(as_table(rows)).axes[0].lines[1].get_label()
     'test: r = -1.000'
     """
-    part = _comparable(_aggregates(table, ["separation_fuzziness"]))
-    if part.empty:
-        raise InputError("nothing to plot: every layer of the table has no more features than there are classes")
-    columns = by_checkpoint(part)
+    part = _aggregates(table, ["separation_fuzziness"])
+    part = part[part["value"] > 0]
+    comparable = part[part["flag"] == ""]
+    columns = by_checkpoint(part if comparable.empty else comparable)
     axes = canvas.subplots(1, len(columns), (1.2, 1.2), (4.2, 3.2), sharey=True)[0]
     for (title, rows), ax in zip(columns.items(), axes, strict=True):
         for kind in in_order(rows["kind"]):
@@ -84,11 +85,6 @@ def plot_fuzziness(table: pd.DataFrame, canvas: Canvas) -> None:
         entitle(ax, title)
 
 
-def _comparable(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of fuzziness that have a logarithm, and no flag."""
-    return table[(table["metric"] == "separation_fuzziness") & (table["value"] > 0) & (table["flag"] == "")]
-
-
 def _draw_law(ax: Axes, line: pd.DataFrame, kind: str) -> None:
     """A kind's fuzziness, and the line of its logarithm."""
     draw_line(ax, line, kind, errors=_NORMAL_95)
@@ -97,6 +93,35 @@ def _draw_law(ax: Axes, line: pd.DataFrame, kind: str) -> None:
     if np.isfinite(r):
         fitted = np.exp(np.log(line["value"]).mean()) * factor ** (depths - depths.mean())
         ax.plot(depths, fitted, "--", color=look(kind)[0], linewidth=1, label=f"{kind}: r = {r:.3f}")
+
+
+@draws("latent", *_LATENT)
+def plot_latent(table: pd.DataFrame, canvas: Canvas) -> None:
+    """Draw the figure ``latent``.
+
+    >>> from manigeo.results import as_table
+    >>> row = {"metric": "latent_subspace", "kind": "test", "n": 9}
+    >>> plot_latent(as_table([row | {"layer": "a", "depth": 0, "value": 0.6}])).axes[0].lines[0].get_label()
+    'least angle to subspaces'
+    """
+    part = _aggregates(table, [*_LATENT, "network_accuracy"])
+    columns = by_checkpoint(part)
+    axes = canvas.subplots(1, len(columns), (1.2, 1.2), (4.2, 3.0), sharey=True)[0]
+    for (title, rows), ax in zip(columns.items(), axes, strict=True):
+        for i, metric in enumerate(_LATENT):
+            line = rows[rows["metric"] == metric].sort_values("depth")
+            if line["value"].notna().any():
+                name = metric_words(metric).name.removesuffix(" of training labels")
+                draw_line(ax, line, name, errors=_NORMAL_95, look_of=(f"C{i}", "osD^"[i]))
+        network = rows.loc[rows["metric"] == "network_accuracy", "value"].mean()
+        chance = table.loc[table["metric"].isin([f"{metric}_chance" for metric in _LATENT]), "value"].mean()
+        for level, dashes, name in ((network, "--", "network"), (chance, ":", "chance")):
+            if np.isfinite(level):
+                ax.axhline(level, color="0.4", linestyle=dashes, linewidth=1, label=name)
+        name_layers(ax, rows)
+        ax.set_ylabel("accuracy on test examples")
+        entitle(ax, title)
+    canvas.legend()
 
 
 @draws("progress", *_OVER_EPOCHS, panels=_OVER_EPOCHS, when=lambda table: shows_progress(table))

@@ -205,12 +205,20 @@ def _title(epoch: float, checkpoint: str) -> str:
     return f"{checkpoint} (epoch {epoch:.0f})" if checkpoint else f"epoch {epoch:.0f}"
 
 
-def draw_line(ax: Axes, line: pd.DataFrame, kind: str, x: str = "depth", errors: float = 1.0) -> None:
-    """A kind's values against ``x`` with a band of so many standard errors; what is saturated is hollow."""
+def draw_line(
+    ax: Axes,
+    line: pd.DataFrame,
+    kind: str,
+    x: str = "depth",
+    errors: float = 1.0,
+    look_of: tuple[Any, str] | None = None,
+) -> None:
+    """A kind's values against ``x`` with a band of so many standard errors; what is saturated is hollow. What is no kind has
+    the colour and marker ``look_of``."""
     if line.empty:
         return
     at, y, error = (line[name].to_numpy(dtype=float) for name in (x, "value", "stderr"))
-    color, marker = look(kind)
+    color, marker = look_of or look(kind)
     ax.plot(at, y, color=color, marker=marker, markersize=4, linewidth=1.6, label=kind)
     hollow = is_saturated(line)
     if hollow.any():

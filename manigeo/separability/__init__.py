@@ -10,6 +10,7 @@ each:
 - :mod:`~manigeo.separability.units`: how much more a unit responds to one example than to the others
 - :mod:`~manigeo.separability.means`: distances of class means, and accuracy of the nearest mean
 - :mod:`~manigeo.separability.fuzziness`: spread within classes over that between them (law of separation, NC1)
+- :mod:`~manigeo.separability.latent`: what classifiers of training labels tell of other examples
 - :mod:`~manigeo.separability.margins`: whether a hyperplane tells classes apart, and by which margin
 - :mod:`~manigeo.separability.best`: which layer is best, and whether measures and runs agree on it
 - :mod:`~manigeo.separability.coordinates`: points of more features than there are points, in fewer coordinates

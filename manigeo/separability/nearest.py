@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 from manigeo.manifolds import binary_unit
 
 _BLOCK_BYTES = 48 << 20  # of the scores of a block of queries, and of the differences of a query
+_VOTES_AT_ONCE = 1 << 24
 _UNIT = float(np.finfo(np.float32).eps) / 2  # rounding of float32
 _FLOOR = float(np.finfo(np.float32).tiny)  # what underflows is lost by less
 
@@ -114,3 +115,20 @@ def _squared_distances(
         difference = np.subtract(points[rows[start : start + at_once]], query, dtype=np.float64)
         parts.append(np.einsum("ij,ij->i", difference, difference))
     return np.concatenate(parts)
+
+
+def votes(neighbour_labels: Int[np.ndarray, "examples k"]) -> Int[np.ndarray, " examples"]:
+    """Most frequent label among the neighbours of each example, nearest first; of equally frequent ones the nearest.
+
+    >>> votes(np.array([[4, 2, 2], [7, 1, 5]])).tolist()
+    [2, 7]
+    """
+    n, k = neighbour_labels.shape
+    size = max(1, _VOTES_AT_ONCE // k**2)
+    found = [_most_frequent(neighbour_labels[start : start + size]) for start in range(0, n, size)]
+    return np.concatenate(found) if found else np.empty(0, np.int64)
+
+
+def _most_frequent(labels: np.ndarray) -> np.ndarray:
+    counts = (labels[:, :, None] == labels[:, None, :]).sum(axis=2)
+    return labels[np.arange(len(labels)), counts.argmax(axis=1)]

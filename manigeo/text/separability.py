@@ -18,6 +18,10 @@ REPORTED = (
     "probe_accuracy", "knn_purity_1", "knn_purity_class", "kmeans_nmi", "nearest_mean_accuracy", "fisher_ratio",
     "separation_fuzziness", "unitmem", "separable_ovr", "margin_ovr", "margin_pairs",
 )  # fmt: skip
+LATENT = {
+    "latent_mean": "nearest mean", "latent_neighbours": "neighbours", "latent_subspace": "least angle",
+    "latent_linear": "linear probe", "network_accuracy": "network",
+}  # fmt: skip
 _LONGEST = 16  # characters of a layer's name where three of them stand on a line
 
 
@@ -57,6 +61,7 @@ def _section(part: "pd.DataFrame") -> Iterator[str]:
         if name in set(part["metric"]):
             yield _block(part, name)
     yield from _law_of_separation(part)
+    yield from _latent_generalization(part)
     yield from _transfers(part)
     yield from _best_layers(part)
     yield from _agreements(part, "agreement_of_measures", "analysis")
@@ -75,7 +80,7 @@ def _block(part: "pd.DataFrame", name: str) -> str:
 
 
 def _law_of_separation(part: "pd.DataFrame") -> Iterator[str]:
-    """How far log fuzziness is linear in depth, by kind, over the layers that compare."""
+    """Correlation of log fuzziness with depth, and its line, by kind, over the layers that compare."""
     import pandas as pd
 
     from manigeo.separability.fuzziness import exponential_line
@@ -89,6 +94,15 @@ def _law_of_separation(part: "pd.DataFrame") -> Iterator[str]:
     }
     lines = pd.DataFrame(found, ["Pearson r of log D with depth", "factor per layer"])
     yield as_text(lines.map(lambda value: cell(value, digits=3)), "law of separation")
+
+
+def _latent_generalization(part: "pd.DataFrame") -> Iterator[str]:
+    """Classifiers of training labels on test examples, one column each, and the network itself."""
+    names = [name for name in LATENT if name in set(part["metric"])]
+    if names:
+        rows = part[part["metric"].isin(names)]
+        table = wide(rows, column="metric", digits=metric_words(names[0]).digits)[names]
+        yield as_text(table.rename(columns=LATENT), "latent generalization")
 
 
 def _transfers(part: "pd.DataFrame") -> Iterator[str]:

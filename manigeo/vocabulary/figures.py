@@ -68,9 +68,17 @@ FIGURES = {
         "The law of separation",
         "Separation fuzziness D, the spread within classes over that between them, at every layer, logarithmic; one column "
         "per checkpoint, one line per kind. Bands are 95 % over classes; dashed is the least-squares line of log D, with "
-        "its Pearson r in the legend. Layers with no more features than classes, which outputs are, are left out.",
+        "its Pearson r in the legend. Layers with no more features than classes, as outputs have, are left out.",
         "Where log D falls along its line (r near -1), every layer separates the classes by the same factor. A kind that "
         "leaves its line has layers that do not work on it.",
+    ),
+    "latent": Figure(
+        "classifiers of training labels scored on test examples, beside the network, against depth",
+        "Latent generalization",
+        "Accuracy on test examples of classifiers that were fitted at each layer on the training set, permuted labels "
+        "included; one column per checkpoint. Bands are 95 % over classes; dashed is the network itself, dotted is chance.",
+        "Where a line is above the dashed one, the layer still tells apart by the labels of the training set what the "
+        "network's own outputs no longer do.",
     ),
     "progress": Figure(
         "g and probe accuracy of every layer over epochs, where there are several",
@@ -180,6 +188,7 @@ DRAWN = frozenset(
         "label_dependent_centred_norm_sweep", "accuracy_drop", "accuracy_gain", "channels_to_flip", "profile", "step_angle",
         "gap", "transfer_accuracy", "prefix_accuracy", "criticality", "kmeans_nmi", "knn_purity_1", "knn_purity_class",
         "margin_ovr", "nearest_mean_accuracy", "probe_accuracy", "separation_fuzziness",
+        "latent_linear", "latent_mean", "latent_neighbours", "latent_subspace",
     )
 )
 # fmt: on

@@ -61,6 +61,11 @@ _FAMILIES: dict[str, dict[str, Metric]] = {
         "fisher_ratio": Metric("Fisher ratio", 2),
         "separation_fuzziness": Metric("separation fuzziness", 1, "D"),
         "nc1": Metric("variability within classes (NC1)", 2),
+        "latent_mean": Metric("nearest mean of training labels", 3),
+        "latent_neighbours": Metric("neighbours' votes of training labels", 3),
+        "latent_subspace": Metric("least angle to subspaces of training labels", 3),
+        "latent_linear": Metric("linear probe of training labels", 3),
+        "network_accuracy": Metric("accuracy of the network on these examples", 3),
         "separable_ovr": Metric("classes separable from the rest", 2),
         "margin_ovr": Metric("margin to the rest", 4),
         "separable_pairs": Metric("separable pairs of classes", 2),
@@ -206,6 +211,7 @@ ENDINGS = {
     "_level": "loss or error there",
     "_control": "of the control",
     "_median": "median",
+    "_gain": "above the network's own",
 }
 _NEIGHBOURS = re.compile(r"knn_purity_(\d+)")
 
