@@ -7,10 +7,9 @@ UNSEEN = "unseen"
 EVERY = "all"  # all examples of a set that is neither trained on nor held out, such as responses of neurons
 MARKED = MEMORIZED, TYPICAL = "memorized", "typical"  # training examples of no other kind: marked ones, and sequences'
 CONTROL = "control"  # as the memorized ones, and never trained on
-BY_MEMORY, BY_RULE = (
-    ("permuted", MEMORIZED),
-    ("unpermuted", TYPICAL),
-)  # what memorization alone answers, and its opposite
+BY_MEMORY, BY_RULE = ("permuted", MEMORIZED), ("unpermuted", TYPICAL)  # answered by memory alone, and without
+ROLES = {MEMORIZED: "permuted", TYPICAL: "unpermuted"}
+SCORED = (*KINDS, *MARKED, CONTROL)  # those that a network can answer
 TRAINED = ("train", *MARKED)  # splits of the examples that a network was trained on
 ALL_KINDS = (*KINDS, UNSEEN, EVERY, *MARKED, CONTROL)  # places in here are spawn keys: append only
 LEFT_OUT = "left_out"  # the split of training examples that a training on a share of them left out

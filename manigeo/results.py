@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from manigeo.errors import InputError, UsageError, check_choice, one_line, shorten
-from manigeo.kinds import PLACES
+from manigeo.kinds import MEMORIZED, PLACES, ROLES, memorized_kind
 from manigeo.storage.files import check_target, whole_file
 from manigeo.storage.recognition import RESULTS, mistaken
 from manigeo.storage.spreadsheets import as_names, write_cells
@@ -48,6 +48,18 @@ _WRITERS: dict[str, Callable[[pd.DataFrame, Path], object]] = {
     ".json": lambda table, path: path.write_text(as_json(table)),
     ".parquet": lambda table, path: table.to_parquet(path, index=False),
 }
+
+
+def in_roles(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with memorized and typical examples called permuted and unpermuted, whose role they have where no labels
+    were permuted: memorization alone answers the ones, and the others are learned without.
+
+    >>> in_roles(pd.DataFrame({"kind": ["memorized", "typical", "test"]}))["kind"].tolist()
+    ['permuted', 'unpermuted', 'test']
+    """
+    if memorized_kind(set(table["kind"])) != MEMORIZED:
+        return table
+    return table.assign(kind=table["kind"].map(lambda kind: ROLES.get(kind, kind)))
 
 
 class _DamagedError(ValueError):

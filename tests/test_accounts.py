@@ -16,7 +16,7 @@ from manigeo.errors import InputError, UsageError
 from manigeo.results import read_results, with_settings
 from manigeo.runs import RunFolder
 from manigeo_extract.data.datasets import Permutation, load_data, permute_labels
-from manigeo_extract.gradients.accounts import KINDS, GradientAccounts
+from manigeo_extract.gradients.accounts import GradientAccounts
 from manigeo_extract.gradients.examples import ExampleSums
 from manigeo_extract.interventions.groups import group_layers
 from manigeo_extract.models import build_model
@@ -117,7 +117,7 @@ def test_the_accounts_of_both_kinds_add_up_to_the_movement(name, optimizer):
     model, accounts = trained(make, optimizer)
     assert accounts.by == by
     for parameter, p in model.named_parameters():
-        both = sum(accounts.change(kind, parameter) for kind in KINDS)
+        both = sum(accounts.change(kind, parameter) for kind in accounts.kinds)
         # sums of a few terms in float64; Adam's rates of tiny gradients are up to 1e4 times these
         torch.testing.assert_close(both, p.detach() - accounts.start[parameter], atol=1e-10, rtol=1e-9)
     rows = pd.DataFrame(accounts.rows())
@@ -183,7 +183,7 @@ def test_with_momentum_the_accounts_are_ahead_by_what_is_still_to_come():
         opt.step()
     for name, p in model.named_parameters():
         pending = -lr * momentum / (1 - momentum) * opt.state[p]["momentum_buffer"]
-        both = sum(accounts.change(kind, name) for kind in KINDS)
+        both = sum(accounts.change(kind, name) for kind in accounts.kinds)
         torch.testing.assert_close(both, p.detach() - accounts.start[name] + pending, atol=1e-12, rtol=1e-10)
 
 

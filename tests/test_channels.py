@@ -280,5 +280,7 @@ def test_kinds_without_examples_are_named_with_those_there_are(planted):
     study.run.examples["permuted"] = False
     with pytest.raises(UsageError, match=r"no permuted examples: give --kinds .*\(unpermuted, test\)"):
         type(study)(study.run, study.channels, ("permuted",))
-    with pytest.raises(UsageError, match="kind must be one of permuted, unpermuted, test; got 'restored'"):
+    with pytest.raises(
+        UsageError, match="kind must be one of permuted, unpermuted, test, memorized, typical; got 'restored'"
+    ):
         opened("restored")

@@ -125,11 +125,12 @@ def _by_reason(failed: Mapping[str, str]) -> str:
 def _labels_missing(subject: Subject) -> list[str]:
     """Advice where the activations know of no permuted labels."""
     from manigeo.activations import open_activations
+    from manigeo.kinds import memorized_kind
 
     stored = [subject.folder / f"{name}.h5" for name in subject.files]
     for path in filter(Path.is_file, stored):
         with open_activations(path) as acts:
-            if "permuted" in acts.kinds:
+            if memorized_kind(acts.kinds):
                 return []
     if not any(map(Path.is_file, stored)):
         return []

@@ -15,8 +15,8 @@ from manigeo.cli.tables import surveyed_table
 
 @command("channels")
 @options.run_argument
-@click.option("--kinds", multiple=True, type=click.Choice(["permuted", "unpermuted", "test"]),
-              help="Kinds of examples; may be repeated. Default: permuted and unpermuted.")
+@click.option("--kinds", multiple=True, type=click.Choice(["permuted", "unpermuted", "test", "memorized", "typical"]),
+              help="Kinds of examples; may be repeated. Default: permuted and unpermuted, or memorized and typical.")
 @click.option("--max-channels", default=50, show_default=True, type=click.IntRange(min=1),
               help="Remove at most so many for an example; one that has its answer still is counted as these, and flagged.")
 @click.option("--reference", default=64, show_default=True, type=click.IntRange(min=1), metavar="N",

@@ -8,6 +8,9 @@ import click
 from manigeo.cli import options
 from manigeo.cli.commands import command
 from manigeo.cli.tables import STDOUT
+from manigeo.kinds import CONTROL, MARKED
+
+OWN = ("unpermuted", "permuted", *MARKED, CONTROL)
 
 
 # fmt: off
@@ -16,7 +19,7 @@ from manigeo.cli.tables import STDOUT
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False),
               help="Table of examples: .csv or .parquet; - for CSV on stdout.  [default: ACTS with .examples.csv]")
 @click.option("--layers", multiple=True, metavar="GLOB", help="Layers to look at; may be repeated. Default: all.")
-@click.option("--kinds", multiple=True, type=click.Choice(["unpermuted", "permuted", "test", "unseen", "all"]),
+@click.option("--kinds", multiple=True, type=click.Choice([*OWN, "test", "unseen", "all"]),
               help="Kinds of examples; may be repeated. Default: all.")
 @click.option("--k", default=30, show_default=True, type=click.IntRange(min=1), help="Number of neighbours that vote.")
 @click.option("--max-examples", type=click.IntRange(min=1), metavar="N",

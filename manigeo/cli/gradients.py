@@ -9,14 +9,14 @@ import click
 from manigeo.cli import options
 from manigeo.cli.commands import command
 from manigeo.cli.tables import surveyed_table
-from manigeo.kinds import KINDS
+from manigeo.kinds import SCORED
 
 
 # fmt: off
 @command("gradients")
 @options.run_argument
 @options.checkpoints_option("all", "Checkpoints by name or epoch (init, 10, best), or all of the run.")
-@click.option("--kinds", multiple=True, type=click.Choice(KINDS), help="Kinds of examples; may be repeated. Default: all.")
+@click.option("--kinds", multiple=True, type=click.Choice(SCORED), help="Kinds of examples; may be repeated. Default: all.")
 @click.option("--sizes", metavar="N,N,...", callback=options.whole_numbers(
                   "two numbers of examples or more with commas between, e.g. 200,2000", least=1, fewest=2),
               help="Also the norms against the number of examples, e.g. 200,2000,20000, with their slope: -1/2 where labels "

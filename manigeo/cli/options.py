@@ -309,9 +309,9 @@ layer_options = several(
     click.option("--types", multiple=True, metavar="CLASS,...", callback=_types,
                  help="Layers of these classes alone, e.g. Conv2d,Linear or '*Norm*'."),
     click.option("--exclude", multiple=True, metavar="GLOB", help="Layers to leave out."),
-    click.option("--readout", default="flatten", show_default=True, help="Features of a layer with positions: flatten, "
-                 "mean (over space or tokens), spatial-mean, spatial-max, class-token, token-mean or last-token. A layer "
-                 "without such positions is flattened."),
+    click.option("--readout", help="Features of a layer with positions: flatten (default), mean (over space or tokens), "
+                 "spatial-mean, spatial-max, class-token, token-mean or last-token (default of a text). A layer without "
+                 "such positions is flattened."),
     click.option("--backend", default="hooks", show_default=True, type=click.Choice(["hooks", "fx"]),
                  help="fx: functions are layers too, such as residual sums and F.relu, where torch.fx can trace them."),
 )  # fmt: skip

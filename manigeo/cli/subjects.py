@@ -139,7 +139,7 @@ def _foreign_folder(
 
 def _reference(opened: "Run") -> "tuple[Snapshot | None, tuple[str, ...]]":
     """The checkpoint before memorization, or the reason why there is none; without permuted labels none is asked for."""
-    if not opened.examples["permuted"].any():
+    if opened.memorized is None:
         return None, ()
     try:
         return opened.reference, ()

@@ -38,7 +38,7 @@ import pandas as pd
 from manigeo.capacity.unstructured import unstructured_capacity
 from manigeo.localization.profile import Evidence
 from manigeo.localization.reference import BEFORE
-from manigeo.results import with_settings
+from manigeo.results import in_roles, with_settings
 
 APART, HELD = "apart", "held"  # the two questions
 _MOST = 0.6  # accuracy on permuted labels that two classes leave near guessing
@@ -69,6 +69,7 @@ class Method:
     def read(self, table: pd.DataFrame, before: float | None = None) -> Curve | None:
         """Evidence from the results of one network; None where the table holds no numbers of this method. Without the
         epoch ``before`` the one that the table names counts: that of the checkpoint ``before``, or else ``best``."""
+        table = in_roles(table)
         return self.of_table(table, named_reference(table) if before is None else before)
 
 

@@ -21,8 +21,10 @@ from dataclasses import dataclass
 import pandas as pd
 
 from manigeo.errors import InputError
-from manigeo.kinds import VALIDATION
+from manigeo.kinds import VALIDATION, memorized_kind
+from manigeo.results import in_roles
 from manigeo.runs import RunFolder
+from manigeo.vocabulary import in_words_of
 
 BEFORE = "before"
 GATE = 0.95  # training accuracy on permuted labels from which on a network has memorized
@@ -85,6 +87,13 @@ def nothing_to_compare(
     near_guessing: float = NEAR_GUESSING,
 ) -> str:
     """Reason why :func:`reference_epoch` found none, and what to do."""
+    why = _nothing_to_compare(metrics, kept, n_classes, near_guessing)
+    return in_words_of(memorized_kind(set(metrics["kind"])), why)
+
+
+def _nothing_to_compare(
+    metrics: pd.DataFrame, kept: Collection[float] | None, n_classes: int | None, near_guessing: float
+) -> str:
     curves = _curves(metrics)
     if "permuted" not in curves:
         return "no accuracy on permuted labels was recorded, so that it is not known which epoch is before memorization"
@@ -122,10 +131,9 @@ def _qualifying(metrics: pd.DataFrame, n_classes: int | None, near_guessing: flo
 
 
 def _curves(metrics: pd.DataFrame) -> pd.DataFrame:
-    """Accuracies, epochs x kinds; of an epoch that was recorded twice, the later."""
-    return metrics.drop_duplicates(["epoch", "kind"], keep="last").pivot(
-        index="epoch", columns="kind", values="accuracy"
-    )
+    """Accuracies, epochs x kinds by their roles; of an epoch that was recorded twice, the later."""
+    of_roles = in_roles(metrics).drop_duplicates(["epoch", "kind"], keep="last")
+    return of_roles.pivot(index="epoch", columns="kind", values="accuracy")
 
 
 def _judge(metrics: pd.DataFrame) -> str | None:
@@ -160,7 +168,7 @@ def known_curves(run: RunFolder) -> tuple[pd.DataFrame, int | None] | None:
         metrics = run.metrics()
     except InputError:
         return None
-    return (metrics, run.n_classes) if "permuted" in set(metrics["kind"]) else None
+    return (metrics, run.n_classes) if memorized_kind(set(metrics["kind"])) else None
 
 
 def limit_of(run: RunFolder, asked: float | None = None) -> float:

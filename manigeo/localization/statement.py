@@ -7,7 +7,7 @@ has learned permuted labels has its manifolds come apart in later ones.
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from zlib import crc32
@@ -16,13 +16,14 @@ import numpy as np
 import pandas as pd
 
 from manigeo.errors import InputError
+from manigeo.kinds import memorized_kind
 from manigeo.localization.depth import INPUT, common_scale, layer_list, read_at, same_layer, unwrapped
 from manigeo.localization.evidence import APART, HELD, METHODS, Curve, Method, epochs_compared, named_reference, rewound
 from manigeo.localization.profile import Estimate, Evidence, Localization, agreement, locate
 from manigeo.localization.reference import GATE, NEAR_GUESSING, reference_epoch
 from manigeo.localization.trials import ALL, trial_of
-from manigeo.results import as_table, with_settings
-from manigeo.vocabulary import flag_words
+from manigeo.results import as_table, in_roles, with_settings
+from manigeo.vocabulary import flag_words, in_words_of
 
 Row = dict[str, Any]
 _Located = tuple[tuple[str, ...], Localization]  # names of layers, and what was found of them
@@ -60,6 +61,8 @@ def localization_table(
 
     Raises :class:`~manigeo.errors.InputError` where runs that have memorized have tables of no method.
     """
+    kinds = {kind for table in (*runs.values(), *(of for of, _ in (metrics or {}).values())) for kind in table["kind"]}
+    runs = {run: in_roles(table) for run, table in runs.items()}
     common = {
         "analysis": "localize", "resamples": n_resamples, "seed": seed, "network": network, "near_guessing": near_guessing,
     }  # fmt: skip
@@ -72,7 +75,7 @@ def localization_table(
     memorized = [run for run in runs if has_memorized(gates[run])]
     of = {"run_id": ",".join(dict.fromkeys(one for run in runs for one in _identities(runs[run])))}
     if not memorized:
-        return as_table([of | row for row in rows if row["metric"] == "gate"])
+        return _of_kind([of | row for row in rows if row["metric"] == "gate"], kinds)
     curves = _curves_of({run: runs[run] for run in memorized}, before)
     scale = _scale(curves)
     found = {name: _located(METHODS[name], of_runs, scale, n_resamples, seed) for name, of_runs in curves.items()}
@@ -84,7 +87,13 @@ def localization_table(
     for one, other in itertools.combinations(found, 2):
         settings = {"settings": json.dumps(common | {"method": one, "other": other})}
         rows += [settings | row for row in _agreement_rows(found[one], found[other])]
-    return as_table([of | row for row in rows])
+    return _of_kind([of | row for row in rows], kinds)
+
+
+def _of_kind(rows: Sequence[Row], kinds: Collection[str]) -> pd.DataFrame:
+    """The rows as a table, about the kind among these that memorization alone answers, by its own name."""
+    kind = memorized_kind(kinds)
+    return as_table([row | {"kind": kind} if row.get("kind") and kind else row for row in rows])
 
 
 def _curves_of(runs: Mapping[str, pd.DataFrame], before: Mapping[str, float | None]) -> dict[str, list[Curve]]:
@@ -131,7 +140,7 @@ def _reference(
     table: pd.DataFrame, metrics: tuple[pd.DataFrame, int | None] | None, near_guessing: float
 ) -> float | None:
     """The reference epoch, of those that the table has numbers of; NaN where there is none."""
-    if metrics is None or "permuted" not in set(metrics[0]["kind"]):
+    if metrics is None or memorized_kind(set(metrics[0]["kind"])) is None:
         return named_reference(table)
     curves, n_classes = metrics
     found = reference_epoch(
@@ -289,6 +298,10 @@ def describe_localization(table: pd.DataFrame, correlations: bool = True) -> str
     full = with_settings(table, "analysis", "method", "other", "network")
     full = full[full["analysis"] == "localize"]
     gates = full[full["metric"] == "gate"]
+    return in_words_of(memorized_kind(set(gates["kind"])), _described(full, gates, correlations))
+
+
+def _described(full: pd.DataFrame, gates: pd.DataFrame, correlations: bool) -> str:
     if not gates["flag"].eq("").any():
         return _describe_gate(gates)
     methods = {name: rows for name, rows in full[full["other"].isna()].groupby("method", sort=False)}

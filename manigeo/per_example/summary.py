@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from manigeo.kinds import in_order
+from manigeo.kinds import ROLES, in_order
 from manigeo.manifolds import standard_error
 from manigeo.per_example.table import wide_examples
+from manigeo.results import in_roles
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,9 @@ def summarize(table: pd.DataFrame) -> Summary:
         {name: _by_kind(whole, name) for name in present},
         {kind: int(counts[kind]) for kind in in_order(counts.index)},
         table.loc[table["layer"] != "", "layer"].nunique(),
-        _aurocs(whole, table[table["flag"] == "not_learned"]),
+        _aurocs(in_roles(whole), in_roles(table)[table["flag"] == "not_learned"]),
         _test_accuracy(whole),
-        load_shares(table),
+        load_shares(in_roles(table)),
     )
 
 
@@ -79,7 +80,7 @@ def _aurocs(whole: pd.DataFrame, never: pd.DataFrame) -> dict[str, tuple[float, 
         if name not in whole:
             continue
         never_learned = never.loc[never["metric"] == name, "kind"].value_counts()
-        beyond = {kind: np.full(int(never_learned.get(kind, 0)), np.inf) for kind in ("permuted", "unpermuted")}
+        beyond = {kind: np.full(int(never_learned.get(kind, 0)), np.inf) for kind in ROLES.values()}
         score = {kind: whole.loc[whole["kind"] == kind, name].dropna().to_numpy() for kind in beyond}
         permuted, unpermuted = (np.concatenate([sign * score[kind], beyond[kind]]) for kind in beyond)
         if len(permuted) and len(unpermuted):

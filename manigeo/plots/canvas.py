@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from manigeo.errors import UsageError, shorten
-from manigeo.kinds import KINDS, UNSEEN
+from manigeo.kinds import SCORED, UNSEEN
 
 MOST_COLUMNS = 4
 FLOOR, SATURATED = "floor", "saturated"
@@ -50,7 +50,7 @@ class Canvas:
     ):
         self.panels = tuple(panels)
         self._name, self._given, self._advice = name, given, advice
-        self._plain = set(kinds) - {*KINDS, UNSEEN} if len(set(kinds)) == 1 else set()
+        self._plain = set(kinds) - {*SCORED, UNSEEN} if len(set(kinds)) == 1 else set()
         self._axes: list[Axes] = []
         self._columns = 1
         self._shared: dict[str, Any] = {}

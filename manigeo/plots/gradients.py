@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from manigeo.errors import InputError
-from manigeo.kinds import KINDS
+from manigeo.kinds import BY_MEMORY, SCORED
 from manigeo.plots.canvas import Canvas, entitle
 from manigeo.plots.style import draw_line, draws, name_layers, rows_of, setting
 from manigeo.vocabulary import metric_words
@@ -66,7 +66,7 @@ def plot_gradient_sizes(table: pd.DataFrame, canvas: Canvas) -> None:
 
 
 def _of_one_run(table: pd.DataFrame, metrics: Sequence[str], remedy: str = "") -> pd.DataFrame:
-    part = rows_of(table, metrics, KINDS, remedy)
+    part = rows_of(table, metrics, SCORED, remedy)
     if part["run"].nunique() > 1:
         raise InputError(f"the tables are of {part['run'].nunique()} runs: plot one at a time")
     return part.drop_duplicates(["checkpoint", "epoch", "fingerprint", "layer", "kind", "metric", "settings"])
@@ -89,7 +89,7 @@ def _layers(part: pd.DataFrame) -> dict[str, pd.DataFrame]:
 def _draw_kinds(ax: Axes, rows: pd.DataFrame, x: str) -> None:
     if x == "epoch" and rows["epoch"].isna().any():
         rows = rows.assign(epoch=pd.factorize(rows["fingerprint"])[0])  # checkpoints are counted
-    for kind in KINDS:
+    for kind in SCORED:
         draw_line(ax, rows[rows["kind"] == kind].sort_values(x), kind, x=x)
 
 
@@ -102,8 +102,8 @@ def _log_sizes(ax: Axes, rows: pd.DataFrame) -> None:
 
 
 def _draw_chance(ax: Axes, rows: pd.DataFrame) -> None:
-    """Draw the fall as one over root n, from where permuted examples begin."""
-    line = rows[rows["kind"] == "permuted"].sort_values("n")
+    """Draw the fall as one over root n, from where permuted (or memorized) examples begin."""
+    line = rows[rows["kind"].isin(BY_MEMORY)].sort_values("n")
     if len(line):
         n, norm = (line[column].to_numpy(dtype=float) for column in ("n", "value"))
         ax.plot(n, norm[0] * np.sqrt(n[0] / n), color="0.4", linestyle="--", linewidth=1, label=_CHANCE)

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from manigeo.errors import InputError
-from manigeo.kinds import KINDS
+from manigeo.kinds import SCORED
 from manigeo.plots.canvas import Canvas
 from manigeo.plots.style import draw_line, draw_map, draws, name_colors, name_layers, rows_of
 from manigeo.results import with_settings
@@ -38,7 +38,7 @@ def _draw_rewinds(ax: Axes, at: pd.DataFrame, sweep: str) -> None:
     accuracy = at[at["metric"] == "accuracy"]
     cumulative = sweep in ("last", "prefix")
     rows = accuracy[accuracy["sweep"].isin([sweep, "none"] if cumulative else [sweep])]
-    for kind in KINDS:
+    for kind in SCORED:
         draw_line(ax, rows[rows["kind"] == kind].sort_values("depth"), kind)
     whole = accuracy[(accuracy["sweep"] == "whole") & (accuracy["kind"] == "test")]["value"]
     if len(whole):
@@ -60,7 +60,7 @@ def plot_reinit(table: pd.DataFrame, canvas: Canvas) -> None:
     each = accuracy[accuracy["sweep"] == "each"]
     rows_of(each, ["accuracy"], remedy="reinit")
     trained = accuracy[accuracy["sweep"] == "none"].set_index("kind")["value"]
-    kinds = [kind for kind in KINDS if kind in set(each["kind"])]
+    kinds = [kind for kind in SCORED if kind in set(each["kind"])]
     columns = each.drop_duplicates("to").set_index("to")["to_epoch"]
     n_rows, n_columns = each["layer"].nunique(), len(columns) + 1
     each_size = (0.44 * n_columns, 0.5 + 0.3 * n_rows)

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from manigeo.errors import InputError
-from manigeo.kinds import in_order
+from manigeo.kinds import in_order, memorized_kind
 from manigeo.plots.canvas import Canvas, entitle
 from manigeo.plots.style import (
     IDENTITY,
@@ -25,7 +25,7 @@ from manigeo.plots.style import (
     setting,
 )
 from manigeo.separability.fuzziness import exponential_line
-from manigeo.vocabulary import metric_words
+from manigeo.vocabulary import in_words_of, metric_words
 
 SEPARABILITY_PANELS = (
     "probe_accuracy", "nearest_mean_accuracy", "knn_purity_1", "knn_purity_class", "kmeans_nmi", "margin_ovr",
@@ -197,7 +197,7 @@ def plot_memorization(table: pd.DataFrame, canvas: Canvas) -> None:
     >>> plot_memorization(as_table(rows)).axes[0].get_ylabel()
     'probe accuracy, permuted labels'
     """
-    part = table[table["kind"] == "permuted"]
+    part = _memorized(table)
     both = _paired(part)
     if both.empty:
         raise InputError(
@@ -208,13 +208,14 @@ def plot_memorization(table: pd.DataFrame, canvas: Canvas) -> None:
     n = len(columns)
     *pairs, relation = canvas.axes(2 * n + 1, (4.8 + 3.6 * n, 6.0), lambda figure: _pairs_and_relation(figure, n))
     for (title, rows), top, bottom in zip(columns.items(), pairs[:n], pairs[n:], strict=True):
-        _draw_pair(top, bottom, rows, table)
+        _draw_pair(top, bottom, rows, part)
         entitle(top, title)
         if not canvas.is_given:
             top.set_xlabel("")  # stands below
-    pairs[0].set_ylabel(_permuted("probe_accuracy"))
-    pairs[n].set_ylabel(_permuted("capacity"))
+    pairs[0].set_ylabel(_label(part, "probe_accuracy"))
+    pairs[n].set_ylabel(_label(part, "capacity"))
     _draw_relation(relation, both, list(columns))
+    relation.set(xlabel=_label(part, "capacity"), ylabel=_label(part, "probe_accuracy"))
     canvas.legend()
 
 
@@ -239,13 +240,18 @@ def shows_progress(table: pd.DataFrame) -> bool:
 
 def shows_memorization(table: pd.DataFrame) -> bool:
     """Return whether permuted labels have been both probed and given a capacity, on the same layers."""
-    return not _paired(table[table["kind"] == "permuted"]).empty
+    return not _paired(_memorized(table)).empty
 
 
-def _paired(permuted: pd.DataFrame) -> pd.DataFrame:
+def _memorized(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the kind that memorization alone answers."""
+    return table[table["kind"] == memorized_kind(set(table["kind"]))]
+
+
+def _paired(memorized: pd.DataFrame) -> pd.DataFrame:
     """Accuracy and capacity of each layer, side by side."""
     key = ["fingerprint", "layer", "depth"]
-    rows = permuted[(permuted["manifold"] == "") & permuted["value"].notna()]
+    rows = memorized[(memorized["manifold"] == "") & memorized["value"].notna()]
     accuracy, capacity = (
         rows[rows["metric"] == metric].drop_duplicates(key) for metric in ("probe_accuracy", "capacity")
     )
@@ -283,14 +289,14 @@ def _draw_references(ax: Axes, every: pd.DataFrame, metric: str) -> None:
             ax.axhline(level, color=color, linestyle=dashes, linewidth=1, label=name if shared else None)
 
 
-def _permuted(metric: str) -> str:
-    return f"{metric_words(metric).label}, permuted labels"
+def _label(part: pd.DataFrame, metric: str) -> str:
+    return in_words_of(part["kind"].iloc[0], f"{metric_words(metric).label}, permuted labels")
 
 
-def _draw_pair(top: Axes, bottom: Axes, rows: pd.DataFrame, table: pd.DataFrame) -> None:
+def _draw_pair(top: Axes, bottom: Axes, rows: pd.DataFrame, part: pd.DataFrame) -> None:
     for ax, metric in ((top, "probe_accuracy"), (bottom, "capacity")):
-        draw_line(ax, rows[rows["metric"] == metric].sort_values("depth"), "permuted", errors=_NORMAL_95)
-    mine = table[(table["fingerprint"] == rows["fingerprint"].iloc[0]) & (table["kind"] == "permuted")]
+        draw_line(ax, rows[rows["metric"] == metric].sort_values("depth"), rows["kind"].iloc[0], errors=_NORMAL_95)
+    mine = part[part["fingerprint"] == rows["fingerprint"].iloc[0]]
     for ax, metric, label in ((top, "probe_accuracy_chance", "chance"), (bottom, "capacity_floor", "floor")):
         level = mine.loc[mine["metric"] == metric, "value"].mean()
         if np.isfinite(level):
@@ -308,5 +314,3 @@ def _draw_relation(ax: Axes, both: pd.DataFrame, titles: Sequence[str]) -> None:
         for _, row in line.iloc[[0, -1]].iterrows():
             ax.annotate(row["layer"], (row["value_capacity"], row["value_probe"]), xytext=(5, -3),
                         textcoords="offset points", fontsize=8)  # fmt: skip
-    ax.set_xlabel(_permuted("capacity"))
-    ax.set_ylabel(_permuted("probe_accuracy"))

@@ -5,7 +5,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 
 from manigeo.errors import InputError
-from manigeo.kinds import KINDS, MARKERS
+from manigeo.kinds import MARKERS, SCORED
 from manigeo.plots.canvas import Canvas
 from manigeo.plots.style import COLOR, draw_line, draws, name_layers, rows_of
 from manigeo.results import with_settings
@@ -25,7 +25,7 @@ def plot_final_reset(table: pd.DataFrame, canvas: Canvas) -> None:
     axes = canvas.subplots(1, len(targets), (1.2, 4.2), (3.4, 0.0), sharey=True)
     for to, ax in zip(targets, axes[0], strict=True):
         at = full[(full["to"] == to) | full["to"].isna()]
-        for kind in KINDS:
+        for kind in SCORED:
             for n in steps:
                 _draw_resets(ax, at[at["kind"] == kind], kind, n)
         chosen = at[(at["kind"] == "test") & (at["chosen"] == True) & at["to"].notna()]  # noqa: E712 (a column of objects)
@@ -52,7 +52,7 @@ def plot_utilisation(table: pd.DataFrame, canvas: Canvas) -> None:
     full = with_settings(table, "analysis")
     network = full[(full["analysis"] == "utilisation") & (full["layer"] == "(none)") & (full["metric"] == "accuracy")]
     ((ax,),) = canvas.subplots(1, 1, (1.6, 4.4), (0.6 * rows["layer"].nunique(), 0.0))
-    for kind in KINDS:
+    for kind in SCORED:
         draw_line(ax, rows[rows["kind"] == kind].sort_values("depth"), kind)
         for value in network.loc[network["kind"] == kind, "value"]:
             ax.axhline(value, color=COLOR[kind], linestyle=":", linewidth=1)

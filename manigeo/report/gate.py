@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from manigeo.kinds import in_order
+from manigeo.kinds import BY_MEMORY, in_order, memorized_kind
 from manigeo.localization.gate import gate_accuracy
 from manigeo.localization.reference import GATE
 from manigeo.report.sources import DescribedRun
@@ -48,14 +48,15 @@ def read_gate(run: DescribedRun, table: pd.DataFrame) -> Gate | None:
         index="epoch", columns="kind", values="accuracy"
     )
     last = float(accuracies.index.max())
-    permuted = accuracies["permuted"].dropna() if "permuted" in accuracies else pd.Series(dtype=float)
-    passing = permuted.index[permuted >= GATE]
+    kind = memorized_kind(set(accuracies))
+    memorized = pd.Series(dtype=float) if kind is None else accuracies[kind].dropna()
+    passing = memorized.index[memorized >= GATE]
     kinds = tuple(in_order(accuracies))
     named = _checkpoints(of_run)
     epochs = [epoch for epoch in accuracies.index if epoch in named or epoch == last]
     return Gate(
         run.name,
-        gate_accuracy(None if permuted.empty else float(permuted.iloc[-1]), of_run),
+        gate_accuracy(None if memorized.empty else float(memorized.iloc[-1]), of_run),
         last,
         float(passing[0]) if len(passing) else None,
         kinds,
@@ -67,7 +68,7 @@ def gates_of_answer(aggregates: pd.DataFrame) -> list[Gate]:
     """The gates that the table of manigeo localize has, for tables without the folder of a run."""
     rows = with_settings(aggregates, "analysis")
     rows = rows[(rows["analysis"] == "localize") & (rows["metric"] == "gate") & rows["flag"].ne("accuracy_unknown")]
-    known = aggregates.loc[aggregates["kind"].eq("permuted"), "epoch"].max()
+    known = aggregates.loc[aggregates["kind"].isin(BY_MEMORY), "epoch"].max()
     return [
         Gate(str(run), None if flag == "nothing_permuted" else float(value), float(known), None, (), ())
         for run, value, flag in rows[["run", "value", "flag"]].itertuples(index=False)

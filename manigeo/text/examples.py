@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from manigeo.kinds import memorized_kind
 from manigeo.per_example.summary import Summary, summarize
 from manigeo.text.cells import as_text, cell, duration
-from manigeo.vocabulary import flags_words, metric_words
+from manigeo.vocabulary import flags_words, in_words_of, metric_words
 
 if TYPE_CHECKING:
     from manigeo.per_example.plan import ExamplesPlan
@@ -28,7 +29,8 @@ def describe_plan(plan: "ExamplesPlan") -> str:
 
 def examples_report(table: "pd.DataFrame") -> str:
     """Depths by kind, permuted against unpermuted, test accuracy by depth, and who carries the load."""
-    return "\n\n".join([*_blocks(summarize(table)), *_flags(table)])
+    s = summarize(table)
+    return in_words_of(memorized_kind(s.n), "\n\n".join([*_blocks(s), *_flags(table)]))
 
 
 def _blocks(s: Summary) -> Iterator[str]:

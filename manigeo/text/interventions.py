@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from manigeo.kinds import KINDS
+from manigeo.kinds import SCORED, memorized_kind
 from manigeo.localization.rewinds import selected_rows
 from manigeo.results import with_settings
 from manigeo.text.cells import NOTHING, as_text, renamed, wide
@@ -19,7 +19,7 @@ _CRITICALITIES = ("criticality", "criticality_error", "criticality_absolute", "d
 
 def rewind_report(table: pd.DataFrame) -> str:
     """Accuracies after each rewind: one block per sweep and checkpoint, one line per set of layers, one column per kind;
-    and what single layers and pairs of them hold of the permuted labels."""
+    and what single layers and pairs of them hold of what was memorized."""
     full = with_settings(table, "sweep", "to", "to_epoch", "k", "direction")
     trained = full[full["sweep"] == "none"]
     into_last = full[full["direction"] != "into_before"]
@@ -29,12 +29,14 @@ def rewind_report(table: pd.DataFrame) -> str:
             accuracies = _accuracies(pd.concat([trained, rows]))
             accuracies[metric_words("regained").name] = _percent(rows, accuracies.index)
             blocks.append(f"{_TITLES[sweep]} to {to} (epoch {epoch:.0f})\n{as_text(accuracies, 'accuracy')}")
-    for (to, epoch), rows in full.groupby(["to", "to_epoch"], sort=False):
-        blocks += _held(rows, f"{to} (epoch {epoch:.0f})") + _pairs(rows, f"{to} (epoch {epoch:.0f})")
+    kind = memorized_kind(set(full["kind"]))
+    for (to, epoch), rows in full[full["kind"] == kind].groupby(["to", "to_epoch"], sort=False):
+        blocks += _held(rows, f"{kind} accuracy", f"{to} (epoch {epoch:.0f})")
+        blocks += _pairs(rows, f"{kind} accuracy", f"{to} (epoch {epoch:.0f})")
     return "\n\n".join([*blocks, describe_selection(table)])
 
 
-# column -> the sweep, direction and metric that it shows of permuted examples
+# column -> the sweep, direction and metric that it shows of examples that memorization alone answers
 _HELD = {
     "lost when set back": ("each", "into_last", "accuracy_drop"),
     "lost under noise": ("noise", "into_last", "accuracy_drop"),
@@ -44,30 +46,27 @@ _HELD = {
 _MOST_PAIRS = 10
 
 
-def _held(rows: pd.DataFrame, to: str) -> list[str]:
-    """Permuted accuracy that each layer holds, by every exchange that was made."""
-    of_permuted = rows[rows["kind"] == "permuted"]
-    place = list(zip(of_permuted["sweep"], of_permuted["direction"], of_permuted["metric"], strict=True))
-    found = {name: of_permuted[[at == key for at in place]].assign(shown=name) for name, key in _HELD.items()}
+def _held(rows: pd.DataFrame, what: str, to: str) -> list[str]:
+    """Accuracy that each layer holds, by every exchange that was made."""
+    place = list(zip(rows["sweep"], rows["direction"], rows["metric"], strict=True))
+    found = {name: rows[[at == key for at in place]].assign(shown=name) for name, key in _HELD.items()}
     shown = [part for part in found.values() if len(part)]
     if len(shown) < 2:
         return []
     cells = wide(pd.concat(shown), column="shown", digits=metric_words("accuracy_drop").digits)
-    return [
-        f"permuted accuracy, each layer alone, and {to}\n" + as_text(cells[[name for name in found if name in cells]])
-    ]
+    return [f"{what}, each layer alone, and {to}\n" + as_text(cells[[name for name in found if name in cells]])]
 
 
-def _pairs(rows: pd.DataFrame, to: str) -> list[str]:
-    """The pairs of the largest interactions on permuted examples."""
-    pairs = rows[(rows["sweep"] == "pair") & (rows["kind"] == "permuted")]
+def _pairs(rows: pd.DataFrame, what: str, to: str) -> list[str]:
+    """The pairs of the largest interactions."""
+    pairs = rows[rows["sweep"] == "pair"]
     shown = pairs[pairs["metric"].isin(["accuracy_drop", "interaction"])]
     if shown.empty:
         return []
     size = shown[shown["metric"] == "interaction"].set_index("layer")["value"].abs()
     order = size.sort_values(ascending=False, kind="stable").index[:_MOST_PAIRS]
     cells = wide(shown, column="metric", digits=metric_words("interaction").digits).loc[order]
-    title = f"permuted accuracy lost with pairs of layers to {to}"
+    title = f"{what} lost with pairs of layers to {to}"
     title += f" ({_MOST_PAIRS} of {len(size)})" if len(size) > _MOST_PAIRS else ""
     return [title + "\n" + as_text(renamed(cells))]
 
@@ -94,7 +93,7 @@ def describe_selection(table: pd.DataFrame) -> str:
     drops = chosen[chosen["metric"] == "accuracy_drop"].set_index("kind")
     changes = ", ".join(
         f"{kind} {values[kind] + drops.loc[kind, 'value']:.3f} -> {values[kind]:.3f} (± {drops.loc[kind, 'stderr']:.3f})"
-        for kind in KINDS
+        for kind in SCORED
         if kind in values
     )
     return f"chosen on validation data: {at['layer']} to {at['to']} (epoch {at['to_epoch']:.0f}): {changes}"
@@ -109,7 +108,7 @@ def reinit_report(table: pd.DataFrame) -> str:
     each = full[(full["sweep"] == "each") & (full["metric"] == "accuracy")]
     each = each.assign(stderr=each["stderr"].where(each["to"] == "fresh draw"))
     blocks = []
-    for kind in [kind for kind in KINDS if kind in trained]:
+    for kind in [kind for kind in SCORED if kind in trained]:
         cells = wide(each[each["kind"] == kind], column="to", digits=metric_words("accuracy").digits)
         if kind == "test":
             cells = cells.assign(**_labels(full))

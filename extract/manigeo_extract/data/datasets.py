@@ -106,6 +106,8 @@ class DataSet:
     @property
     def left_out(self) -> str:
         """Number of training examples of the source that take no part, and how to change that; empty where all do."""
+        if self.sequences is not None:
+            return ""
         apart = len(self.rows("validation")) if "validation" in self.args else 0
         words = []
         if apart:
@@ -168,8 +170,8 @@ def load_data(spec: Any, args: Mapping[str, Any] | None = None, *, validation: f
     hf:PATH                      texts, and the tokenizer's files (1)        tokenizer, text, label, length
                                                                              128, test .2
     text:PATH                    sequences of tokens of a text (3)           tokenizer, length 64, prefix 8,
-                                                                             canaries, scored 32, test .1
-    sentences                    the same of generated sentences (3)         n 2000, and those of text
+                                                                             canaries, scored 100, test .1
+    sentences                    the same of generated sentences (3)         n 700, length 32, as of text
     package.module:factory or    what the user's function returns (2)        those of the function
     file.py:factory
     ===========================  ==========================================  ======================================

@@ -8,7 +8,7 @@ the vocabulary. Contexts shorter than ``prefix`` are no examples: at the beginni
 =========  ======================================================================================================
 kind       the positions from ``prefix`` on of
 =========  ======================================================================================================
-memorized  canaries: tokens drawn uniformly among those of the text, each canary several times in every epoch
+memorized  canaries: tokens drawn uniformly among the 24 most frequent, each canary several times in every epoch
 control    as many sequences drawn likewise and never trained on, which are the reference of exposure, too
 typical    the sequences of the text that were trained on
 test       sequences of the text that were held out
@@ -37,6 +37,7 @@ from manigeo_extract.data.tokens import Tokenizer, tokenizer_of
 TOKENS = "input_ids"  # the name of the tokens among the inputs of a network
 _PADDING = -1  # in stored sequences, which are of several lengths
 NO_LABEL = -100  # of positions that no loss is of
+_FREQUENT = 24  # tokens that canaries are drawn among: of rarer ones there would be no manifolds of all kinds
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +172,7 @@ def read_text(
     canaries: str | Sequence[int] = "",
     test: float = 0.1,
     validation: float = 0.1,
-    scored: int = 32,
+    scored: int = 100,
     seed: int = 0,
 ) -> Source:
     """Sequences of ``length`` tokens of a text file (UTF-8), or of all the .txt, .md and .rst files below a folder.
@@ -188,13 +189,13 @@ def read_text(
 
 def read_sentences(
     *,
-    n: int = 2000,
-    length: int = 64,
+    n: int = 700,
+    length: int = 32,
     prefix: int = 8,
     canaries: str | Sequence[int] = "",
     test: float = 0.1,
     validation: float = 0.1,
-    scored: int = 32,
+    scored: int = 100,
     seed: int = 0,
 ) -> Source:
     """Sequences of ``length`` bytes of ``n`` generated sentences; the other options are those of :func:`read_text`."""
@@ -222,7 +223,7 @@ def _sequences(cutting: Cutting, texts: Sequence[str], tokenizer: Tokenizer, can
     lessons, is_canary = cut[kinds[TYPICAL]], np.zeros(len(kinds[TYPICAL]), bool)
     if planted is not None:
         number, long, repeats = planted
-        random = _random(np.unique(lessons), (2 * number, long), cutting)
+        random = _random(lessons, (2 * number, long), cutting)
         numbers = len(cut) + np.arange(2 * number)
         scored[MEMORIZED], scored[CONTROL] = zip(np.split(random, 2), np.split(numbers, 2), strict=True)
         lessons = np.concatenate([lessons, np.repeat(random[:number], repeats, axis=0)])
@@ -235,10 +236,12 @@ def _sequences(cutting: Cutting, texts: Sequence[str], tokenizer: Tokenizer, can
 
 
 def _random(
-    tokens: Int32[np.ndarray, " known"], shape: tuple[int, int], cutting: Cutting
-) -> Int32[np.ndarray, "n length"]:
-    """Sequences drawn uniformly among the ``tokens``, padded to the length of the others."""
-    drawn = generator(cutting.seed, "canaries").choice(tokens, size=shape)
+    lessons: Int32[np.ndarray, "n length"], shape: tuple[int, int], cutting: Cutting
+) -> Int32[np.ndarray, "m length"]:
+    """Sequences drawn uniformly among the most frequent tokens, padded to the length of the others."""
+    tokens, counts = np.unique(lessons, return_counts=True)
+    frequent = np.sort(tokens[np.argsort(-counts, kind="stable")[:_FREQUENT]])
+    drawn = generator(cutting.seed, "canaries").choice(frequent, size=shape)
     return np.pad(drawn, ((0, 0), (0, cutting.length - shape[1])), constant_values=_PADDING)
 
 

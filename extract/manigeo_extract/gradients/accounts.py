@@ -42,7 +42,6 @@ from manigeo_extract.interventions.groups import Group
 from manigeo_extract.recording.layers import unwrap
 
 NAME = "accumulated_gradients"
-KINDS = ("permuted", "unpermuted")
 ALL = "(all)"
 _KNOWN = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
 # Parts of a gradient that are missing are no rounding: that of TF32 and of bfloat16 is below, relative to the norm.
@@ -51,7 +50,7 @@ _ROUNDING = 0.01
 
 class GradientAccounts:
     """Accounts of what permuted and unpermuted examples have changed in each of ``groups`` of a network's parameters, from
-    now on. The network has hooks until :meth:`close`.
+    now on; ``kinds`` are other names of the two. The network has hooks until :meth:`close`.
 
     In a training loop, with a recorder:
 
@@ -75,7 +74,10 @@ class GradientAccounts:
     True
     """
 
-    def __init__(self, model: nn.Module, groups: Sequence[Group]) -> None:
+    def __init__(
+        self, model: nn.Module, groups: Sequence[Group], kinds: tuple[str, str] = ("permuted", "unpermuted")
+    ) -> None:
+        self.kinds = kinds
         self._groups, self._steps, self.by = tuple(groups), 0, ""
         owned = [name for group in groups for name in group.parameters]
         self._parameters = {name: unwrap(model).get_parameter(name) for name in owned}
@@ -167,7 +169,7 @@ class GradientAccounts:
         """The change of a parameter that is due to permuted or to unpermuted examples."""
         self._sums.flush()
         permuted = self._permuted[name]
-        return permuted if kind == "permuted" else self._all[name] - permuted
+        return permuted if kind == self.kinds[0] else self._all[name] - permuted
 
     # ------------------------------------------------------------------------------------------------------- what is written
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -182,13 +184,13 @@ class GradientAccounts:
         names = [*(group.name for group in self._groups), ALL]
         for depth, (layer, products) in enumerate(zip(names, [*per_group, np.sum(per_group, axis=0)], strict=True)):
             place = {"layer": layer, "depth": depth, "n": self._steps}
-            yield from (place | row for row in _layer_rows(products))
+            yield from (place | row for row in _layer_rows(products, self.kinds))
 
     def _products(self, name: str) -> np.ndarray:
         """Inner products of the changes of both kinds, of the movement of a parameter, and of what they leave of it."""
         moved = self._parameters[name].detach() - self.start[name]
         left = moved - self._all[name]
-        vectors = torch.stack([v.flatten() for v in (*(self.change(kind, name) for kind in KINDS), moved, left)])
+        vectors = torch.stack([v.flatten() for v in (*(self.change(kind, name) for kind in self.kinds), moved, left)])
         vectors = vectors.cpu().double()
         return (vectors @ vectors.T).numpy()
 
@@ -277,11 +279,11 @@ def _adam_rates(optimizer: Optimizer, group: Mapping[str, Any], params: list[nn.
     return [_Rate(float(group["lr"]) * c, divisor) for c, divisor in zip(corrections, found, strict=True)]
 
 
-def _layer_rows(products: np.ndarray) -> Iterator[dict[str, Any]]:
+def _layer_rows(products: np.ndarray, kinds: tuple[str, str]) -> Iterator[dict[str, Any]]:
     """Rows of a layer from the inner products of permuted change, unpermuted change, movement, and what is left of it."""
     *changed, moved, left = np.sqrt(np.diag(products)).tolist()
     nothing = {"value": math.nan, "flag": "zero_norm"}
-    for k, kind in enumerate(KINDS):
+    for k, kind in enumerate(kinds):
         along = {"value": products[k, 2] / moved} if moved else nothing
         yield {"kind": kind, "metric": "accumulated_gradient", "value": changed[k]}
         yield {"kind": kind, "metric": "accumulated_gradient_along"} | along

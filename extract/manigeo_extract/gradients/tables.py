@@ -26,7 +26,7 @@ from jaxtyping import Float, Int
 
 from manigeo.errors import UsageError
 from manigeo.execution.resuming import remaining
-from manigeo.kinds import KINDS, SAME_IMAGES
+from manigeo.kinds import CONTROL, MARKED, SAME_IMAGES, SCORED
 from manigeo.manifolds import kind_examples, standard_error
 from manigeo.randomness import stream
 from manigeo.results import as_table
@@ -71,17 +71,20 @@ class Sample:
         return Sample(self.key, self.kinds, self.rows[order], self.labels[:, order])
 
 
+_TOGETHER = (*SAME_IMAGES, *((kind,) for kind in (*MARKED, CONTROL)))  # places in here name random orders: append only
+
+
 def kind_samples(examples: pd.DataFrame, kinds: Sequence[str] = ()) -> list[Sample]:
     """The images of these kinds, those that share them together; without any, of all kinds that have examples.
 
     Raises :class:`~manigeo.errors.UsageError` for a kind without examples.
     """
-    found = {kind: kind_examples(examples, kind) for kind in KINDS}
+    found = {kind: kind_examples(examples, kind) for kind in SCORED}
     present = [kind for kind, (rows, _) in found.items() if len(rows)]
     wanted = set(kinds or present)
-    if absent := [kind for kind in KINDS if kind in wanted and kind not in present]:
+    if absent := [kind for kind in SCORED if kind in wanted and kind not in present]:
         raise UsageError(f"there are no {', '.join(absent)} examples; there are {', '.join(present) or 'none'}")
-    together = [tuple(kind for kind in shared if kind in wanted) for shared in SAME_IMAGES]
+    together = [tuple(kind for kind in shared if kind in wanted) for shared in _TOGETHER]
     return [
         Sample(key, of, found[of[0]][0], np.stack([found[kind][1] for kind in of]))
         for key, of in enumerate(together)

@@ -39,7 +39,7 @@ from torch.nn import functional as F
 
 from manigeo.errors import UsageError, check_choice, check_ranges
 from manigeo.faces.progress import bar
-from manigeo.kinds import KINDS
+from manigeo.kinds import SCORED
 from manigeo.manifolds import kind_examples, standard_error
 from manigeo.randomness import stream
 from manigeo_extract.batches import called
@@ -66,8 +66,8 @@ class CriticalityPlan:
     r"""Settings of the search, and the bounds that it is under.
 
     ``factor``, ``delta`` and ``error`` make the bounds: times the trained loss, above the trained loss, above the trained
-    error; None leaves one out. ``kinds`` are the examples on whose mean the bound is, at most ``most`` of them, drawn by
-    ``seed``. ``origin`` is the snapshot that stands for :math:`\theta_0`.
+    error; None leaves one out. ``kinds`` are the examples on whose mean the bound is (None: those of training), at most
+    ``most`` of them, drawn by ``seed``. ``origin`` is the snapshot that stands for :math:`\theta_0`.
 
     The grid: ``n_alphas`` from 0 to 1, and ``per_decade`` :math:`\sigma` a decade, from ``lowest`` times the rms of
     :math:`\theta_T` up to ``highest`` times that or the rms of :math:`\theta_T - \theta_0`, the larger. Neighbouring
@@ -77,7 +77,7 @@ class CriticalityPlan:
     factor: float | None = 1.01
     delta: float | None = 0.1
     error: float | None = 0.01
-    kinds: tuple[str, ...] = ("unpermuted", "permuted")
+    kinds: tuple[str, ...] | None = None
     most: int | None = 2000
     origin: str | int = "init"
     n_draws: int = 10
@@ -88,14 +88,15 @@ class CriticalityPlan:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if unknown := [kind for kind in self.kinds if kind not in KINDS]:
-            raise UsageError(f"no kind {unknown[0]!r}{near_names(unknown[0], KINDS)}")
+        if unknown := [kind for kind in self.kinds or () if kind not in SCORED]:
+            raise UsageError(f"no kind {unknown[0]!r}{near_names(unknown[0], SCORED)}")
+        each_once = self.kinds is None or len(set(self.kinds)) == len(self.kinds) >= 1
         check_ranges(
             self,
             ("factor", self.factor is None or self.factor >= 1, "1 or more"),
             ("delta", self.delta is None or self.delta >= 0, "0 or more"),
             ("error", self.error is None or self.error >= 0, "0 or more"),
-            ("kinds", len(self.kinds) >= 1 and len(set(self.kinds)) == len(self.kinds), "one or more, each once"),
+            ("kinds", each_once, "one or more, each once"),
             ("most", self.most is None or self.most >= 1, "1 or more"),
             ("n_draws", self.n_draws >= 2 and self.n_draws % 2 == 0, "an even number from 2 on: draws come in pairs"),
             ("n_alphas", self.n_alphas >= 2, "2 or more"),
@@ -161,14 +162,15 @@ def criticality_rows(
     no examples of these kinds, and what :meth:`~manigeo_extract.training.runs.Run.snapshot` raises.
     """
     origin = run.snapshot(plan.origin).state(run.model)
-    learned = _learned(run, examiner, plan)
+    kinds = plan.kinds or run.trained_kinds
+    learned = _learned(run, examiner, plan, kinds)
     bounds = learned.bounds(plan)
-    settings = _settings(plan, learned)
+    settings = _settings(plan, learned, kinds)
     found: dict[str, list[Criticality]] = {metric: [] for metric in bounds}
     with bar(len(groups) * len(bounds), "criticality", "search", shown=progress) as told:
         for group in groups:
             segment = Segment(run.model, group, origin, plan.seed)
-            place = {"layer": group.name, "depth": group.order, "kind": "+".join(plan.kinds)}
+            place = {"layer": group.name, "depth": group.order, "kind": "+".join(kinds)}
             yield place | {"metric": "distance", "value": segment.distance, "n": segment.size, "settings": settings}
             for metric, bound in bounds.items():
                 answer = module_criticality(segment, learned, bound, _MEASURES[metric], plan)
@@ -177,7 +179,7 @@ def criticality_rows(
                 own = settings | {"bound": bound / learned.n}
                 yield from (place | row | {"settings": own} for row in _rows(metric, answer, plan))
     for metric, answers in found.items():
-        place = {"layer": "(all)", "depth": len(groups), "kind": "+".join(plan.kinds)}
+        place = {"layer": "(all)", "depth": len(groups), "kind": "+".join(kinds)}
         yield place | _total(metric, answers) | {"settings": settings | {"bound": bounds[metric] / learned.n}}
 
 
@@ -328,11 +330,11 @@ class Learned:
         return {metric: bound for metric, bound in found.items() if bound is not None}
 
 
-def _learned(run: Run, examiner: Examiner, plan: CriticalityPlan) -> Learned:
-    found = [kind_examples(run.examples, kind) for kind in plan.kinds]
+def _learned(run: Run, examiner: Examiner, plan: CriticalityPlan, kinds: Sequence[str]) -> Learned:
+    found = [kind_examples(run.examples, kind) for kind in kinds]
     rows, labels = (np.concatenate(parts) for parts in zip(*found, strict=True))
     if not len(rows):
-        raise UsageError(f"the run has no {' or '.join(plan.kinds)} examples; it has {', '.join(examiner.kinds)}")
+        raise UsageError(f"the run has no {' or '.join(kinds)} examples; it has {', '.join(examiner.kinds)}")
     if plan.most is not None and plan.most < len(rows):
         chosen = np.sort(stream(plan.seed, _EXAMPLES).choice(len(rows), plan.most, replace=False))
         rows, labels = rows[chosen], labels[chosen]
@@ -345,10 +347,10 @@ def _norm(tensors: list[Tensor]) -> float:
 
 
 # ------------------------------------------------------------------------------------------------------------- the rows
-def _settings(plan: CriticalityPlan, learned: Learned) -> dict[str, object]:
+def _settings(plan: CriticalityPlan, learned: Learned, kinds: Sequence[str]) -> dict[str, object]:
     names = ("factor", "delta", "error", "origin", "n_alphas", "lowest", "highest", "per_decade", "seed")
     own: Mapping[str, object] = {name: getattr(plan, name) for name in names}
-    return {**own, "kinds": list(plan.kinds), "n_examples": learned.n, "n_draws": plan.n_draws}
+    return {**own, "kinds": list(kinds), "n_examples": learned.n, "n_draws": plan.n_draws}
 
 
 def _rows(metric: str, answer: Criticality, plan: CriticalityPlan) -> Iterator[Row]:

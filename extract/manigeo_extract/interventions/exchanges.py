@@ -370,7 +370,7 @@ class Laboratory:
     # -------------------------------------------------------------------------------------------------------- retraining
     @cached_property
     def _retraining(self) -> Retraining:
-        return Retraining(self.run, self.examiner, self.retrain, kind="unpermuted")
+        return Retraining(self.run, self.examiner, self.retrain, kind=self.run.trained_kinds[0])
 
     def _retrained(self, at: Intervention) -> Iterator[Row]:
         tensors = self._tensors(at)
@@ -410,7 +410,7 @@ class Laboratory:
                     yield common | {"metric": metric, "value": np.nan, "flag": flag}
 
     def _clean_batches(self) -> Iterator[Any]:
-        rows = kind_examples(self.run.examples, "unpermuted")[0]
+        rows = kind_examples(self.run.examples, self.run.trained_kinds[0])[0]
         rows = np.random.default_rng(self.seed).permutation(rows)[:_CALIBRATION]
         for batch in np.array_split(rows, max(1, len(rows) // self.examiner.batch_size)):
             yield self.run.data.inputs(batch).to(self.examiner.device)

@@ -17,11 +17,13 @@ from scipy.special import stdtrit
 
 from manigeo.errors import InputError, UsageError, check_choice
 from manigeo.execution.resuming import remaining
+from manigeo.kinds import BY_MEMORY, MARKED, TRAINED
 from manigeo.localization.reference import GATE
 from manigeo.manifolds import standard_error
 from manigeo.per_example.table import example_rows, join_examples
 from manigeo.randomness import stream
 from manigeo.results import as_table
+from manigeo.vocabulary import in_words_of
 from manigeo_extract.interventions.channels import Channels, Masked
 from manigeo_extract.interventions.flipping import Flip, FlipPlan, flip_example
 from manigeo_extract.interventions.scoring import Row
@@ -30,7 +32,7 @@ from manigeo_extract.recording.layers import eagerly, evaluating, unwrap, withou
 from manigeo_extract.training.evaluation import answered, members_of
 from manigeo_extract.training.runs import Run
 
-FLIPPED_KINDS = ("permuted", "unpermuted", "test")
+FLIPPED_KINDS = ("permuted", "unpermuted", "test", *MARKED)  # places in here are spawn keys: append only
 ALL = "(all)"
 _OF_ALL = ("channels_to_flip", "flipped", "flipped_control", "others_changed")
 
@@ -70,11 +72,9 @@ class ChannelStudy:
         """
         rows, labels = members_of(self.run.examples, kind)
         right = self._answers(rows, kind) == labels
-        if kind == "permuted" and right.mean() < GATE:
-            raise InputError(
-                f"the network has not memorized its permuted labels (accuracy {right.mean():.3f}, needed {GATE}): train "
-                "longer, or give --kinds unpermuted"
-            )
+        if kind in BY_MEMORY and right.mean() < GATE:
+            why = f"the network has not memorized its permuted labels (accuracy {right.mean():.3f}, needed {GATE}): train "
+            raise InputError(in_words_of(kind, f"{why}longer, or give --kinds unpermuted"))
         if not right.any():
             raise InputError(f"no {kind} example is answered by its label, so there is no answer to flip: train longer")
         at = stream(self.plan.seed, 2, FLIPPED_KINDS.index(kind)).permutation(np.flatnonzero(right))[: self.most]
@@ -151,7 +151,7 @@ class ChannelStudy:
     @cached_property
     def _reference(self) -> Int[np.ndarray, " some"]:
         """Training examples that are to keep their answers, one more than asked for: none is beside itself."""
-        rows = np.flatnonzero(self.run.examples["split"].to_numpy() == "train")
+        rows = np.flatnonzero(self.run.examples["split"].isin(TRAINED).to_numpy())
         drawn: np.ndarray = stream(self.plan.seed, 0).permutation(rows)[: self.plan.reference + 1]
         return drawn
 

@@ -24,7 +24,7 @@ from torch import nn
 
 from manigeo.errors import check_ranges
 from manigeo.faces.progress import track
-from manigeo.kinds import TRAINED, VALIDATION
+from manigeo.kinds import MARKED, TRAINED, VALIDATION
 from manigeo.manifolds import standard_error
 from manigeo.randomness import stream
 from manigeo_extract.interventions.groups import Group
@@ -36,7 +36,7 @@ from manigeo_extract.training.evaluation import members_of
 from manigeo_extract.training.runs import Run
 
 INPUT, NETWORK = "input", "(none)"
-TRAINING = ("unpermuted", "permuted", "restored")
+TRAINING = ("unpermuted", "permuted", "restored", *MARKED)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def extract(
     exclude: str | Sequence[str] = (),
     regex: str | Sequence[str] = (),
     types: str | Sequence[str] = (),
-    readout: str = "flatten",
+    readout: str | None = None,
     per_class: int = 50,
     project: int | None = None,
     dtype: str = "float32",

@@ -81,6 +81,7 @@ class Model:
             "data_fingerprint": data.fingerprint,
             "trained_on": self.checkpoint.data_fingerprint,
             "preprocessing": data.preprocessing,
+            **({} if data.sequences is None else {"sequences": {"length": data.sequences.length}}),
             "permutation": plain(labels.permutation(self.checkpoint.permutation)) if labels.labels is None else None,
             "labels": None if labels.labels is None else hashlib.sha256(labels.labels.read_bytes()).hexdigest(),
         }

@@ -110,7 +110,7 @@ class ExtractionRequest:
     exclude: tuple[str, ...] = ()
     layers_regex: tuple[str, ...] = ()
     types: tuple[str, ...] = ()
-    readout: str = "flatten"
+    readout: str | None = None
     backend: str = "hooks"
     batch_axis: Mapping[str, int] = field(default_factory=dict)
     per_class: int = 50

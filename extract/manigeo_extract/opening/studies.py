@@ -101,8 +101,7 @@ def _channel_study(request: ChannelsRequest, tell: Tell) -> ChannelStudy:
     channels = [of for of in find_channels(run.model, groups) if of.layer in chosen]
     if not channels:
         raise UsageError(f"the layers {', '.join(asked.layers)} have no channels that could be removed: name others")
-    with_permuted = bool(run.examples["permuted"].any())
-    kinds = request.kinds or (("permuted", "unpermuted") if with_permuted else ("unpermuted",))
+    kinds = request.kinds or tuple(kind for kind in (run.memorized, run.trained_kinds[0]) if kind)
     plan = FlipPlan(request.max_channels, request.reference, request.controls, asked.model.seed)
     settings = {"group_by": asked.group_by, "layers": list(asked.layers)}
     return ChannelStudy(run, channels, kinds, asked.most, plan, asked.batch_size, settings)

@@ -9,6 +9,7 @@ import pandas as pd
 from torch import nn
 
 from manigeo.errors import InputError, UsageError
+from manigeo.kinds import MARKED
 from manigeo_extract.data.datasets import SET_APART, DataSet, Permutation, load_data, permute_labels
 from manigeo_extract.data.label_files import read_labels
 from manigeo_extract.devices import check_device
@@ -51,7 +52,8 @@ class Training:
     def accounts(self, device: str = "cpu") -> GradientAccounts:
         """Accounts of gradients of the training to come."""
         groups = group_layers(self.network, self.dataset.inputs([0, 1]))
-        return GradientAccounts(self.network.to(check_device(device)), groups)
+        kinds = ("permuted", "unpermuted") if self.dataset.sequences is None else MARKED
+        return GradientAccounts(self.network.to(check_device(device)), groups, kinds)
 
     def seconds(self, device: str) -> float:
         return seconds_of_training(self.network, self.dataset, self.examples, self.plan, device)

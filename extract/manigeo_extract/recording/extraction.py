@@ -47,6 +47,7 @@ from manigeo_extract.recording.sketching import describe_sketch, sketches
 
 _COPIES = 3.3  # the batch in the network, its copies, and those of the batch that is being written: measured
 _MEMORY = 2e9  # bytes
+_LEAST = 20  # contexts of each kind that a token must follow to be a manifold: tokens are not evenly frequent
 Computed = tuple[dict[str, np.ndarray], np.ndarray | None]  # a batch of every layer, and its outcomes
 
 
@@ -146,7 +147,7 @@ def plan_extraction(
     exclude: Sequence[str] = (),
     regex: Sequence[str] = (),
     types: Sequence[str] = (),
-    readout: str = "flatten",
+    readout: str | None = None,
     per_class: int = 50,
     project: int | None = None,
     dtype: str = "float32",
@@ -157,19 +158,21 @@ def plan_extraction(
     ``per_class`` of every class of every kind. ``batch_axes`` are those of
     :func:`~manigeo_extract.recording.census.take_census`.
 
-    Permuted and restored group the same images by different labels, so both draw, and the file holds the union.
+    Permuted and restored group the same images by different labels, so both draw, and the file holds the union. Of a text
+    the default ``readout`` is the last token, else "flatten", and tokens of which a kind has few contexts are left out.
     """
-    rows = _choose_rows(examples, per_class, seed)
+    rows, rare = _choose_rows(examples, per_class, seed, least=_LEAST if data.sequences else 0)
     batch = data.inputs(rows[:2])
     with taking_inputs(batch, data.spec):
         found = take_census(model, batch, batch_axes)
     chosen = select_layers(
         found.layers, layers, exclude, regex=regex, types=types, unrecordable=found.unrecordable
     )  # fmt: skip
-    selected = with_readout(chosen, readout)
+    selected = with_readout(chosen, readout or ("flatten" if data.sequences is None else "last-token"))
     remarks = found.remarks if not (layers or regex or types) else []
     drawn = f"of {len(examples)}, at most {per_class} per class and kind (--per-class)"
-    left_out = "; ".join(filter(None, [drawn if len(rows) < len(examples) else "", data.left_out]))
+    few = f"{rare} tokens that follow fewer than {_LEAST} contexts of a kind are left out" if rare else ""
+    left_out = "; ".join(filter(None, [drawn if len(rows) < len(examples) else "", few, data.left_out]))
     return ExtractionPlan(
         rows, examples.iloc[rows].reset_index(drop=True), tuple(selected), project, dtype, seed,
         (*remarks, *doubts(selected)), {one.name: one.reason for one in found.left_out},
@@ -177,12 +180,25 @@ def plan_extraction(
     )  # fmt: skip
 
 
-def _choose_rows(examples: pd.DataFrame, per_class: int, seed: int) -> np.ndarray:
+def _choose_rows(examples: pd.DataFrame, per_class: int, seed: int, least: int = 0) -> tuple[np.ndarray, int]:
+    """Rows of the examples, grouped by true class, without classes that have fewer than ``least`` of a kind, and how many
+    classes that are."""
     if per_class < 2:
         raise UsageError(f"a manifold needs 2 examples per class or more, got --per-class {per_class}")
     chosen = np.unique(np.concatenate(list(_kind_rows(examples, per_class, seed))))
     true_label = examples["true_label"].to_numpy()[chosen]
-    return chosen[np.argsort(true_label, kind="stable")]
+    rare = _rare(examples, least)
+    kept = ~np.isin(true_label, rare)
+    return chosen[kept][np.argsort(true_label[kept], kind="stable")], len(rare)
+
+
+def _rare(examples: pd.DataFrame, least: int) -> np.ndarray:
+    """Labels with fewer than ``least`` examples of a kind; none where that would leave fewer than two."""
+    labels = [kind_examples(examples, kind)[1] for kind in ALL_KINDS] if least else []
+    every = np.unique(np.concatenate([*labels, np.empty(0, np.int64)]))
+    counts = [np.array([np.count_nonzero(of == label) for label in every]) for of in labels if len(of)]
+    rare = every[np.min(counts, axis=0) < least] if counts else every
+    return rare if len(every) - len(rare) > 1 else every[:0]
 
 
 def _kind_rows(examples: pd.DataFrame, per_class: int, seed: int) -> Iterator[np.ndarray]:

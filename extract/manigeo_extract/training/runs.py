@@ -15,13 +15,14 @@ import pandas as pd
 from torch import Tensor, nn
 
 from manigeo.errors import InputError, UsageError
+from manigeo.kinds import BY_MEMORY, MEMORIZED, TRAINED, TYPICAL, memorized_kind
 from manigeo.localization.reference import BEFORE, limit_of, nothing_to_compare, reference_epoch
 from manigeo.runs import RunFolder, run_of
 from manigeo_extract.files.checkpoints import Checkpoint, load_checkpoint
 from manigeo_extract.files.fitting import fit_state
 from manigeo_extract.recording.layers import unwrap
 from manigeo_extract.resolve import near_names
-from manigeo_extract.training.evaluation import HasInputs, evaluate
+from manigeo_extract.training.evaluation import HasInputs, evaluate, members_of
 
 PathLike = str | os.PathLike[str]
 INITIAL = 0  # the epoch before training
@@ -84,16 +85,26 @@ class Run:
         return self.reference if name == BEFORE else find_snapshot(self.snapshots, name, self.directory)
 
     @cached_property
+    def memorized(self) -> str | None:
+        """The kind of the examples that memorization alone answers: permuted labels, or memorized ones; None for neither."""
+        return memorized_kind([kind for kind in BY_MEMORY if len(members_of(self.examples, kind)[0])])
+
+    @property
+    def trained_kinds(self) -> tuple[str, str]:
+        """The kinds of training examples: those that are learned without memorization, and those that it alone answers."""
+        return (TYPICAL, MEMORIZED) if self.memorized == MEMORIZED else ("unpermuted", "permuted")
+
+    @cached_property
     def reference(self) -> Snapshot:
         """The snapshot before memorization (:mod:`manigeo.localization.reference`), under the name ``before``; of a run
         without permuted labels the best one. Accuracies that were not recorded are computed, of every snapshot.
 
         Raises :class:`~manigeo.errors.InputError` where there is none, with what to record.
         """
-        if not self.examples["permuted"].any():
+        if self.memorized is None:
             return find_snapshot(self.snapshots, "best", self.directory)
         metrics, folder = self._metrics(), RunFolder(self.directory)
-        trained = self.examples.loc[self.examples["split"] == "train", "train_label"]
+        trained = self.examples.loc[self.examples["split"].isin(TRAINED), "train_label"]
         n_classes = folder.n_classes or int(trained.nunique())
         kept = [snapshot.epoch for snapshot in self.snapshots if snapshot.epoch is not None]
         asked: dict[str, Any] = {
@@ -108,7 +119,7 @@ class Run:
         """Metrics as they were recorded; where the accuracy on permuted labels was not, those of the snapshots."""
         try:
             recorded = RunFolder(self.directory).metrics()
-            if "permuted" in set(recorded["kind"]):
+            if self.memorized in set(recorded["kind"]):
                 return recorded
         except InputError:
             pass
