@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 from manigeo import manifold_capacity
 from manigeo.capacity import cavity as cavities
@@ -147,6 +148,16 @@ def test_forms_keep_their_scale_where_no_metric_is_a_solution():
         assert inside.saturated
         start = np.sqrt(sum(map(len, clouds)))  # the norm of the first guess, which steps between two of a norm keep
         assert np.sqrt(sum(np.square(w).sum() for w in inside.forms)) <= start * 1.001
+
+
+@pytest.mark.parametrize("per_class", [20, 30, 60])
+def test_permuted_labels_keep_the_capacity_of_points_in_a_saturated_layer(per_class):
+    digits = load_digits()
+    labels = np.random.default_rng(0).permutation(digits.target)
+    r = manifold_capacity([digits.data[labels == c][:per_class] for c in range(10)], n_draws=60, errors="manifolds")
+    assert r.flag == "saturated"
+    assert r.capacity == pytest.approx(2 / per_class, rel=0.05)  # after rounds .117, .082, .051: 17 to 53 % off
+    assert r.radius > 0.9  # it falls slowly with the number of points; after rounds .65, .38, .3
 
 
 def test_a_first_guess_that_is_right_by_chance_is_no_solution():

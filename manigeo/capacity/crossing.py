@@ -42,9 +42,10 @@ _STREAM = 9_203_041_501  # of these: they are the same for all data
 
 def crossing_ratio(points: PooledPoints, inside: Cavity) -> float:
     """The number of dimensions in which half of the dichotomies are separable, by the mean number that they want; 1 where
-    none is wanted. A dichotomy wants one dimension at least (or the mean, if that is less), and at most all."""
+    none is wanted, and where there are too few to separate half. A dichotomy wants one dimension at least (or the mean, if
+    that is less), and at most all."""
     N = inside.degrees_of_freedom
-    if not N > 0:
+    if not N > 0 or inside.saturated:
         return 1.0
     A, y = _interactions(points, inside), _dichotomies(len(points.coordinates))
     wanted = np.clip(N + ((y @ A) * y).sum(axis=1), min(1.0, N), max(points.rank, N))

@@ -144,8 +144,8 @@ def manifold_capacity(
     infinite capacity as far as the draws can tell: flag ``all_interior``; the harmonic mean takes it as it is.
     ``"auto"`` depends on the numerical span of the points alone, not on the number of features that it lies in, and on no
     seed: draws that are made of ``seed`` are those of the anchors. It flags ``saturated`` where the manifolds together want
-    (nearly) more dimensions than the span has: they cannot be told apart in it, capacity is about P / rank or less, and
-    radius and dimension are of a metric that is no solution, and not to be compared;
+    (nearly) more dimensions than the span has: they cannot be told apart in it, capacity is about P / rank or less, and all
+    is seen in the metric of the pooled covariance, in which every point answers alike;
     ``near_saturation:share`` where they want more than nine tenths; and it is NaN, ``unsolved:residual``, where the
     equations have no solution that can be verified.
 

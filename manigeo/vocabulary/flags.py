@@ -4,8 +4,8 @@ import re
 
 # the first part of a flag, before ":" -> what it means
 FLAGS = {
-    "saturated": "the layer is too narrow to separate the manifolds: capacity is at, or near, the bound P / rank; radius "
-    "and dimension are of a metric that is no solution, and not to be compared",
+    "saturated": "the layer is too narrow to separate the manifolds: capacity is at, or near, the bound P / rank or below; "
+    "all is seen in the metric of the pooled covariance, since no other satisfies the equations",
     "near_saturation": "the manifolds need over .9 of all dimensions: where these are few, capacity may be a tenth too low",
     "unsolved": "no metric satisfies the equations of correlated manifolds; the number is their residual",
     "unequal_points": "the manifolds had different numbers of points",

@@ -21,6 +21,7 @@ from manigeo.capacity.mean_field import MEASURES, ManifoldCapacity
 
 Cloud = np.ndarray
 Change = Callable[[Cloud], Cloud]
+ATOL = 1e-12  # of a radius or dimension that is zero but for rounding
 RTOL = 1e-4  # draws are the same to rounding, which can move a point across the edge of an active set:
 ERRORS_OF_DRAWS = 0.5  # far less than another seed would change
 
@@ -74,7 +75,7 @@ def differences(a: ManifoldCapacity, b: ManifoldCapacity) -> list[str]:
     found = [] if names(a.flag) == names(b.flag) else [f"flag {a.flag!r} and {b.flag!r} at {a.occupancy:.4f}"]
     for name in MEASURES:
         x, y, error = getattr(a, name), getattr(b, name), ERRORS_OF_DRAWS * getattr(a.stderr_draws, name)
-        if not np.isclose(x, y, rtol=RTOL, atol=np.nan_to_num(error), equal_nan=True):
+        if not np.isclose(x, y, rtol=RTOL, atol=ATOL + np.nan_to_num(error), equal_nan=True):
             found.append(f"{name} {x:.5g} and {y:.5g}, error {2 * error:.2g}")
     return found
 
