@@ -3,6 +3,7 @@
 Without names, all of them. ``MANIGEO_FULL=1`` runs their full settings. It takes the group dev of ``pyproject.toml``.
 """
 
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -19,6 +20,9 @@ def build(source: Path) -> None:
     notebook = jupytext.read(source)
     for number, cell in enumerate(notebook.cells):
         cell["id"], cell.metadata = f"c{number:02}", {}  # the same at every build
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        filter(None, [str(FOLDER), os.environ.get("PYTHONPATH")])
+    )  # of the kernel
     with tempfile.TemporaryDirectory() as folder:
         client = NotebookClient(
             notebook, timeout=None, kernel_name="python3", record_timing=False, resources={"metadata": {"path": folder}}

@@ -4,15 +4,23 @@ Those of a paper, whose names end with its year, run in a file of their own, so 
 """
 
 import json
+import os
+import re
 from pathlib import Path
 
 import pytest
 
 from tests.smaller import SMALLER, made_smaller
 
+pytest.importorskip("papers", reason="needs the folder notebooks/ of a checkout")
+from papers.verdicts import MIME, UNTESTABLE, WORDS
+
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 PAPERS = [path for path in NOTEBOOKS if path.stem[-4:].isdigit()]
+LEFT_OPEN = re.compile(
+    r"\b(?:TODO|FIXME|TBD|XXX|FULLTEXT|TEXT-\w+)\b|not (?:yet timed|timed yet|yet measured)|\?\?\?", re.I
+)
 
 notebooks = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -25,6 +33,8 @@ def run_straight(path, folder, monkeypatch):
 
     monkeypatch.setenv("IPYTHONDIR", str(folder / "ipython"))  # not the user's, nor its start-up files
     monkeypatch.delenv("MANIGEO_FULL", raising=False)
+    paths = [str(FOLDER), *filter(None, [os.environ.get("PYTHONPATH")])]  # what notebooks share lies beside them
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
     notebook = made_smaller(path.stem, nbformat.read(path, as_version=4))
     nbclient.NotebookClient(
         notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": folder}}
@@ -51,6 +61,45 @@ def test_a_notebook_has_the_cells_of_its_source(path):
     source, notebook = jupytext.read(path.with_suffix(".py")), jupytext.read(path)
     assert _cells(source) == _cells(notebook)
     assert source.metadata["kernelspec"] == notebook.metadata["kernelspec"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in NOTEBOOKS if path.stem not in ("wang2022", "carbonnelle2019", "dyballa2024", "zhang2022")],
+    ids=lambda path: path.stem,
+)
+def test_a_notebook_leaves_nothing_to_be_filled_in(path):
+    shown = json.dumps([out.get("data", out).get("text/plain", out.get("text")) for out in _outputs(path)])
+    assert LEFT_OPEN.findall(path.with_suffix(".py").read_text("utf-8")) == []
+    assert LEFT_OPEN.findall(shown) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["see FULLTEXT", "TODO: this", "forty minutes; not timed yet", "value TBD.", "TEXT-END", "???"]
+)
+def test_what_is_left_open_is_recognized(text):
+    assert LEFT_OPEN.search(text)
+
+
+JUDGED = [path for path in PAPERS if path.stem == "stephenson2021"]
+
+
+@pytest.mark.parametrize("path", JUDGED, ids=lambda path: path.stem)
+def test_of_a_paper_every_claim_has_a_rule_and_one_of_three_verdicts(path):
+    (rows,) = [out["data"][MIME] for out in _outputs(path) if MIME in out.get("data", {})]
+    assert len(rows) >= 10
+    assert {row["verdict"] for row in rows} <= set(WORDS)
+    for row in rows:
+        assert set(row) == {"claim", "paper", "rule", "ours", "n", "scale", "verdict"}
+        assert all(row.values()), row
+        assert re.search(r"\d", row["ours"]) or row["verdict"] == UNTESTABLE, f"no number: {row}"
+        assert row["paper"] not in ("not said", "not asked"), f"not a claim of the paper: {row}"
+    assert not re.search(r"\bpartly\b", path.with_suffix(".py").read_text("utf-8"))
+
+
+def _outputs(path):
+    cells = json.loads(path.read_text("utf-8"))["cells"]
+    return [out for cell in cells if cell["cell_type"] == "code" for out in cell["outputs"]]
 
 
 def _cells(notebook):

@@ -12,8 +12,10 @@ from manigeo.errors import InputError
 from tests.bench.at_scale import RECIPES, commands, described, small
 
 pytest.importorskip("papers", reason="needs the folder notebooks/ of a checkout")
+from papers.descent import TRAININGS, descent, trainings
 from papers.figure3 import FLOOR, PAPER, shape_rules, vgg16
 from papers.scale import RESULTS, at_scale
+from papers.verdicts import MIME, Verdicts
 
 TOLD = tomllib.loads((RESULTS / "tables.toml").read_text("utf-8"))
 
@@ -77,7 +79,10 @@ def test_commands_of_a_recipe_are_understood(name):
         assert {word for word in words if word.startswith("--")} <= known
 
 
-@pytest.mark.parametrize("name", [name for name in TOLD if not name.startswith("localization")])
+OF_RECIPES = [name for name in TOLD if "bench.at_scale" in TOLD[name]["command"]]
+
+
+@pytest.mark.parametrize("name", OF_RECIPES)
 def test_the_command_of_a_table_has_a_recipe_that_makes_it(name):
     recipe, kind, _ = name.split(".")
     assert f"tests.bench.at_scale {recipe} " in TOLD[name]["command"]
@@ -142,3 +147,42 @@ def test_each_rule_of_the_shape_can_fail(geometry, rule, change):
     table, layers = geometry
     of_seed = table[table["seed"] == 0]
     assert not shape_rules(_changed(of_seed, *change), layers, FLOOR)[rule].passes
+
+
+# ------------------------------------------------------------------------------------------------------ double descent
+@pytest.mark.parametrize("name", TRAININGS)
+def test_test_accuracy_falls_with_memorization_and_comes_back(name):
+    course = descent(trainings()[name])
+    assert course.fall > 3
+    assert course.return_ > 3
+    assert course.epochs == sorted(course.epochs)
+
+
+def test_of_a_training_that_only_gets_better_nothing_falls():
+    rows = [
+        (epoch, kind, accuracy, 4000)
+        for epoch, *both in ((0, 0.01, 0.01), (1, 0.02, 0.1), (2, 0.5, 0.2), (3, 1.0, 0.3))
+        for kind, accuracy in zip(("permuted", "validation", "test"), (both[0], both[1], both[1]), strict=True)
+    ]
+    course = descent(pd.DataFrame(rows, columns=["epoch", "kind", "accuracy", "n"]))
+    assert course.epochs == [1, 1, 3]
+    assert course.fall == 0
+    with pytest.raises(ValueError, match="no epoch of this training is before memorization"):
+        descent(pd.DataFrame(rows[:3], columns=["epoch", "kind", "accuracy", "n"]))
+
+
+# ---------------------------------------------------------------------------------------------------------- verdicts
+def test_a_verdict_states_its_rule():
+    with pytest.raises(ValueError, match="rule is empty in 'it falls'"):
+        Verdicts("digits").add("it falls", paper="yes", rule=" ", ours="1", n="1 seed", passed=True)
+
+
+def test_verdicts_are_three_words_and_go_with_the_notebook():
+    verdicts = Verdicts("digits")
+    for passed in (True, False, None):
+        verdicts.add(f"claim {passed}", paper="yes", rule="r", ours="1", n="1 seed", passed=passed)
+    verdicts.untestable("large", paper="yes", rule="r", takes="a GPU")
+    shown = verdicts._repr_mimebundle_()
+    assert [row["verdict"] for row in shown[MIME]] == ["reproduced", "not", "not testable here", "not testable here"]
+    assert shown[MIME][-1]["ours"] == "it takes a GPU"
+    assert "<td>reproduced</td>" in shown["text/html"]

@@ -4,8 +4,11 @@ import contextlib
 import io
 import tempfile
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 import manigeo
 from manigeo.cli.main import cli
@@ -35,3 +38,14 @@ class Workspace:
     def scores(self, run: str = "run", column: str = "accuracy") -> pd.DataFrame:
         """Metrics of a training: a row per epoch, a column per kind."""
         return pd.read_csv(self.folder / run / "metrics.csv").pivot(index="epoch", columns="kind", values=column)
+
+
+def over_seeds(values: ArrayLike) -> tuple[Any, Any]:
+    """Mean over the first axis, and its standard error; infinite for a single seed.
+
+    >>> over_seeds([1.0, 3.0])
+    (np.float64(2.0), np.float64(1.0))
+    """
+    array = np.asarray(values, dtype=float)
+    error = array.std(axis=0, ddof=1) / np.sqrt(len(array)) if len(array) > 1 else np.full(array.shape[1:], np.inf)[()]
+    return array.mean(axis=0), error
