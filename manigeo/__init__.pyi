@@ -16,6 +16,8 @@ from .layerwise.plan import capacity_table as capacity_table
 from .layerwise.plan import plan_capacity as plan_capacity
 from .layerwise.plan import plan_separability as plan_separability
 from .layerwise.plan import separability_table as separability_table
+from .layerwise.similarity import plan_similarity as plan_similarity
+from .layerwise.similarity import similarity_table as similarity_table
 from .per_example.plan import examples_table as examples_table
 from .per_example.plan import plan_examples as plan_examples
 from .per_example.table import read_examples as read_examples
@@ -32,11 +34,13 @@ from .plots.separability import plot_memorization as plot_memorization
 from .plots.separability import plot_progress as plot_progress
 from .plots.separability import plot_separability as plot_separability
 from .plots.separability import plot_transfer as plot_transfer
+from .plots.similarity import plot_similarity as plot_similarity
 from .results import read_results as read_results
 from .results import summary as summary
 from .results import write_results as write_results
 from .separability.clusters import cluster_agreement as cluster_agreement
 from .separability.neighbours import neighbour_purity as neighbour_purity
 from .separability.probe import linear_probe as linear_probe
+from .similarity import representation_similarity as representation_similarity
 
 __version__: str

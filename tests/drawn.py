@@ -85,6 +85,7 @@ TABLES = {
     "progress": measured(["probe_accuracy", "kmeans_nmi"], kinds=["test"]),
     "transfer": transfers(),
     "memorization": pd.concat([measured(["probe_accuracy"]), capacities()], ignore_index=True),
+    "similarity": as_table(rows(["cka", "procrustes_angle"], against_checkpoint="last", checkpoint="best")),
     "rewind": rewound(),
     "reinit": reinitialised(),
     "final-reset": reset(),

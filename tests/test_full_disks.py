@@ -32,6 +32,7 @@ LINES = {
         ["separability", "base.h5", "--kinds", "test", "--measures", "means", "--layers", "logits"],
         "s.csv",
     ),
+    "similarity": (["similarity", "base.h5", "other.h5", "--kinds", "test", "--layers", "logits"], "sim.csv"),
     "examples": (["examples", "base.h5", "--k", 3, "--draws", 2, "--layers", "logits"], "e.csv"),
     "weights": (["weights", "base"], "w.csv"),
     "correlate": (["correlate", "base", "other", "third"], "x.csv"),
@@ -63,6 +64,7 @@ def folder(tmp_path_factory) -> Path:
             done("train", *SMALL, *RECORDED, "--seed", seed, "--lr", 0.01 * (seed + 1), "--out", name)
         for words in (["base.h5"], ["s.h5", "--shard", "1/2"], ["s.h5", "--shard", "2/2"]):
             done("extract", "--model", "base/checkpoints/last.pt", "--out", *words)
+        done("extract", "--model", "base/checkpoints/last.pt", "--weights", "init", "--out", "other.h5")
         done("capacity", "base.h5", "--kinds", "test", "--draws", 2, "--out", "base.csv")
         (folder / "grid.toml").write_text(GRID)
     finally:

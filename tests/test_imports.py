@@ -76,7 +76,7 @@ LEVELS = {
         manifolds
         inputs
         capacity
-        separability dimension weights correlation
+        separability dimension weights correlation similarity
         activations results
         runs
         execution

@@ -60,6 +60,7 @@ OTHERS = {
     "weights_in_features", "stratified_folds", "class_averages", "wilson_interval", "nearest_neighbours",
     "unit_memorization", "exponential_line",
     "inner_products", "by_mean", "by_neighbours", "by_subspace", "votes", "plot_latent",
+    "plan_similarity", "similarity_table", "plot_similarity", "representation_similarity",
     "plan_examples", "examples_table", "read_examples", "write_examples", "plot_examples", "plot_contact_sheet",
 }  # fmt: skip
 

@@ -18,6 +18,7 @@ PRECIOUS = "precious"
 LINES = {
     "capacity": ["in.csv"],
     "separability": ["in.csv"],
+    "similarity": ["in.csv"],
     "examples": ["in.csv"],
     "merge": ["in.h5"],
     "weights": ["in.csv"],

@@ -105,6 +105,8 @@ capacity acts.h5 --config bad.toml | is not a TOML file |
 capacity acts.h5 --config unknown.toml | which this command does not have |
 separability acts.h5 --measures probes | 'probe', 'neighbours' | separability acts.h5 --measures means --dry-run
 separability acts.h5 acts.h5 | name each checkpoint's once |
+similarity acts.h5 | give two activation files |
+similarity acts.h5 acts.h5 | are the same activations |
 info acts.capacity.csv | manigeo plot acts.capacity.csv |
 merge acts.h5 --out new.h5 | it is whole |
 examples run | expected an activation file of manigeo extract | analyze run --dry-run

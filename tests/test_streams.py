@@ -208,7 +208,8 @@ def test_a_table_goes_to_stdout_alone_and_what_is_read_by_people_to_stderr(tmp_p
 
 
 @pytest.mark.parametrize(
-    "command", ["capacity", "separability", "weights", "correlate", "rewind", "reinit", "gradients", "localize"]
+    "command",
+    ["capacity", "separability", "similarity", "weights", "correlate", "rewind", "reinit", "gradients", "localize"],
 )
 def test_every_command_with_a_table_says_that_it_can_go_to_stdout(command):
     assert "- for CSV on stdout" in " ".join(run(command, "--help")[1].split())

@@ -28,6 +28,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "manigeo separability acts.h5",
         "manigeo separability before.h5 last.h5 --measures probe --measures means --out separability.csv",
     ),
+    "similarity": (
+        "manigeo similarity before.h5 last.h5",
+        "manigeo similarity seed0.h5 seed1.h5 --kinds permuted --kinds test --out seeds.csv",
+    ),
     "examples": (
         "manigeo examples last.h5",
         "manigeo examples last.h5 --max-examples 1500 --k 30 --jobs -1",

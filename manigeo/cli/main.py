@@ -28,6 +28,7 @@ SECTIONS = {
     "Measures": {
         "capacity": "Mean-field capacity, radius and dimension, by layer and kind.",
         "separability": "Probes, neighbours, clusters, margins, and the best layer.",
+        "similarity": "CKA and Procrustes distance of layers in two activation files.",
         "examples": "Depth, margin and load of single examples.",
         "memorization": "Which examples networks know only if trained on them.",
         "weights": "Movement of the layers of a run: rotation, distances.",

@@ -9,6 +9,7 @@ kind are computed together, from a sample that is read once.
 import functools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from inspect import signature
 from typing import Any, NamedTuple, TypeVar
@@ -24,7 +25,7 @@ from manigeo.execution.resuming import remaining
 from manigeo.execution.workers import Workers, parts_of
 from manigeo.faces.results import html_table
 from manigeo.layerwise.points import LabelledPoints
-from manigeo.layerwise.protocol import Measure, Row, kind_key, nothing
+from manigeo.layerwise.protocol import AGAINST, Measure, Row, kind_key, nothing
 from manigeo.layerwise.registry import SEPARABILITY, measure
 from manigeo.layerwise.sample import (
     PROJECTION_KEY,
@@ -65,7 +66,7 @@ class Plan:
     of all rows: the seed, and for capacities the number of random directions. ``wide`` are layers whose total dimension
     would take long, and is left out. ``features`` are numbers of features by layer. ``lacking`` are classes that no kind is
     measured on, each with a kind that has fewer than two examples of it. ``held`` are the activations, where they are in no
-    file at ``path``.
+    file at ``path``, and ``other`` the activations, or the path of their file, that they are compared with.
     """
 
     title: str
@@ -82,6 +83,7 @@ class Plan:
     wide: tuple[str, ...] = ()
     lacking: Mapping[int, str] = field(default_factory=dict)
     held: Activations | None = field(default=None, repr=False, compare=False)
+    other: Activations | str | None = field(default=None, repr=False, compare=False)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -160,7 +162,13 @@ class Plan:
 
     def of_layer(self, name: str) -> "Plan":
         """The plan as a task of this layer needs it: without what is held of the others."""
-        return self if self.held is None else replace(self, held=self.held.only([name]))
+        held = self.held if self.held is None else self.held.only([name])
+        other = self.other.only([name]) if isinstance(self.other, Activations) else self.other
+        return replace(self, held=held, other=other)
+
+    def beside(self, other: Activations) -> "Plan":
+        """The plan with other activations of the same examples."""
+        return replace(self, other=other if other.path is None else other.name)
 
     def sharing(self, kind: str) -> list[str]:
         """The other kinds of the file that are measured on the same classes."""
@@ -266,9 +274,7 @@ def plan_capacity(
                 f"capacities of other classes do not compare: give --kinds {UNSEEN} alone"
             )
         sampling = {"project": project, "seed": seed}
-        plan = _planned(
-            "capacity", acts, layers, wanted, per_class, n_classes, (mean_field, *spectrum, *also), sampling
-        )
+        plan = planned("capacity", acts, layers, wanted, per_class, n_classes, (mean_field, *spectrum, *also), sampling)
         largest = max((max(m.examples) for m in also if m.examples), default=None)
         check_sample(acts, plan.kinds, plan.classes[wanted[0]], "--sweep-examples", largest)
     n, most = plan.per_class * plan.n_classes, project or max(plan.features.values())
@@ -311,13 +317,13 @@ def plan_separability(
     chosen = tuple(map(measure, SEPARABILITY) if measures is None else measures)
     with opened(source) as acts:
         wanted = select_kinds(acts, kinds, acts.kinds)
-        plan = _planned("separability", acts, layers, wanted, per_class, n_classes, chosen, {"seed": seed})
+        plan = planned("separability", acts, layers, wanted, per_class, n_classes, chosen, {"seed": seed})
     if not plan.tasks:
         raise UsageError(f"{chosen[0].describe()} is of test examples, which are not among {', '.join(wanted)}")
     return plan
 
 
-def _planned(
+def planned(
     title: str,
     acts: Activations,
     layers: Sequence[str],
@@ -326,8 +332,10 @@ def _planned(
     n_classes: int | None,
     measures: tuple[Measure, ...],
     sampling: Mapping[str, Any],
+    among: Sequence[str] | None = None,
 ) -> Plan:
-    """All kinds on the classes that they share, at the largest number of examples per class that each kind has, up to 50."""
+    """Plan all kinds on the classes that they share, at the largest number of examples per class that each kind has, up to
+    50; of layers those ``among`` these names, or all."""
     names = acts.class_names
     shared = shared_classes(acts.examples, kinds)
     classes = {kind: draw_classes(acts, labels, n_classes, sampling["seed"]) for kind, labels in shared.labels.items()}
@@ -342,7 +350,8 @@ def _planned(
         check_sample(acts, [kind], classes[kind], "--per-class", per_class)
     return Plan(
         title, acts.name, acts.fingerprint, names,
-        {name: acts.layer(name).n_features for name in select_layers(acts, layers)}, classes,
+        {name: acts.layer(name).n_features for name in select_layers(acts, layers) if among is None or name in among},
+        classes,
         {kind: flag for kind, flag in excluded.items() if flag}, smallest.per_class, smallest.limited_by, measures, sampling,
         lacking=shared.lacking, held=acts if acts.path is None else None,
     )  # fmt: skip
@@ -439,9 +448,11 @@ def plan_parts(
 
 def job_table(plan: Plan, tasks: Sequence[Task]) -> pd.DataFrame:
     """Tasks of one layer and kind, in whatever process: where there is a file, they open it themselves."""
-    with opened(plan.path if plan.held is None else plan.held) as acts:
+    with ExitStack() as stack:
+        acts = stack.enter_context(opened(plan.path if plan.held is None else plan.held))
+        other = None if plan.other is None else stack.enter_context(opened(plan.other))
         place = row_place(acts, tasks[0].layer, tasks[0].kind)
-        rows = _excluded(plan, tasks) if tasks[0].kind in plan.excluded else _measured(plan, tasks, acts)
+        rows = _excluded(plan, tasks) if tasks[0].kind in plan.excluded else _measured(plan, tasks, acts, other)
         return as_table([place | row for row in rows])
 
 
@@ -452,12 +463,14 @@ def _excluded(plan: Plan, tasks: Sequence[Task]) -> Iterator[Row]:
             yield from ({"settings": settings} | row for row in nothing(m.metrics, plan.excluded[task.kind]))
 
 
-def _measured(plan: Plan, tasks: Sequence[Task], acts: Activations) -> Iterator[Row]:
+def _measured(plan: Plan, tasks: Sequence[Task], acts: Activations, other: Activations | None) -> Iterator[Row]:
     """The file stays open meanwhile, since layers that are not held are read as they are looked at."""
     layer, kind = tasks[0].layer, tasks[0].kind
     measures = [plan.measure(task.measure) for task in tasks]
     needs = tuple(dict.fromkeys(m.needs for m in measures))
-    others = {other: functools.partial(plan.sample, acts, layer, other) for other in plan.sharing(kind)}
+    others = {of: functools.partial(plan.sample, acts, layer, of) for of in plan.sharing(kind)}
+    if other is not None:
+        others[AGAINST] = functools.partial(plan.sample, other, layer, kind, needs=("plain",))
     read = functools.cache(lambda per_class: plan.sample(acts, layer, kind, per_class, needs))
     for m in measures:
         sample = read(max(m.examples, default=plan.per_class))

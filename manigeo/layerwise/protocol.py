@@ -17,6 +17,7 @@ from manigeo.manifolds import ALL_KINDS, KINDS
 Row = dict[str, Any]
 Others = Mapping[str, Callable[[], LabelledPoints]]  # by kind, read when it is called
 
+AGAINST = "against"  # the same examples in other activations, among the others of a sample
 _RESERVED = 2  # spawn keys between the four kinds and the others: see manigeo.layerwise.sample
 
 

@@ -181,7 +181,7 @@ def by_checkpoint(part: pd.DataFrame) -> dict[str, pd.DataFrame]:
     several_runs = part["run"].nunique() > 1
     titled: dict[str, pd.DataFrame] = {}
     for (run, epoch, checkpoint, _), rows in groups:
-        title = ": ".join(filter(None, [run if several_runs else "", _title(epoch, checkpoint)]))
+        title = ": ".join(filter(None, [run if several_runs else "", title_of(epoch, checkpoint)]))
         titled[_unused(title, titled)] = rows
     if "" in titled and len(titled) > 1:
         titled = {title or "[1]": rows for title, rows in titled.items()}
@@ -194,10 +194,10 @@ def _unused(title: str, titled: Collection[str]) -> str:
     return next(name for name in names if name not in titled)
 
 
-def _title(epoch: float, checkpoint: str) -> str:
+def title_of(epoch: float, checkpoint: str) -> str:
     """Name and epoch, as far as they are known.
 
-    >>> _title(3, "last"), _title(3, ""), _title(np.nan, "")
+    >>> title_of(3, "last"), title_of(3, ""), title_of(np.nan, "")
     ('last (epoch 3)', 'epoch 3', '')
     """
     if np.isnan(epoch):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 REPORTED = (
     "probe_accuracy", "knn_purity_1", "knn_purity_class", "kmeans_nmi", "nearest_mean_accuracy", "fisher_ratio",
-    "separation_fuzziness", "unitmem", "separable_ovr", "margin_ovr", "margin_pairs",
+    "separation_fuzziness", "unitmem", "cka", "procrustes_angle", "separable_ovr", "margin_ovr", "margin_pairs",
 )  # fmt: skip
 LATENT = {
     "latent_mean": "nearest mean", "latent_neighbours": "neighbours", "latent_subspace": "least angle",

@@ -102,6 +102,14 @@ FIGURES = {
         "other, one point per layer. Bands are 95 % over classes; dotted lines are chance, and the floor of capacity.",
         "Two measures of the same: where both rise, permuted labels have become separable and can be read.",
     ),
+    "similarity": Figure(
+        "CKA and Procrustes distance of layers in two checkpoints or networks, against depth (manigeo similarity)",
+        "Similarity of two representations",
+        "Linear CKA without bias, and angular Procrustes distance, of every layer in two files of activations of the same "
+        "examples; one column per pair, one line per kind. Bands are 95 % over examples.",
+        "Where permuted examples fall below the others, training has moved them more than it has moved what was learned of "
+        "the classes. Numbers of seeds say how much layers differ without a reason: compare those of epochs with them.",
+    ),
     "rewind": Figure(
         "accuracy of every kind after layers were rewound, one panel per sweep (manigeo rewind)",
         "Layers set back to an earlier epoch",
@@ -188,7 +196,7 @@ DRAWN = frozenset(
         "label_dependent_centred_norm_sweep", "accuracy_drop", "accuracy_gain", "channels_to_flip", "profile", "step_angle",
         "gap", "transfer_accuracy", "prefix_accuracy", "criticality", "kmeans_nmi", "knn_purity_1", "knn_purity_class",
         "margin_ovr", "nearest_mean_accuracy", "probe_accuracy", "separation_fuzziness",
-        "latent_linear", "latent_mean", "latent_neighbours", "latent_subspace",
+        "cka", "procrustes_angle", "latent_linear", "latent_mean", "latent_neighbours", "latent_subspace",
     )
 )
 # fmt: on

@@ -34,6 +34,7 @@ FLAGS = {
     "no_variance_between_classes": "the class means are equal, so the ratio has no denominator",
     "few_features": "no more features than classes, as outputs have: the layer does not compare with wider ones",
     "no_scores": "the answers of the network are not stored with its activations",
+    "equidistant": "all examples are at one distance from each other, so CKA has no unit",
     "not_learned": "examples that the network does not answer by their label: at the last recorded epoch, or, of times "
     "forgotten, at any",
     "no_ranks": "no rank correlation: too few layers, or all of them equal",

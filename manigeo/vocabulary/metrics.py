@@ -82,6 +82,10 @@ _FAMILIES: dict[str, dict[str, Metric]] = {
         "agreement_of_measures": Metric("agreement of the measures", symbol="W"),
         "agreement_of_checkpoints": Metric("agreement of the checkpoints", symbol="W"),
     },
+    "similarity": {
+        "cka": Metric("CKA", 3),
+        "procrustes_angle": Metric("Procrustes angle (rad)", 3),
+    },
     "examples": {
         "prediction_depth": Metric("prediction depth", 2),
         "memorization_depth": Metric("memorization depth", 2),
