@@ -112,7 +112,7 @@ def _cka(X: np.ndarray, Y: np.ndarray) -> tuple[float, float]:
 
 
 def _pair_sums(X: np.ndarray, Y: np.ndarray) -> list[tuple[np.ndarray, ...]]:
-    """Of (K, K), (K, L) and (L, L): row sums of both, of their entries' product, and of each times the other's sums."""
+    """Sums over rows for (K, K), (K, L), (L, L): of both, of their entries' product, of each times the other's sums."""
     size, n = max(1, _BLOCK_BYTES // (8 * len(X))), len(X)
     products = np.empty((3, n))
     for start in range(0, n, size):
