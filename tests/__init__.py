@@ -9,6 +9,7 @@ calls of a function are checked, since a loop calls with one type what it calls 
 import dataclasses
 import functools
 import inspect
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from beartype import BeartypeConf, beartype
 CHECKED_CALLS = 50  # of each function in each test
 _checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float, as everywhere in Python
 _with_sizes = jaxtyping.jaxtyped(typechecker=None)
+_of_generators = jaxtyping.jaxtyped(typechecker=_checked)  # which would check their arguments when sizes are another's
 _test = 0
 
 
@@ -38,9 +40,9 @@ def check(function: Callable[..., Any]) -> Callable[..., Any]:
         test, calls = (test, calls + 1) if test == _test else (_test, 1)
         if calls > CHECKED_CALLS or jaxtyping.config.jaxtyping_disable or hasattr(function, "__no_type_check__"):
             return function(*args, **kwargs)
-        if not made:
+        if not made and not sys.is_finalizing():
             made.append(_checking(function))
-        return made[0](*args, **kwargs)
+        return made[0](*args, **kwargs) if made else function(*args, **kwargs)
 
     return checked
 
@@ -50,6 +52,8 @@ def _checking(function: Callable[..., Any]) -> Callable[..., Any]:
     types = {name: _resolved(function, annotation) for name, annotation in inspect.get_annotations(function).items()}
     function.__annotations__ = types
     shapes = any("jaxtyping" in repr(annotation) for annotation in types.values())
+    if shapes and inspect.isgeneratorfunction(function):
+        return _of_generators(function)
     return _with_sizes(_checked(function)) if shapes else _checked(function)
 
 

@@ -1,11 +1,12 @@
 """The checks of types and shapes that all other tests run under."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from beartype.roar import BeartypeCallHintViolation
-from jaxtyping import Float
+from jaxtyping import Float, TypeCheckError
 
 import tests
 from manigeo.dimension import total_dimension
@@ -36,6 +37,21 @@ def test_sizes_of_one_name_are_equal_in_arguments_and_result():
     for sizes in ((2, 3, 4, 4), (9, 3, 3, 4)):
         with pytest.raises(BeartypeCallHintViolation):
             multiply(np.ones(sizes[:2]), np.ones(sizes[2:]))
+
+
+def halves(A: Float[np.ndarray, "n k"]) -> Iterator[Float[np.ndarray, "m k"]]:
+    yield from np.array_split(A, 2)
+
+
+def test_a_generator_is_checked_when_it_is_called_and_by_its_own_sizes():
+    split = check(halves)
+
+    def joined(A: Float[np.ndarray, "n k"], other: Float[np.ndarray, "k n"]) -> Float[np.ndarray, "n k"]:
+        return np.concatenate([check(product)(half, np.eye(len(other))) for half in split(A)])
+
+    assert check(joined)(np.ones((4, 3)), np.ones((3, 4))).shape == (4, 3)
+    with pytest.raises(TypeCheckError):
+        split(np.ones(3))
 
 
 def test_the_package_is_checked():
