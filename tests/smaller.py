@@ -32,6 +32,7 @@ SMALLER: dict[str, dict[str, str]] = {
         "--batch-size 256 --epochs 30": "--batch-size 256 --epochs 2",
         "--data-arg classes=30 --data-arg per_class=40": "--data-arg classes=10 --data-arg per_class=10",
         "--batch-size 100 --epochs 20": "--batch-size 100 --epochs 2",
+        "5 if FULL else 3": "5 if FULL else 2",
     },
     "centers": {
         "(0, 0.5, 0.7, 0.9, 0.95)": "(0, 0.9)",
@@ -78,14 +79,15 @@ SMALLER: dict[str, dict[str, str]] = {
         "classes=30 --data-arg per_class=60": "classes=10 --data-arg per_class=20",
         "--milestones 28 --epochs 35": "--milestones 2 --epochs 3",
         "400 if FULL else 100": "400 if FULL else 20",
+        "OF_ONE = range(3)": "OF_ONE = range(2)",
     },
     "zhang2022": {
-        "range(3)": "range(1)",
+        "range(3)": "range(2)",
         "60 if FULL else 15": "60 if FULL else 2",
         "600 if FULL else 200": "600 if FULL else 20",
-        '"test=100"': '"test=20"',
-        'else 30}", "validation=5"': 'else 5}", "classes=10", "validation=5"',
-        '"1,2,3,8"': '"1"',
+        "--data-arg test=100": "--data-arg test=20",
+        "else 30} --data-arg validation=5": "else 5} --data-arg classes=10 --data-arg validation=5",
+        "1,2,3,8": "1",
     },
 }  # fmt: skip
 

@@ -65,7 +65,7 @@ def test_a_notebook_has_the_cells_of_its_source(path):
 
 @pytest.mark.parametrize(
     "path",
-    [path for path in NOTEBOOKS if path.stem not in ("wang2022", "carbonnelle2019", "dyballa2024", "zhang2022")],
+    [path for path in NOTEBOOKS if path.stem != "dyballa2024"],
     ids=lambda path: path.stem,
 )
 def test_a_notebook_leaves_nothing_to_be_filled_in(path):
@@ -81,7 +81,7 @@ def test_what_is_left_open_is_recognized(text):
     assert LEFT_OPEN.search(text)
 
 
-JUDGED = [path for path in PAPERS if path.stem == "stephenson2021"]
+JUDGED = [path for path in PAPERS if path.stem != "dyballa2024"]
 
 
 @pytest.mark.parametrize("path", JUDGED, ids=lambda path: path.stem)
