@@ -5,6 +5,7 @@ import json
 import math
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"schedule": "step"}, "milestones must be given with schedule"),
     ({"checkpoint_epochs": (41,)}, "checkpoint_epochs must be .* from 0 to 40, got"),
     ({"checkpoint_epochs": "some"}, "checkpoint_epochs must be"),
+    ({"score_every": 0}, "score_every must be 1 or more, got 0"),
 ]
 
 
@@ -343,6 +345,19 @@ def test_an_augmented_image_is_a_shifted_crop_or_its_mirror_image() -> None:
 
 
 # --------------------------------------------------------------------------------------------------------------- resuming
+def test_a_network_that_is_scored_less_often_is_the_same(data: DataSet, examples: pd.DataFrame, tmp_path: Path) -> None:
+    seldom = TrainingPlan(epochs=7, batch_size=100, score_every=3, checkpoint_epochs=(2,))
+    models, scores = [network(), network()], []
+    for model, plan in zip(models, (seldom, replace(seldom, score_every=1)), strict=True):
+        scores.append(train(model, data, examples, plan, tmp_path / str(plan.score_every), progress=quiet))
+    tables = [pd.read_csv(tmp_path / every / "metrics.csv") for every in "31"]
+    assert sorted(set(tables[0]["epoch"])) == [0, 2, 3, 6, 7]
+    assert scores[0] == scores[1]
+    pd.testing.assert_frame_equal(tables[0], tables[1][tables[1]["epoch"].isin([0, 2, 3, 6, 7])].reset_index(drop=True))
+    for one, other in zip(*(model.state_dict().values() for model in models), strict=True):
+        assert torch.equal(one, other)
+
+
 def test_with_layca_every_layer_turns_by_its_rate_of_the_epoch(
     data: DataSet, examples: pd.DataFrame, tmp_path: Path
 ) -> None:
@@ -360,7 +375,7 @@ def test_with_layca_every_layer_turns_by_its_rate_of_the_epoch(
 
 
 @pytest.mark.parametrize(
-    "plan", [*PLANS.values(), TrainingPlan(epochs=5, batch_size=16, layca=0.05)], ids=[*PLANS, "layca"]
+    "plan", [*PLANS.values(), TrainingPlan(epochs=5, batch_size=16, layca=0.05, score_every=2)], ids=[*PLANS, "layca"]
 )
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("out of memory")], ids=["interrupt", "failure"])
 def test_an_interrupted_run_ends_bit_for_bit_as_if_it_had_not_been(

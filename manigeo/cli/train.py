@@ -92,6 +92,9 @@ def _canaries(ctx: click.Context, param: click.Parameter, text: str | None) -> l
 @click.option("--augment", is_flag=True, help="Random crops and flips. They prevent memorization: off by default.")
 @click.option("--checkpoint-epochs", default="", callback=_epochs,
               help="Epochs to keep beside init, best and last: 1,5 or all.")
+@click.option("--score-every", default=1, show_default=True, metavar="EPOCHS",
+              help="Score the network on all kinds of examples every so many epochs, at the first and last, and where a "
+              "checkpoint is kept: scoring takes a third of an epoch or more.")
 @click.option("--account-gradients", is_flag=True,
               help="Also sum what permuted and unpermuted examples change in each layer, for localize.")
 @click.option("--record-examples", default="", callback=_epochs_or_last, metavar="EPOCHS",

@@ -36,7 +36,9 @@ class TrainingPlan:
     (:mod:`manigeo_extract.training.layca`); the schedule multiplies it likewise.
     ``augment`` crops at random from images padded by 4 pixels and mirrors half of them; it keeps a network from
     memorizing, and is off by default. Checkpoints are kept of the initial epoch, of the last one before
-    memorization (``before``), of the best and the last, and of ``checkpoint_epochs`` (numbers, or "all").
+    memorization (``before``), of the best and the last, and of ``checkpoint_epochs`` (numbers, or "all"). The network
+    is scored on all kinds of examples every ``score_every`` epochs, at the first and last, and where a checkpoint is kept:
+    ``best`` and ``before`` are of these epochs.
 
     Raises :class:`~manigeo.errors.UsageError` for a value out of its range.
     """
@@ -53,6 +55,7 @@ class TrainingPlan:
     augment: bool = False
     seed: int = 0
     checkpoint_epochs: tuple[int, ...] | str = ()
+    score_every: int = 1
     layca: float | None = None
     layca_balance: float = 0.0
 
@@ -74,8 +77,14 @@ class TrainingPlan:
             ("gamma", 0 < self.gamma <= 1, "above 0, up to 1"),
             ("seed", self.seed >= 0, "0 or more"),
             ("milestones", has_steps, 'given with schedule="step", and only there'),
+            ("score_every", self.score_every >= 1, "1 or more"),
             ("checkpoint_epochs", valid, f'"all" or numbers from 0 to {self.epochs}'),
         )
+
+    def scores_after(self, epoch: int) -> bool:
+        """Whether the network is scored after ``epoch`` (0: before the first)."""
+        kept = self.checkpoint_epochs == "all" or epoch in self.checkpoint_epochs
+        return kept or epoch % self.score_every == 0 or epoch == self.epochs
 
     def factor(self, epoch: int) -> float:
         """Factor by which the schedule multiplies learning rates in ``epoch`` (from 1 on)."""

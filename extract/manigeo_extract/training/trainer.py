@@ -138,7 +138,7 @@ def train(
         near_guessing=near_guessing, notes={"plan": plan} | ({} if start is None else {"started_from": start.origin}),
         examples=examples, record_examples=record_examples, resume=resume, overwrite=overwrite,
     )  # fmt: skip
-    done, scores = _resumed(recorder, settings, model, optimizer, accounts) if resume else (-1, {})
+    done, scores = _resumed(recorder, settings, plan, model, optimizer, accounts) if resume else (-1, {})
     if done < 0:
         write_whole(recorder.folder.labels_path, _as_csv(examples))
     source = held(data, np.arange(len(examples)), device)
@@ -147,10 +147,12 @@ def train(
     with _reported(progress, plan, done) as report:
         for epoch in range(done + 1, plan.epochs + 1):  # epoch 0 scores and records the initial network
             loss = _train_epoch(model, optimizer, course, plan, epoch, backward) if epoch else 0.0
-            sheet = AnswerSheet(examples) if recorder.records(epoch) else None
-            scores = scored(model, source, data, examples, device, sheet)
-            _check_finite(epoch, loss, scores, plan)
-            recorder.step(model, epoch, scores, None if sheet is None else sheet.answers())
+            if plan.scores_after(epoch) or recorder.records(epoch):
+                sheet = AnswerSheet(examples) if recorder.records(epoch) else None
+                scores = scored(model, source, data, examples, device, sheet)
+                _check_finite(epoch, loss, scores, plan)
+                recorder.step(model, epoch, scores, None if sheet is None else sheet.answers())
+            _check_finite(epoch, loss, {}, plan)
             if accounts is not None and epoch:
                 accounts.record(recorder.folder, epoch)
             write_whole(recorder.folder.resume_path, _state(settings, model, optimizer, epoch, scores, accounts))
@@ -193,7 +195,8 @@ def seconds_of_training(
         evaluate(copy, source, few, device)
 
     each = [_seconds(step) / len(short), _seconds(score) / len(few)]
-    return plan.epochs * float(np.dot(each, [len(course), len(examples)]))
+    n_scored = sum(map(plan.scores_after, range(1, plan.epochs + 1)))
+    return float(np.dot(each, [plan.epochs * len(course), n_scored * len(examples)]))
 
 
 def _seconds(work: Callable[[], None]) -> float:
@@ -353,6 +356,7 @@ def _state(
 def _resumed(
     recorder: Recorder,
     settings: Mapping[str, Any],
+    plan: TrainingPlan,
     model: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
     accounts: Accounts | None = None,
@@ -372,9 +376,10 @@ def _resumed(
         raise UsageError(f"{path}: the run was begun {was} accounts of gradients: go on {was} them, or train anew")
     if accounts is not None:
         accounts.load_state_dict(state["accounts"])
-    if state["epoch"] not in set(recorder.table["epoch"]):
+    last_scored = max(epoch for epoch in range(state["epoch"] + 1) if plan.scores_after(epoch))
+    if last_scored not in set(recorder.table["epoch"]):
         raise InputError(
-            f"{recorder.metrics_path}: lacks epoch {state['epoch']}; restore it, or train into another folder"
+            f"{recorder.metrics_path}: lacks epoch {last_scored}; restore it, or train into another folder"
         )
     return state["epoch"], state["scores"]
 
