@@ -58,13 +58,14 @@ def _resamples(ctx: click.Context, param: click.Parameter, n: int) -> int:
               help="Participation ratio and directions of 90 % of the variance.  [default: where it takes seconds]")
 @click.option("--project", type=click.IntRange(min=1), metavar="N",
               help="Project layers of more features than N on N random directions (the authors': 5000).")
+@options.null_option
 @options.arrays_options
 @options.work_options("Go on with an interrupted analysis in --out, or add analyses to it.")
 def capacity_command(
     acts: Path, out: Path | None, layers: tuple[str, ...], kinds: tuple[str, ...], per_class: int | None,
     classes: int | None, draws: int, kappa: float, centers: str, bootstrap: int, errors: str, simulate: bool,
     dichotomies: int, bias: bool, joint: bool, joint_draws: int, joint_labels: str, sweep_examples: tuple[int, ...],
-    total_dimension: bool | None, project: int | None, datasets: tuple[str, ...], labels: str | None,
+    total_dimension: bool | None, project: int | None, null: str | None, datasets: tuple[str, ...], labels: str | None,
     jobs: int, cluster: str | None, seed: int, as_json: bool,
     resume: bool, dry_run: bool, force: bool,
 ) -> None:
@@ -87,12 +88,12 @@ def capacity_command(
     plan = plan_capacity(
         source, layers=layers, kinds=kinds, per_class=per_class, n_classes=classes, kappa=kappa, n_draws=draws,
         centers=centers, bootstrap=bootstrap, errors=errors, also=also, total_dimension=total_dimension,
-        project=project, seed=seed,
+        project=project, seed=seed, null=null,
     )
     click.echo(describe_plan(plan), err=as_json or out == STDOUT)
     if dry_run:
         return
-    out = out or acts.with_suffix(".capacity.csv")
+    out = out or acts.with_suffix(f".capacity.{null}.csv" if null else ".capacity.csv")
     earlier = earlier_table(out, resume, force)
     compile_kernels(lambda: click.echo("compiling, once on this machine: about 10 s", err=True))
     table = measured([plan], out, earlier, jobs, cluster)

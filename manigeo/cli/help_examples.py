@@ -21,6 +21,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "capacity": (
         "manigeo capacity acts.h5",
         "manigeo capacity acts.h5 --kinds permuted --kinds restored --bootstrap 1000 --jobs -1",
+        "manigeo capacity acts.h5 --joint --null gaussian",
         "manigeo capacity acts.h5 --simulate --joint --classes 10 --dry-run",
         "manigeo capacity responses.mat --dataset V1 --dataset V4 --labels stimulus",
     ),

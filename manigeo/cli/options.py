@@ -251,6 +251,13 @@ drop_tied_option = click.option(
     help="Without the channels that manigeo train --tied-dropout has tied to single examples.",
 )
 
+null_option = click.option(
+    "--null",
+    type=click.Choice(["shuffled", "gaussian"]),
+    help="Measure a null model in place of the data: labels shuffled, or Gaussian clouds of the same means and covariances; "
+    "the table then has its name, .shuffled.csv or .gaussian.csv.",
+)
+
 labels_option = click.option(
     "--labels", type=click.Path(path_type=Path, dir_okay=False), help="CSV with labels of your own, those of training, in "
     "place of --permute: a column index or file, and one train_label, label or class (numbers or names)."

@@ -44,13 +44,14 @@ def _fewest(least: int, what: str) -> Callable[[click.Context, click.Parameter, 
               help="Most training examples per class that latent generalization is fitted on.")
 @click.option("--cluster-seeds", default=3, show_default=True, type=click.IntRange(min=1), help="Starts of k-means.")
 @click.option("--pairs", default=500, show_default=True, type=click.IntRange(min=1), help="Most pairs for margins.")
+@options.null_option
 @options.arrays_options
 @options.work_options("Go on with an interrupted analysis in --out, or add measures to it.")
 def separability_command(
     acts: tuple[Path, ...], out: Path | None, layers: tuple[str, ...], kinds: tuple[str, ...], per_class: int | None,
     classes: int | None, measures: tuple[str, ...], folds: int, neighbours: tuple[int, ...], training_examples: int,
     cluster_seeds: int, pairs: int,
-    datasets: tuple[str, ...], labels: str | None,
+    null: str | None, datasets: tuple[str, ...], labels: str | None,
     jobs: int, cluster: str | None, seed: int, as_json: bool, resume: bool, dry_run: bool, force: bool,
 ) -> None:
     """Linear probes, neighbours, clusters, class means, margins and more of every layer and kind in ACTS; best layers.
@@ -69,13 +70,13 @@ def separability_command(
         "latent": {"examples_per_label": training_examples, "folds": folds},
     }
     chosen = [measure(name, **settings.get(name, {})) for name in SEPARABILITY if not measures or name in measures]
-    sample = {"layers": layers, "kinds": kinds, "per_class": per_class, "n_classes": classes, "seed": seed}
+    sample = {"layers": layers, "kinds": kinds, "per_class": per_class, "n_classes": classes, "seed": seed, "null": null}
     plans = [plan_separability(options.activations_of(path, datasets, labels), measures=chosen, **sample) for path in acts]  # type: ignore[arg-type]
     for plan in plans:
         click.echo(describe_plan(plan), err=as_json or out == STDOUT)
     if dry_run:
         return
-    out = out or acts[0].with_suffix(".separability.csv")
+    out = out or acts[0].with_suffix(f".separability.{null}.csv" if null else ".separability.csv")
     earlier = earlier_table(out, resume, force)
     table = measured(plans, out, None if earlier is None else without_choices(earlier), jobs, cluster)
     table = with_choices(table, [metric for m in chosen for metric in m.profiles], seed)

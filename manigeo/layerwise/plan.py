@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from manigeo.activations import Activations, opened
+from manigeo.capacity.nulls import NULLS, Mapped, gaussian_cloud, shuffled_rows
 from manigeo.capacity.projection import project_manifolds
 from manigeo.errors import InputError, UsageError, check_choice
 from manigeo.execution.resuming import remaining
@@ -44,7 +45,7 @@ from manigeo.results import Part, as_table, bare_settings, in_order, join_result
 from manigeo.vocabulary import flags_words
 
 P = TypeVar("P")
-_HALVES = crc32(b"halves")
+_HALVES, _NULL, _TRAINING = crc32(b"halves"), crc32(b"null"), crc32(b"train")
 # Samples times features times the smaller of the two: up to here total dimension takes seconds, above it minutes.
 _SPECTRUM_COST = 1e11
 
@@ -190,7 +191,7 @@ class Plan:
     ) -> LabelledPoints:
         labels, per_class = self.classes[kind], per_class or self.per_class
         images = list(sample_rows(acts.examples, kind, per_class, self.seed, labels).values())
-        found = self._sample(acts, layer, labels, images, stream(self.seed, kind_key(kind), _HALVES), needs)
+        found = self._sample(acts, layer, labels, images, kind_key(kind), needs)
         if len(acts.outcomes) and not acts.unscored:
             found.right = acts.outcomes[found.images, 0] == np.repeat(labels, per_class)
         return found
@@ -200,7 +201,7 @@ class Plan:
         no points."""
         labels = self.classes["test"]
         rows = list(training_rows(acts.examples, labels, most, self.seed).values())
-        return self._sample(acts, layer, labels, rows, stream(self.seed, _HALVES), ("standardised",))
+        return self._sample(acts, layer, labels, rows, _TRAINING, ("standardised",))
 
     def _sample(
         self,
@@ -208,15 +209,20 @@ class Plan:
         layer: str,
         labels: Sequence[int],
         rows: Sequence[np.ndarray],
-        halves: np.random.Generator,
+        key: int,
         needs: Sequence[str],
     ) -> LabelledPoints:
+        if self.sampling.get("null") == "shuffled":
+            rows = shuffled_rows(rows, stream(self.seed, key, _NULL))
         clouds: Sequence[np.ndarray] = acts.clouds(layer, rows)
         if n_directions := self.sampling.get("project"):
             seed = np.random.SeedSequence(self.seed, spawn_key=(crc32(layer.encode()), PROJECTION_KEY))
             clouds = project_manifolds(clouds, n_directions, seed)
+        if self.sampling.get("null") == "gaussian":
+            made = Mapped(clouds, lambda i, X: gaussian_cloud(X, stream(self.seed, key, _NULL, labels[i])))
+            clouds = list(made) if isinstance(clouds, list) else made
         names, sizes = [self.class_names[label] for label in labels], [len(of_class) for of_class in rows]
-        return LabelledPoints(clouds, np.concatenate(rows), names, sizes, halves, needs)
+        return LabelledPoints(clouds, np.concatenate(rows), names, sizes, stream(self.seed, key, _HALVES), needs)
 
 
 # ------------------------------------------------------------------------------------------------------------- planning
@@ -236,6 +242,7 @@ def plan_capacity(
     total_dimension: bool | None = None,
     project: int | None = None,
     seed: int = 0,
+    null: str | None = None,
 ) -> Plan:
     """Look at activations, or at a file of them, and say what would be computed: layers (globs), kinds, points per class.
 
@@ -243,7 +250,8 @@ def plan_capacity(
     so many are drawn by ``seed``: fewer manifolds keep joint and simulated capacity out of saturation. Mean field is always
     computed; ``also`` are other measures of :mod:`manigeo.layerwise.geometry`. Total dimension is computed where it takes
     seconds (None), of every layer (True) or of none (False). Layers of more features than ``project`` are projected on so
-    many random directions, the same for all kinds.
+    many random directions, the same for all kinds. ``null`` is ``"shuffled"`` or ``"gaussian"``, for a null model
+    (:mod:`manigeo.capacity.nulls`) in place of the data.
 
     Raises :class:`~manigeo.errors.UsageError` for a pattern that matches no layer, a kind that is not in the file, or more
     classes, or points per class, than there are, and for ``centers`` and ``errors`` that
@@ -273,7 +281,7 @@ def plan_capacity(
                 f"{UNSEEN} examples are of other classes than {', '.join(kind for kind in wanted if kind != UNSEEN)}, and "
                 f"capacities of other classes do not compare: give --kinds {UNSEEN} alone"
             )
-        sampling = {"project": project, "seed": seed}
+        sampling = {"project": project, "seed": seed} | _null_setting(null)
         plan = planned("capacity", acts, layers, wanted, per_class, n_classes, (mean_field, *spectrum, *also), sampling)
         largest = max((max(m.examples) for m in also if m.examples), default=None)
         check_sample(acts, plan.kinds, plan.classes[wanted[0]], "--sweep-examples", largest)
@@ -281,6 +289,14 @@ def plan_capacity(
     costs = {name: n * (f := min(width, most)) * min(n, f) for name, width in plan.features.items()}
     wide = () if total_dimension else tuple(name for name, cost in costs.items() if cost > _SPECTRUM_COST)
     return replace(plan, wide=wide)
+
+
+def _null_setting(null: str | None) -> dict[str, str]:
+    """The setting that tells the rows of a null model from those of the data."""
+    if null is None:
+        return {}
+    check_choice("null", null, NULLS)
+    return {"null": null}
 
 
 def plan_separability(
@@ -292,13 +308,15 @@ def plan_separability(
     n_classes: int | None = None,
     measures: Sequence[Measure] | None = None,
     seed: int = 0,
+    null: str | None = None,
 ) -> Plan:
     """Look at activations, or at a file of them, and say what would be computed: layers (globs), kinds, examples per class.
 
     Kinds of the same classes are measured on those that they share (:func:`~manigeo.layerwise.sample.shared_classes`),
     unseen classes beside them on their own; all have the same number of examples per class. ``per_class`` defaults to the
     largest number that every kind has for each of its classes, up to 50; ``n_classes`` to all of a kind, else so many are
-    drawn by ``seed``. ``measures`` default to all of :mod:`manigeo.layerwise.separability`.
+    drawn by ``seed``. ``measures`` default to all of :mod:`manigeo.layerwise.separability`. ``null`` is ``"shuffled"`` or
+    ``"gaussian"``, for a null model (:mod:`manigeo.capacity.nulls`) in place of the data.
 
     Raises :class:`~manigeo.errors.UsageError` for a pattern that matches no layer, a kind that is not in the file, or more
     classes, or examples per class, than there are; :class:`~manigeo.errors.InputError` where no kind can be measured.
@@ -317,7 +335,9 @@ def plan_separability(
     chosen = tuple(map(measure, SEPARABILITY) if measures is None else measures)
     with opened(source) as acts:
         wanted = select_kinds(acts, kinds, acts.kinds)
-        plan = planned("separability", acts, layers, wanted, per_class, n_classes, chosen, {"seed": seed})
+        plan = planned(
+            "separability", acts, layers, wanted, per_class, n_classes, chosen, {"seed": seed} | _null_setting(null)
+        )
     if not plan.tasks:
         raise UsageError(f"{chosen[0].describe()} is of test examples, which are not among {', '.join(wanted)}")
     return plan
@@ -452,6 +472,8 @@ def job_table(plan: Plan, tasks: Sequence[Task]) -> pd.DataFrame:
         acts = stack.enter_context(opened(plan.path if plan.held is None else plan.held))
         other = None if plan.other is None else stack.enter_context(opened(plan.other))
         place = row_place(acts, tasks[0].layer, tasks[0].kind)
+        if null := plan.sampling.get("null"):  # so that tables and figures have its rows beside those of the data
+            place["checkpoint"] = ", ".join(filter(None, [place["checkpoint"], NULLS[null]]))
         rows = _excluded(plan, tasks) if tasks[0].kind in plan.excluded else _measured(plan, tasks, acts, other)
         return as_table([place | row for row in rows])
 

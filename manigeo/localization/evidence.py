@@ -212,8 +212,8 @@ def _of(table: pd.DataFrame, analysis: str, metric: str, per_manifold: bool) -> 
     """Finite rows of permuted examples."""
     rows = table[(table["metric"] == metric) & (table["kind"] == "permuted") & table["value"].notna()]
     rows = rows[rows["manifold"].ne("") == per_manifold]
-    by = with_settings(rows, "analysis")["analysis"]
-    return rows[by.isna() | by.eq(analysis)]
+    by = with_settings(rows, "analysis", "null")
+    return rows[(by["analysis"].isna() | by["analysis"].eq(analysis)) & by["null"].isna()]
 
 
 def _at_ends(rows: pd.DataFrame, before: float | None) -> tuple[pd.DataFrame, pd.DataFrame | None]:

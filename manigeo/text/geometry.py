@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from manigeo.capacity.nulls import NULLS
 from manigeo.capacity.unstructured import unstructured_capacity
 from manigeo.text.cells import blocks, flag_lines
 from manigeo.text.scores import describe_scores
@@ -48,6 +49,8 @@ def limits(plan: "Plan") -> list[str]:
         few = [plan.class_names[label] for label, of in plan.lacking.items() if of == kind]
         named = ", ".join(map(repr, few[:5])) + ", ..." * (len(few) > 5)
         lines.append(f"left out of all kinds, with fewer than 2 {kind} examples: {len(few)} classes ({named})")
+    if null := plan.sampling.get("null"):
+        lines.append(f"a null model in place of the data: {NULLS[null]}")
     if plan.limited_by is None:
         return lines
     kind, label = plan.limited_by
