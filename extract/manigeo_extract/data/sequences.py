@@ -83,7 +83,7 @@ class Sequences:
 
 @dataclass(frozen=True)
 class Cutting:
-    """How a text is cut into sequences, which of them are held out, and which positions are examples.
+    """Rules by which a text is cut into sequences, some are held out, and positions become examples.
 
     Raises :class:`~manigeo.errors.UsageError` for a value out of its range.
     """

@@ -76,7 +76,7 @@ def _joined(batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _check_context(root: nn.Module, data: DataSet) -> None:
-    """What the configuration of a Hugging Face model tells; an index out of range would tell less."""
+    """Check what the configuration of a Hugging Face model tells; an index out of range would tell less."""
     config, (tokens,) = getattr(root, "config", None), data.input_shape
     most, known = (getattr(config, name, None) for name in ("max_position_embeddings", "vocab_size"))
     if isinstance(most, int) and tokens > most:

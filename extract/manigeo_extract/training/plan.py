@@ -82,7 +82,7 @@ class TrainingPlan:
         )
 
     def scores_after(self, epoch: int) -> bool:
-        """Whether the network is scored after ``epoch`` (0: before the first)."""
+        """Return whether the network is scored after ``epoch`` (0: before the first)."""
         kept = self.checkpoint_epochs == "all" or epoch in self.checkpoint_epochs
         return kept or epoch % self.score_every == 0 or epoch == self.epochs
 
