@@ -21,6 +21,7 @@ nitpicky = True  # see extensions/references.py for names that have no page
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"  # a notebook is shown as it ran
+suppress_warnings = ["mystnb.unknown_mime_type"]  # verdicts for programs, beside their table
 nb_ipywidgets_js = {}
 nb_merge_streams = True
 

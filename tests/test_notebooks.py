@@ -63,11 +63,7 @@ def test_a_notebook_has_the_cells_of_its_source(path):
     assert source.metadata["kernelspec"] == notebook.metadata["kernelspec"]
 
 
-@pytest.mark.parametrize(
-    "path",
-    [path for path in NOTEBOOKS if path.stem != "dyballa2024"],
-    ids=lambda path: path.stem,
-)
+@notebooks
 def test_a_notebook_leaves_nothing_to_be_filled_in(path):
     shown = json.dumps([out.get("data", out).get("text/plain", out.get("text")) for out in _outputs(path)])
     assert LEFT_OPEN.findall(path.with_suffix(".py").read_text("utf-8")) == []
@@ -81,10 +77,7 @@ def test_what_is_left_open_is_recognized(text):
     assert LEFT_OPEN.search(text)
 
 
-JUDGED = [path for path in PAPERS if path.stem != "dyballa2024"]
-
-
-@pytest.mark.parametrize("path", JUDGED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", PAPERS, ids=lambda path: path.stem)
 def test_of_a_paper_every_claim_has_a_rule_and_one_of_three_verdicts(path):
     (rows,) = [out["data"][MIME] for out in _outputs(path) if MIME in out.get("data", {})]
     assert len(rows) >= 10

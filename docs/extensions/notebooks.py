@@ -12,6 +12,7 @@ from sphinx.config import Config
 LINKS = {
     "](notebooks/": "](/notebooks/",
     "](../README.md": "](/guide/numbers.md",
+    "](../docs/": "](/",
     "](manigeo/activations/__init__.py)": "](/guide/files.md#activations)",
     "](manigeo/results.py)": "](/guide/files.md#results)",
     "](extract/manigeo_extract/recorder.py)": "](/guide/files.md#runs)",
