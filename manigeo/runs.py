@@ -28,6 +28,7 @@ from manigeo.errors import InputError, ManigeoError, UsageError, one_line
 from manigeo.results import COLUMNS, as_table, identities, read_results, runs_apart
 from manigeo.storage.ceilings import MOST_NOTES_BYTES, read_text
 from manigeo.storage.recognition import EXAMPLES, recognized
+from manigeo.storage.spreadsheets import as_names
 
 PathLike = str | os.PathLike[str]
 SUFFIXES = (".csv", ".json", ".parquet")
@@ -71,6 +72,30 @@ class RunFolder:
     @property
     def labels_path(self) -> Path:
         return self.path / "labels.csv"
+
+    @property
+    def sequences_path(self) -> Path:
+        """The scored sequences after the last epoch, of a training on a text."""
+        return self.path / "sequences.csv"
+
+    def sequences(self) -> pd.DataFrame | None:
+        """One row per scored sequence: kind, sequence, exact, accuracy, loss, exposure, prefix, suffix, answer; None of a
+        run that has none.
+
+        Raises :class:`~manigeo.errors.InputError` for a damaged table.
+        """
+        if not self.sequences_path.is_file():
+            return None
+        try:
+            text = {name: str for name in ("kind", "prefix", "suffix", "answer")}
+            table = as_names(
+                pd.read_csv(self.sequences_path, dtype=text, keep_default_na=False, na_values={"exposure": ""})
+            )
+            return table.astype({"exact": bool, "accuracy": float, "loss": float, "exposure": float})
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{self.sequences_path} is damaged ({one_line(error)}): train again, or remove it"
+            ) from error
 
     @property
     def record_path(self) -> Path:
@@ -446,7 +471,7 @@ def _is_name(run: str) -> bool:
 def set_aside(run: RunFolder) -> tuple[list[Path], Path]:
     """Move what was computed of a training that is to be replaced into a folder of its own; what was moved, and where to."""
     void = [path for path in (run.analysis,) if path.is_dir()]
-    own = {run.metrics_path, run.labels_path, run.description_path}
+    own = {run.metrics_path, run.labels_path, run.description_path, run.sequences_path}
     void += [path for path in sorted(run.path.glob("*")) if path.is_file() and path not in own and _is_result(path)]
     names = (
         f"earlier-{run.identity[:6] or 'run'}{ending}"

@@ -219,7 +219,7 @@ def test_sequences_longer_than_the_context_are_refused_with_the_length_to_give(d
 def test_suffixes_are_scored_as_one_token_after_another_would_be(data, examples):
     network, sheet = model(data), SuffixSheet(examples)
     scores = evaluate(network, data, examples, sheet=sheet)
-    table = sheet.table(data.sequences.length)
+    table = sheet.table(data)
     number = int(examples["index"][examples["split"] == MEMORIZED].iloc[0]) // data.sequences.length
     row = table[table["sequence"] == number].iloc[0]
     tokens = torch.from_numpy(data.sequences.tokens[data.sequences.planted][0][:10]).long()

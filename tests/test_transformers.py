@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from manigeo import open_activations
+from manigeo import open_activations, read_results
 from manigeo.errors import InputError, UsageError
 from manigeo.kinds import KINDS
 from manigeo_extract.batches import Batch, called
@@ -21,6 +21,7 @@ from manigeo_extract.data.datasets import DataSet, Permutation, load_data, permu
 from manigeo_extract.models import IMAGE_MODELS, build_model, complete_args
 from manigeo_extract.recording.hooks import record_layers
 from manigeo_extract.recording.layers import hooked, list_layers, select_layers
+from manigeo_extract.recording.next_token import answering_contexts
 from tests.command_line import done, run
 from tests.networks import Calls
 
@@ -335,3 +336,57 @@ def test_a_transformer_that_torch_fx_cannot_trace_is_told_of_hooks(bert, folder)
     assert code == 2
     assert "torch.fx cannot trace this network: " in err
     assert "take --backend hooks" in err
+
+
+def causal(**args):
+    import transformers as hf
+
+    return hf.GPT2LMHeadModel(hf.GPT2Config(n_embd=32, n_layer=2, n_head=2, **args))
+
+
+def test_a_causal_model_of_transformers_goes_the_whole_way_on_a_text(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("net.py").write_text(
+        "import transformers as hf\n"
+        "def net():\n"
+        "    return hf.GPT2LMHeadModel(hf.GPT2Config(n_embd=32, n_layer=2, n_head=2, vocab_size=256, n_positions=16))\n"
+    )
+    text = ["--data", "sentences", *arguments(n=60, length=16, scored=20), "--canaries", "8,14,3"]
+    done("train", *text, "--arch", "net.py:net", "--epochs", 1, "--optimizer", "adam", "--out", "run")
+    done("extract", "--model", "run/checkpoints/last.pt", "--arch", "net.py:net", "--per-class", 4, "--out", "acts.h5")
+    with open_activations("acts.h5") as acts:
+        assert acts.kinds == ("test", "memorized", "typical", "control")
+        assert acts.layer("transformer.h.1.mlp.c_proj").readout == "last-token"
+        assert acts.scores["memorized"]["n"] > 0
+    done(
+        "rewind", "run", "--arch", "net.py:net", "--each", "--group-by", r"h\.[0-9]+\.(?:attn|mlp)", "--checkpoints", 0
+    )
+    table = read_results("rewind.csv")
+    assert {"h.0.attn", "h.1.mlp"} <= set(table["layer"])
+
+
+def arguments(**args):
+    return [word for name, value in args.items() for word in ("--data-arg", f"{name}={value}")]
+
+
+def test_a_model_of_transformers_that_does_not_go_with_a_text_is_refused():
+    import transformers as hf
+
+    data = load_data("sentences", {"n": 20, "length": 16})
+    with pytest.raises(
+        UsageError, match=r"takes up to 8 tokens, .* have 16: give shorter ones \(--data-arg length=8\)"
+    ):
+        answering_contexts(causal(n_positions=8, vocab_size=256), data)
+    with pytest.raises(UsageError, match="the network knows 200 tokens, and the tokenizer of sentences has 256"):
+        answering_contexts(causal(n_positions=16, vocab_size=200), data)
+    headless = hf.GPT2Model(hf.GPT2Config(n_embd=32, n_layer=1, n_head=2, vocab_size=256, n_positions=16))
+    with pytest.raises(UsageError, match=r"next token .* shape \(2, 15, 32\): give one with its language head"):
+        answering_contexts(headless, data)
+
+
+def test_a_tokenizer_of_hugging_face_makes_the_tokens_of_a_text(folder, tmp_path):
+    (tmp_path / "a.txt").write_text("the film was very good " * 30)
+    data = load_data(f"text:{tmp_path / 'a.txt'}", {"tokenizer": str(folder), "length": 8, "prefix": 2})
+    assert len(data.class_names) == len(set(data.class_names)) == data.n_classes
+    tokens = data.sequences.tokens[0]
+    assert data.sequences.tokenizer.decode(tokens) == " ".join(data.class_names[token] for token in tokens)

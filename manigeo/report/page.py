@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import math
 import os
 import shlex
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from manigeo import __version__
+from manigeo.kinds import memorized_kind
 from manigeo.report.additions import Addition
 from manigeo.report.answer import read_answers
 from manigeo.report.caveats import caveats, flags_in_words
@@ -23,11 +25,12 @@ from manigeo.report.examples import example_sections
 from manigeo.report.figures import draw_pictures, drawn_together
 from manigeo.report.gate import gates_of_answer, read_gate
 from manigeo.report.seeds import compare_runs, weigh_together
-from manigeo.report.sources import Recording, Sources
+from manigeo.report.sequences import HEADINGS, N_NAMES, sequence_sections
+from manigeo.report.sources import DescribedRun, Recording, Sources
 from manigeo.report.tables import metric_tables, settings_of
 from manigeo.storage.files import check_target, whole_file
 from manigeo.text.cells import NOTHING, listed
-from manigeo.vocabulary import analysis_words
+from manigeo.vocabulary import analysis_words, in_words_of, kinds_in_words
 
 ANSWERING = "depth"  # the figure that stands with the answer
 Pairs = list[tuple[str, str]]
@@ -43,7 +46,8 @@ def render_page(sources: Sources, title: str = "", additions: Sequence[Addition]
     if (weighed := weigh_together(sources, answers)) is not None:
         answers = [*read_answers([weighed.table]), *answers]
         pictures = [*drawn_together(weighed, ANSWERING), *pictures]
-    return _template().render(
+    kind = memorized_kind({*aggregates["kind"], *(kind for run in sources.runs for kind in _scored(run))})
+    return _template(kind).render(
         title=title or _title(sources),
         subtitle=_subtitle(sources),
         script=Markup(script),
@@ -55,6 +59,10 @@ def render_page(sources: Sources, title: str = "", additions: Sequence[Addition]
         answering=[picture for picture in pictures if picture.figure == ANSWERING],
         pictures=[picture for picture in pictures if picture.figure != ANSWERING],
         examples=example_sections(sources.examples),
+        sequences=sequence_sections(sources.runs),
+        headings=HEADINGS,
+        n_names=N_NAMES,
+        kinds=kinds_in_words(kind),
         gates=[gate for run in sources.runs if (gate := read_gate(run, aggregates))] or gates_of_answer(aggregates),
         analyses=metric_tables(aggregates),
         downloads=embed_tables(sources.tables),
@@ -75,11 +83,18 @@ def write_page(page: str, path: str | os.PathLike[str], force: bool = False) -> 
         Path(partial).write_bytes(page.encode("utf-8", "replace"))
 
 
-def _template() -> Template:
+def _scored(run: DescribedRun) -> list[str]:
+    return [] if run.metrics is None else list(run.metrics["kind"].unique())
+
+
+def _template(kind: str | None) -> Template:
+    """The page, with the filter ``spoken`` for text about the kind that memorization alone answers."""
     environment = Environment(
         loader=PackageLoader("manigeo.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
+    environment.filters["log2"] = math.log2
+    environment.filters["spoken"] = lambda html: Markup(in_words_of(kind, str(html)))
     return environment.get_template("report.html")
 
 
@@ -104,6 +119,10 @@ def _network(description: Mapping[str, Any]) -> str:
     fraction = permutation.get("fraction") if isinstance(permutation, dict) else None
     network = " on ".join(str(description[key]) for key in ("arch", "data") if description.get(key))
     permuted = f"{fraction:.0%} of the labels permuted" if isinstance(fraction, (int, float)) else ""
+    args = description.get("data_args")
+    planted = args.get("canaries") if isinstance(args, dict) else None
+    if isinstance(planted, list) and len(planted) == 3:
+        permuted = "{} canaries of {} tokens, {} times in every epoch".format(*planted)
     return ", ".join(filter(None, [network, permuted]))
 
 

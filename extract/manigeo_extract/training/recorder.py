@@ -2,7 +2,7 @@
 
 ::
 
-    run.json  labels.csv  metrics.csv  examples.record  resume.pt
+    run.json  labels.csv  metrics.csv  sequences.csv  examples.record  resume.pt
     checkpoints/  epoch-0000.pt  epoch-0010.pt  before.pt  best.pt  last.pt
 
 It is written by :func:`manigeo_extract.training.trainer.train`, or by a :class:`Recorder` in a training loop of one's own.
@@ -229,7 +229,14 @@ class Recorder:
     def _remove_run(self) -> None:
         run = self.folder
         set_aside(run)
-        own = [run.description_path, run.metrics_path, run.record_path, run.resume_path, run.labels_path]
+        own = [
+            run.description_path,
+            run.metrics_path,
+            run.record_path,
+            run.resume_path,
+            run.labels_path,
+            run.sequences_path,
+        ]
         for path in [*own, *run.checkpoints.glob("*.pt")]:
             path.unlink(missing_ok=True)
 

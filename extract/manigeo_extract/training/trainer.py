@@ -26,6 +26,7 @@ from manigeo.errors import InputError, ManigeoError, UsageError
 from manigeo.faces.progress import bar
 from manigeo.kinds import BY_MEMORY
 from manigeo.runs import RunFolder
+from manigeo.storage.spreadsheets import write_cells
 from manigeo_extract.batches import called, like_parameters, n_examples
 from manigeo_extract.data.datasets import DataSet
 from manigeo_extract.devices import check_device
@@ -149,9 +150,11 @@ def train(
             loss = _train_epoch(model, optimizer, course, plan, epoch, backward) if epoch else 0.0
             if plan.scores_after(epoch) or recorder.records(epoch):
                 sheet = AnswerSheet(examples) if recorder.records(epoch) else None
-                scores = scored(model, source, data, examples, device, sheet)
+                scores, sequences = scored(model, source, data, examples, device, sheet)
                 _check_finite(epoch, loss, scores, plan)
                 recorder.step(model, epoch, scores, None if sheet is None else sheet.answers())
+                if sequences is not None:
+                    write_whole(recorder.folder.sequences_path, (write_cells(sequences) or "").encode())
             _check_finite(epoch, loss, {}, plan)
             if accounts is not None and epoch:
                 accounts.record(recorder.folder, epoch)
