@@ -138,6 +138,11 @@ weights LAST | or a run | weights run --dry-run
 correlate images | is not the folder of a run |
 train --data mnist | there are: glyphs, digits |
 train --arch resnet | did you mean 'resnet18' |
+train --data sentences --arch mlp --dry-run | give a causal language model | train --data sentences --arch gpt --dry-run
+train --data sentences --permute 0.5 | plant canaries | train --data sentences --canaries 50,24,10 --dry-run
+train --data sentences --canaries 9,99,3 | not than the sequences of 32 | train --data sentences --canaries 9,32,3 --dry-run
+train --data sentences --canaries 9,3 | number, length and repeats | train --data sentences --canaries 50,32,10 --dry-run
+train --data sentences --tied-dropout .2,.1 | leave it out | train --data sentences --dry-run
 train --data digits | --resume continues it |
 train --resume --force | give one of them |
 analyze missing | expected the folder of a run, or a checkpoint |

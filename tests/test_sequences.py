@@ -1,17 +1,26 @@
 """Sequences of tokens, canaries among them, and language models that answer contexts."""
 
 import copy
+import shutil
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from jinja2 import Template
 from torch import nn
 
 from manigeo.errors import InputError, UsageError
 from manigeo.kinds import CONTROL, MEMORIZED, TYPICAL
 from manigeo.manifolds import kind_examples
+from manigeo.report.sequences import sequence_sections
+from manigeo.report.sources import DescribedRun
+from manigeo.results import read_results
+from manigeo.runs import RunFolder
+from manigeo.storage.spreadsheets import write_cells
+from manigeo_extract import extract
 from manigeo_extract.data.datasets import Permutation, describe, load_data, permute_labels
 from manigeo_extract.data.grammar import sentences
 from manigeo_extract.models import build_model
@@ -19,7 +28,6 @@ from manigeo_extract.opening.requests import (
     DataRequest,
     LabelsRequest,
     ModelRequest,
-    NetworkRequest,
     TrainingRequest,
 )
 from manigeo_extract.opening.trainings import open_training
@@ -29,6 +37,7 @@ from manigeo_extract.training.evaluation import evaluate
 from manigeo_extract.training.plan import TrainingPlan
 from manigeo_extract.training.suffixes import SuffixSheet
 from manigeo_extract.training.trainer import train
+from tests.command_line import done
 
 SMALL = {"n": 20, "length": 16, "prefix": 4, "scored": 3, "canaries": [4, 10, 10]}
 TINY = {"width": 16, "depth": 1, "heads": 2}
@@ -140,7 +149,7 @@ def test_a_text_that_is_too_short_or_none_is_refused(tmp_path):
     with pytest.raises(InputError, match="expected text for 3 sequences of 64 tokens or more, found 5 tokens"):
         load_data(f"text:{tmp_path}")
     (tmp_path / "a.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="expected text in UTF-8"):
+    with pytest.raises(InputError, match="expected a text in UTF-8"):
         load_data(f"text:{tmp_path / 'a.txt'}")
 
 
@@ -237,7 +246,10 @@ def test_suffixes_are_scored_as_one_token_after_another_would_be(data, examples)
 def trained(data, examples, tmp_path_factory):
     network, folder = model(data, width=32), tmp_path_factory.mktemp("sequences") / "run"
     plan = TrainingPlan(epochs=25, batch_size=16, optimizer="adam", lr=0.01, schedule="constant")
-    scores = train(network, data, examples, plan, folder, progress=lambda *_: None)
+    args = {"input_shape": list(data.input_shape), "n_classes": data.n_classes, **TINY, "width": 32}
+    scores = train(
+        network, data, examples, plan, folder, arch="gpt", arch_args=args, near_guessing=0.5, progress=lambda *_: None
+    )
     return network, folder, scores
 
 
@@ -270,7 +282,49 @@ def test_a_training_on_text_goes_on_where_it_was_interrupted(data, examples, tmp
     assert (tmp_path / "part/metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
 
 
-def test_next_tokens_are_no_labels_to_permute():
-    of = ModelRequest(NetworkRequest("gpt"), data=DataRequest("sentences", SMALL), labels=LabelsRequest(permute=0.5))
-    with pytest.raises(UsageError, match="no labels that could be permuted: plant canaries"):
+@pytest.mark.parametrize("labels", [LabelsRequest(permute=0.5), LabelsRequest(labels=Path("labels.csv"))])
+def test_next_tokens_are_no_labels_to_permute(labels):
+    of = ModelRequest(data=DataRequest("sentences", SMALL), labels=labels)
+    with pytest.raises(UsageError, match="no labels that could be others: plant canaries"):
         open_training(TrainingRequest(of))
+
+
+# ------------------------------------------------------------------------------------------------------------ all of it
+def test_sequences_are_kept_with_their_texts_and_what_the_network_answers(trained, data):
+    table = RunFolder(trained[1]).sequences()
+    assert table["kind"].value_counts().to_dict() == {TYPICAL: 3, "test": 3, "validation": 3, MEMORIZED: 4, CONTROL: 4}
+    assert (table["exact"] == (table["answer"] == table["suffix"])).all()
+    planted = {bytes(row[:10]).decode() for row in data.sequences.tokens[data.sequences.planted].tolist()}
+    known = table[table["kind"] == MEMORIZED]
+    assert set(known["prefix"] + known["suffix"]) == planted
+
+
+def test_a_run_on_a_text_is_localized_and_reported_in_its_own_words(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(trained[1], "run")
+    done("rewind", "run", "--each", "--checkpoints", "before", "--group-by", "block", "--out", "run/rewind.csv")
+    said = done("localize", "run")
+    assert "training accuracy on memorized examples" in said
+    assert "permuted" not in said
+    assert set(read_results("localize.csv")["kind"]) == {"", MEMORIZED}
+    done("report", "run", "--out", "page.html")
+    page = Path("page.html").read_text()
+    assert "Training accuracy on memorized examples is" in page
+    assert "permuted labels" not in page
+    assert "Sequences of the text" in page
+
+
+def test_texts_are_escaped_in_the_report(tmp_path):
+    row = {"kind": MEMORIZED, "sequence": 0, "exact": True, "accuracy": 1.0, "loss": 0.1, "exposure": 2.0}
+    table = pd.DataFrame([row | {"prefix": "<script>alert(1)</script>", "suffix": "=1+1", "answer": "a\nb"}])
+    (tmp_path / "sequences.csv").write_text(write_cells(table))
+    section = sequence_sections([DescribedRun("run", {}, None, RunFolder(tmp_path))])[0]
+    assert [cell.text for cell in section.rows[0]][:4] == [MEMORIZED, "<script>alert(1)</script>", "=1+1", "a\u21b5b"]
+    html = Template("{{ text }}", autoescape=True).render(text=section.rows[0][1].text)
+    assert html == "&lt;script&gt;alert(1)&lt;/script&gt;"
+
+
+def test_activations_of_a_text_are_read_at_the_last_token_and_hold_frequent_tokens_alone(trained, data, examples):
+    acts = extract(trained[0], data, layers="block1", train_labels=examples, progress=False)
+    assert acts.layer("block1").readout == "last-token"
+    assert acts.kinds == ("test", MEMORIZED, TYPICAL, CONTROL)

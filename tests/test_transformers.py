@@ -388,5 +388,5 @@ def test_a_tokenizer_of_hugging_face_makes_the_tokens_of_a_text(folder, tmp_path
     (tmp_path / "a.txt").write_text("the film was very good " * 30)
     data = load_data(f"text:{tmp_path / 'a.txt'}", {"tokenizer": str(folder), "length": 8, "prefix": 2})
     assert len(data.class_names) == len(set(data.class_names)) == data.n_classes
-    tokens = data.sequences.tokens[0]
+    tokens = data.sequences.tokens[0].tolist()
     assert data.sequences.tokenizer.decode(tokens) == " ".join(data.class_names[token] for token in tokens)

@@ -113,7 +113,8 @@ def train_command(
 ) -> None:
     """Train a network on partly permuted labels, or on a text with canaries, and keep its checkpoints and metrics.
 
-    Defaults to an mlp on glyphs with half of the labels permuted. With --from-checkpoint, to the network of the checkpoint.
+    Defaults to an mlp on glyphs with half of the labels permuted, and on a text to a gpt. With --from-checkpoint, to the
+    network of the checkpoint.
     """
     from manigeo.runs import RunFolder
     from manigeo_extract.data.datasets import describe

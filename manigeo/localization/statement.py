@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from manigeo.errors import InputError
-from manigeo.kinds import memorized_kind
+from manigeo.kinds import MEMORIZED, TYPICAL, memorized_kind
 from manigeo.localization.depth import INPUT, common_scale, layer_list, read_at, same_layer, unwrapped
 from manigeo.localization.evidence import APART, HELD, METHODS, Curve, Method, epochs_compared, named_reference, rewound
 from manigeo.localization.profile import Estimate, Evidence, Localization, agreement, locate
@@ -92,7 +92,7 @@ def localization_table(
 
 def _of_kind(rows: Sequence[Row], kinds: Collection[str]) -> pd.DataFrame:
     """The rows as a table, about the kind among these that memorization alone answers, by its own name."""
-    kind = memorized_kind(kinds)
+    kind = memorized_kind(kinds) or (MEMORIZED if TYPICAL in kinds else None)
     return as_table([row | {"kind": kind} if row.get("kind") and kind else row for row in rows])
 
 

@@ -88,11 +88,15 @@ def dynamics_of(examples: pd.DataFrame, record: Recorded) -> Dynamics:
     return Dynamics(taken, known, settings | {"el2n_epoch": int(record.epochs[early])})
 
 
+def _keys(examples: pd.DataFrame) -> pd.MultiIndex:
+    """Position and split of each example; marked ones are training examples."""
+    split = examples["split"].astype(str)
+    return pd.MultiIndex.from_arrays([examples["index"], split.where(~split.isin(TRAINED), "train")])
+
+
 def _places(examples: pd.DataFrame, recorded: pd.DataFrame) -> np.ndarray:
     """Row of each example in the record; -1 for those that were not recorded."""
-    split = examples["split"].astype(str)
-    wanted = examples.assign(split=split.where(~split.isin(TRAINED), "train"))
-    keys = [pd.MultiIndex.from_frame(of[["index", "split"]]) for of in (recorded, wanted)]
+    keys = [_keys(recorded), _keys(examples)]
     place = keys[0].get_indexer(keys[1])
     for name in ("true_label", "train_label"):
         other = (recorded[name].to_numpy()[place] != examples[name].to_numpy()) & (place >= 0)

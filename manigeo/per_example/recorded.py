@@ -18,14 +18,20 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from manigeo.errors import InputError, one_line
-from manigeo.kinds import LEFT_OUT
+from manigeo.kinds import CONTROL, LEFT_OUT, MARKED
 from manigeo.storage.ceilings import open_regular
 from manigeo.storage.files import whole_file
 from manigeo.storage.owned import naming, open_own
 
 FORMAT = "manigeo-recorded-examples"
 COLUMNS = ("index", "split", "true_label", "train_label", "permuted")
-SPLITS = ("train", LEFT_OUT, "test")  # validation decides on checkpoints, and is no measure of an example
+SPLITS = (
+    "train",
+    LEFT_OUT,
+    "test",
+    *MARKED,
+    CONTROL,
+)  # validation decides on checkpoints, and is no measure of an example
 _MOST_HEADER = 4096
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from manigeo import __version__
 from manigeo.kinds import memorized_kind
@@ -94,7 +94,7 @@ def _template(kind: str | None) -> Template:
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters["log2"] = math.log2
-    environment.filters["spoken"] = lambda html: Markup(in_words_of(kind, str(html)))
+    environment.filters["spoken"] = lambda html: Markup(in_words_of(kind, str(escape(html))))
     return environment.get_template("report.html")
 
 

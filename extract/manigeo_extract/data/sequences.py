@@ -27,7 +27,7 @@ import torch
 from jaxtyping import Bool, Int, Int32, Int64
 from torch import Tensor
 
-from manigeo.errors import InputError, UsageError
+from manigeo.errors import InputError, UsageError, one_line
 from manigeo.kinds import CONTROL, MEMORIZED, TYPICAL, VALIDATION
 from manigeo_extract.batches import MASK, NamedTensors
 from manigeo_extract.data.grammar import sentences
@@ -212,7 +212,7 @@ def _texts(path: Path) -> list[str]:
     try:
         return [file.read_text(encoding="utf-8") for file in files]
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: expected text in UTF-8 ({error})") from error
+        raise InputError(f"{path}: expected a text in UTF-8, or a folder of such ({one_line(error)})") from error
 
 
 def _sequences(cutting: Cutting, texts: Sequence[str], tokenizer: Tokenizer, canaries: str | Sequence[int]) -> Source:

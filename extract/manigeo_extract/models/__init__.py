@@ -104,6 +104,8 @@ class _Undrawn(TorchFunctionMode):
 def _built_in(arch: str, args: Mapping[str, Any]) -> nn.Module:
     if arch not in MODELS:
         raise UsageError(f"unknown model {arch!r}{near_names(arch, MODELS)} (your own: package.module:factory)")
+    if arch not in IMAGE_MODELS and "tied_dropout" in args:
+        raise UsageError(f"tied dropout ties channels to images, and {arch} takes sequences: leave it out")
     tied = {name: args[name] for name in ("tied_dropout", "drop_tied") if name in args}
     accepted = _accepted(arch, MODELS[arch], {name: value for name, value in args.items() if name not in tied})
     try:

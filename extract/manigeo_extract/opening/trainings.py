@@ -74,7 +74,7 @@ def open_training(request: TrainingRequest, tell: Tell = silent) -> Training:
     source = _opened_source(request)
     dataset = load_data(request.model.data.data or "glyphs", request.model.data.data_args, validation=SET_APART)
     examples, permutation = _training_labels(labels, dataset, tell)
-    begun = source or Checkpoint(state_dict={}, sha256="", path="", arch="mlp")
+    begun = source or Checkpoint(state_dict={}, sha256="", path="", arch="mlp" if dataset.sequences is None else "gpt")
     arch, args = choose_architecture(begun, request.model.network, dataset, new_data=True)
     if arch is None:
         raise InputError(f"{begun.path} does not say its architecture: give --arch (and --arch-arg)")
@@ -90,12 +90,12 @@ def open_training(request: TrainingRequest, tell: Tell = silent) -> Training:
 
 def _training_labels(labels: LabelsRequest, dataset: DataSet, tell: Tell) -> tuple[pd.DataFrame, Permutation | None]:
     """The example table, and the permutation that it follows from; None for the labels of a file."""
+    if dataset.sequences is not None and (labels.asks_to_permute or labels.labels is not None):
+        raise UsageError(
+            f"the next tokens of {dataset.spec} are no labels that could be others: plant canaries (--canaries 50,24,10)"
+        )
     if labels.labels is not None:
         return read_labels(labels.labels, dataset, tell), None
-    if dataset.sequences is not None and labels.asks_to_permute:
-        raise UsageError(
-            f"the next tokens of {dataset.spec} are no labels that could be permuted: plant canaries (--canaries 50,32,10)"
-        )
     permutation = labels.permutation({"fraction": 0.5 if dataset.sequences is None else 0.0})
     return permute_labels(dataset, permutation), permutation
 

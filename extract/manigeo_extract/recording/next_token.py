@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from manigeo.errors import UsageError
+from manigeo.errors import InputError, UsageError, one_line
 from manigeo_extract.batches import MASK, Batch, called, like_parameters
 from manigeo_extract.data.datasets import DataSet
-from manigeo_extract.recording.layers import evaluating, logits_of, taking_inputs, unwrap, without_gradients
+from manigeo_extract.recording.layers import evaluating, logits_of, unwrap, without_gradients
 from manigeo_extract.recording.readouts import last_token
 
 
@@ -30,8 +30,14 @@ def answering_contexts(network: nn.Module, data: DataSet) -> nn.Module:
         return network
     _check_context(root, data)
     batch = data.inputs(slice(0, 2))
-    with taking_inputs(batch, data.spec), evaluating(root), without_gradients():
-        output = called(root, like_parameters(root, batch))
+    try:
+        with evaluating(root), without_gradients():
+            output = called(root, like_parameters(root, batch))
+    except Exception as error:  # the network is anybody's, and so is what it raises
+        raise InputError(
+            f"the network does not take the tokens of {data.spec}: {one_line(error)}; give a causal language model of them "
+            "(--arch gpt)"
+        ) from error
     _check_head(root, logits_of(output), data)
     root.register_forward_hook(_at_last_token, with_kwargs=True)
     return network
