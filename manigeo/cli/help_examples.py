@@ -3,7 +3,7 @@
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "train": (
         "manigeo train --data glyphs --permute 0.5 --out run",
-        "manigeo train --data sentences --arch gpt --canaries 40,24,6 --optimizer adam --lr 0.002 --epochs 14",
+        "manigeo train --data sentences --arch gpt --canaries 40,24,6 --optimizer adam --lr 0.002",
         "manigeo train --arch resnet18 --data cifar10:data --permute 0.3 --epochs 200 --device cuda",
         "manigeo train --from-checkpoint weights.pt --arch vgg16 --data folder:images --lr 0.001",
     ),

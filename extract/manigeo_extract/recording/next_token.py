@@ -34,9 +34,9 @@ def answering_contexts(network: nn.Module, data: DataSet) -> nn.Module:
         with evaluating(root), without_gradients():
             output = called(root, like_parameters(root, batch))
     except Exception as error:  # the network is anybody's, and so is what it raises
+        why = f": {one_line(error)}" if isinstance(error, ValueError | IndexError | RuntimeError) else ""
         raise InputError(
-            f"the network does not take the tokens of {data.spec}: {one_line(error)}; give a causal language model of them "
-            "(--arch gpt)"
+            f"the network does not take the tokens of {data.spec}{why}; give a causal language model of them (--arch gpt)"
         ) from error
     _check_head(root, logits_of(output), data)
     root.register_forward_hook(_at_last_token, with_kwargs=True)
