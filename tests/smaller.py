@@ -49,7 +49,7 @@ SMALLER: dict[str, dict[str, str]] = {
         "else 25}": "else 6}",
         'width=128", ["h?"]': 'width=128", ["h[34]"]',
         'width=12 --arch-arg batch_norm=true", ["conv?"]': 'width=12 --arch-arg batch_norm=true", ["conv[23]"]',
-        'width=8 --arch-arg batch_norm=true", ["conv?", "fc?"]': 'width=8 --arch-arg batch_norm=true", ["conv5", "fc?"]',
+        '    "alexnet": ("--arch-arg width=8 --arch-arg batch_norm=true", ["conv?", "fc?"]),': "",
         'width=8", ["conv*_?"]': 'width=8", ["conv[45]_?"]',
         "{asked} {options}": "{asked} {options} --folds 3 --cluster-seeds 1",
         "SIZE, M, SCRATCH = 16, 30,": "SIZE, M, SCRATCH = 16, 12,",
@@ -80,6 +80,7 @@ SMALLER: dict[str, dict[str, str]] = {
         "--milestones 28 --epochs 35": "--milestones 2 --epochs 3",
         "400 if FULL else 100": "400 if FULL else 20",
         "OF_ONE = range(3)": "OF_ONE = range(2)",
+        "1000 if FULL else 200": "1000 if FULL else 100",
     },
     "zhang2022": {
         "range(3)": "range(2)",
