@@ -46,7 +46,7 @@ class Channels:
     module: str
     sort: str
     n: int
-    of: Mapping[str, Int[Tensor, ...]]
+    of: Mapping[str, Int[Tensor, " ..."]]
 
 
 def find_channels(model: nn.Module, groups: Sequence[Group]) -> list[Channels]:
