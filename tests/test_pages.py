@@ -7,6 +7,7 @@ on small ones that have not, and may say that. Of those marked ``bash``, for a c
 
 import glob
 import math
+import os
 import re
 import shlex
 import shutil
@@ -271,6 +272,73 @@ def test_commands_named_on_a_page_take_the_options_named_with_them(page, tmp_pat
         for line in blocks:
             words = words_of(line.replace("--config mine.toml", ""))
             cli.get_command(click.Context(cli), words[0]).make_context(words[0], words[1:])
+
+
+# Stand-ins for Slurm and its machines: the array is run one task after the other, each at small settings.
+SBATCH = """#!/bin/bash
+set -e
+for word; do case $word in --wrap) wrapped=1;; -*) ;; *) script=$word;; esac; done
+if [ "${wrapped:-}" ]; then bash -c "$script" >> said.txt; else
+  grep -q "^#SBATCH --array=1-8$" "$script"
+  export SLURM_ARRAY_TASK_MIN=1 SLURM_ARRAY_TASK_COUNT=2 SLURM_CPUS_PER_TASK=1
+  for task in 1 2; do SLURM_ARRAY_TASK_ID=$task bash "$script" >> said.txt; done
+fi
+echo 12345
+"""
+MANIGEO = """#!/bin/bash
+case $1 in extract) less="--per-class 4 --layers 3";; sweep) less=--dry-run;; esac
+exec {python} -m manigeo "$@" $less
+"""
+
+
+@pytest.mark.long
+def test_the_lines_for_slurm_run_as_an_array_and_what_waits_for_it(reader, monkeypatch):
+    for name, content in (("sbatch", SBATCH), ("manigeo", MANIGEO.format(python=sys.executable)), ("activate", "")):
+        Path(".venv/bin").mkdir(parents=True, exist_ok=True)
+        Path(".venv/bin", name).write_text(content)
+        Path(".venv/bin", name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{Path('.venv/bin').absolute()}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    (grid,) = [code for language, _, code in BLOCKS["sweeps"] if language == "toml"]
+    Path("width.toml").write_text(grid)
+    Path("acts.h5").unlink()
+    for _, caption, code in BLOCKS["cluster"]:
+        if caption:
+            Path(caption).write_text(code.removeprefix("\n"))
+        else:
+            code = code.replace("of-8", "of-2")
+            typed_in = subprocess.run(["bash", "-ec", code], capture_output=True, text=True)
+            assert typed_in.returncode == 0, typed_in.stderr
+    with manigeo.open_activations("acts.h5") as merged:
+        assert list(merged.layers) == ["3"]
+    assert Path("said.txt").read_text().count("12 cells") == 3
+
+
+class Rows(torch.nn.Module):
+    """Reads an image row by row, in torch's own order of axes."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn = torch.nn.LSTM(8, 5, num_layers=2)
+        self.logits = torch.nn.Linear(5, 10)
+
+    def forward(self, images):
+        out, _ = self.rnn(images.movedim(0, 1))
+        return self.logits(out[-1])
+
+
+def test_the_lines_for_recurrent_networks_run(reader, monkeypatch):
+    with open("mine.py", "a") as file:
+        file.write("\n\ndef make_net():\n    from tests.test_pages import Rows\n\n    return Rows()\n")
+    torch.save(Rows().state_dict(), "lstm.pt")
+    lines = [line for line in commands("own_model", "console") if "lstm.pt" in line]
+    assert len(lines) == 2
+    for line in lines:
+        done(*words_of(line), *["--force"] * ("extract" in line))
+    with manigeo.open_activations("lstm.h5" if Path("lstm.h5").exists() else "acts.h5") as acts:
+        assert {name: acts.rows(name, np.arange(3)).shape for name in acts.layers} == {
+            "rnn:h_l0": (3, 5), "rnn:h_l1": (3, 5),
+        }  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------------- what they tell
