@@ -88,7 +88,7 @@ def test_unseen_examples_are_of_no_other_kind_and_grouped_by_their_label():
 
 def test_the_four_kinds_are_about_the_seen_classes_and_the_fifth_about_the_others():
     table = with_unseen(example_table())
-    assert list(ALL_KINDS) == [*KINDS, UNSEEN, EVERY, "memorized", "typical"]
+    assert list(ALL_KINDS) == [*KINDS, UNSEEN, EVERY, "memorized", "typical", "control"]
     assert [classes_of(table, kind).tolist() for kind in ALL_KINDS[:5]] == [[0, 1, 2]] * 4 + [[3, 4]]
     assert [classes_of(example_table(), kind).tolist() for kind in ALL_KINDS[:5]] == [[0, 1, 2]] * 4 + [[]]
 

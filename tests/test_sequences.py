@@ -324,7 +324,7 @@ def test_texts_are_escaped_in_the_report(tmp_path):
     assert html == "&lt;script&gt;alert(1)&lt;/script&gt;"
 
 
-def test_activations_of_a_text_are_read_at_the_last_token_and_hold_frequent_tokens_alone(trained, data, examples):
+def test_texts_are_read_at_the_last_token_and_hold_frequent_tokens_alone(trained, data, examples):
     acts = extract(trained[0], data, layers="block1", train_labels=examples, progress=False)
     assert acts.layer("block1").readout == "last-token"
     assert acts.kinds == ("test", MEMORIZED, TYPICAL, CONTROL)

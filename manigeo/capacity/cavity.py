@@ -377,7 +377,7 @@ def _metric(points: PooledPoints, W: Sequence[np.ndarray], used: float) -> tuple
 
 def _symmetric_product(A: np.ndarray, B: np.ndarray) -> Float[np.ndarray, "n n"]:
     """The lower triangle of A' B, and what else comes with it."""
-    product = np.empty((A.shape[1], A.shape[1]))
+    product = np.zeros((A.shape[1], A.shape[1]))
     for start in range(0, A.shape[1], _COLUMNS):
         product[start:, start : start + _COLUMNS] = A[:, start:].T @ B[:, start : start + _COLUMNS]
     return product
@@ -397,7 +397,7 @@ def _scales(points: PooledPoints, loads: np.ndarray, W: Sequence[np.ndarray], us
 def _inverse(pooled: np.ndarray, q: float) -> Float[np.ndarray, "leading leading"]:
     """(q + pooled)^-1 of a form without negative values but for rounding, by its Cholesky factor; of its lower triangle."""
     lower, info = lapack.dpotrf(pooled + q * np.eye(len(pooled)), lower=1)
-    if info:
+    if info or not len(pooled):  # LAPACK takes no matrix without rows
         loads, axes = np.linalg.eigh(pooled)
         return (axes / (q + loads.clip(min=0))) @ axes.T
     H, _ = lapack.dpotri(lower, lower=1)
