@@ -12,12 +12,12 @@ from .capacity.sampling import capacity_vs_M as capacity_vs_M
 from .capacity.simulated import simulated_capacity as simulated_capacity
 from .dimension import total_dimension as total_dimension
 from .kinds import KINDS as KINDS
-from .layerwise.plan import capacity_table as capacity_table
 from .layerwise.plan import plan_capacity as plan_capacity
 from .layerwise.plan import plan_separability as plan_separability
-from .layerwise.plan import separability_table as separability_table
 from .layerwise.similarity import plan_similarity as plan_similarity
 from .layerwise.similarity import similarity_table as similarity_table
+from .layerwise.tables import capacity_table as capacity_table
+from .layerwise.tables import separability_table as separability_table
 from .per_example.plan import examples_table as examples_table
 from .per_example.plan import plan_examples as plan_examples
 from .per_example.table import read_examples as read_examples

@@ -245,9 +245,9 @@ def test_a_killed_training_run_continues_to_the_same_weights(here):
 @pytest.fixture
 def breaks_off(monkeypatch):
     """The fourth layer and kind of a table raises; the list of all that were begun."""
-    from manigeo.layerwise import plan
+    from manigeo.layerwise import tables
 
-    compute, begun = plan.job_table, []
+    compute, begun = tables.job_table, []
 
     def install(error: BaseException) -> list:
         def computed(*job):
@@ -256,7 +256,7 @@ def breaks_off(monkeypatch):
                 raise error
             return compute(*job)
 
-        monkeypatch.setattr(plan, "job_table", computed)
+        monkeypatch.setattr(tables, "job_table", computed)
         return begun
 
     return install

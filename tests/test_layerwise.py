@@ -20,8 +20,9 @@ from manigeo.capacity.unstructured import unstructured_capacity
 from manigeo.errors import InputError, UsageError
 from manigeo.kinds import KINDS
 from manigeo.layerwise.geometry import Joint, Simulated, Sweep
-from manigeo.layerwise.plan import Plan, Task, plan_parts, remaining_tasks
+from manigeo.layerwise.plan import Plan, Task
 from manigeo.layerwise.sample import shared_classes
+from manigeo.layerwise.tables import plan_parts, remaining_tasks
 from manigeo.results import in_order, join_results
 from manigeo.text.geometry import describe_plan
 from tests.test_activations import CLASSES, LAYERS, grouped_examples, values, write

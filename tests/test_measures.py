@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from manigeo.errors import UsageError
-from manigeo.layerwise.plan import Plan, capacity_table, plan_separability
+from manigeo.layerwise.plan import Plan, plan_separability
 from manigeo.layerwise.registry import CAPACITY, MEASURES, SEPARABILITY, measure
+from manigeo.layerwise.tables import capacity_table
 from tests.test_separations import example_table, write
 
 # settings that take little time, and those without a default

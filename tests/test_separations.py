@@ -17,9 +17,10 @@ from manigeo import (
 )
 from manigeo.errors import InputError, UsageError
 from manigeo.layerwise.best import with_choices, without_choices
-from manigeo.layerwise.plan import Plan, Task, plan_parts, remaining_tasks
+from manigeo.layerwise.plan import Plan, Task
 from manigeo.layerwise.points import LabelledPoints
 from manigeo.layerwise.separability import Clusters, Fuzziness, HardMargins, Means, Neighbours, Probe
+from manigeo.layerwise.tables import plan_parts, remaining_tasks
 from manigeo.separability.neighbours import neighbour_purity
 from manigeo.separability.probe import LinearClassifier, LinearProbe
 from tests.command_line import done, run

@@ -113,7 +113,7 @@ def measured(
     import pandas as pd
 
     from manigeo.execution.workers import open_workers
-    from manigeo.layerwise.plan import plan_parts, remaining_tasks
+    from manigeo.layerwise.tables import plan_parts, remaining_tasks
     from manigeo.results import join_results
 
     by_file = {plan.fingerprint: plan for plan in plans}

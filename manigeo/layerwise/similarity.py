@@ -10,10 +10,11 @@ import pandas as pd
 from manigeo.activations import Activations, opened
 from manigeo.errors import InputError, UsageError
 from manigeo.execution.workers import Workers
-from manigeo.layerwise.plan import Plan, plan_of, plan_parts, planned
+from manigeo.layerwise.plan import Plan, planned
 from manigeo.layerwise.points import LabelledPoints
 from manigeo.layerwise.protocol import AGAINST, Measure, Others, Row, nothing
 from manigeo.layerwise.sample import select_kinds
+from manigeo.layerwise.tables import plan_of, plan_parts
 from manigeo.results import in_order, join_results
 from manigeo.similarity import FEWEST, representation_similarity
 

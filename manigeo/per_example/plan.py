@@ -22,9 +22,9 @@ from manigeo.errors import InputError, UsageError, check_choice
 from manigeo.execution.workers import Processes, Workers
 from manigeo.faces.progress import bar
 from manigeo.kinds import EVERY, TRAINED, in_order
-from manigeo.layerwise.plan import plan_of
 from manigeo.layerwise.protocol import kind_key
 from manigeo.layerwise.sample import row_place, select_layers, task_bytes
+from manigeo.layerwise.tables import plan_of
 from manigeo.per_example.depths import last_layer, output_margin, settled_from, share_of
 from manigeo.per_example.of_training import dynamics_of, record_for, training_of
 from manigeo.per_example.table import example_rows, join_examples, own_kinds

@@ -9,7 +9,8 @@ import sys
 import time
 
 from manigeo.execution.workers import Processes, Workers, open_workers
-from manigeo.layerwise.plan import Plan, capacity_table, plan_capacity
+from manigeo.layerwise.plan import Plan, plan_capacity
+from manigeo.layerwise.tables import capacity_table
 
 TASKS = 2000
 NODES, CORES = 100, 8

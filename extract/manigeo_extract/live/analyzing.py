@@ -15,8 +15,8 @@ from torch import nn
 from manigeo.activations import Activations
 from manigeo.errors import InputError, UsageError
 from manigeo.faces.progress import track
-from manigeo.layerwise.plan import capacity_table, separability_table
 from manigeo.layerwise.registry import measure
+from manigeo.layerwise.tables import capacity_table, separability_table
 from manigeo.localization.gate import gate_accuracy
 from manigeo.localization.reference import BEFORE, nothing_to_compare, reference_epoch
 from manigeo.localization.statement import describe_localization, localization_table
