@@ -29,6 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     begin_test()
+    MEASURED.clear()  # an example of a docstring measures effects, too, and they are no training's
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from manigeo import manifold_capacity
+from manigeo import joint_capacity, linear_probe, manifold_capacity, neighbour_purity
 from manigeo.capacity import cavity as cavities
 from manigeo.capacity import span
 from manigeo.capacity.anchors import nonnegative_least_squares
@@ -177,6 +177,30 @@ def test_empty_directions_have_a_metric_too():
     zeros = [np.zeros((4, 4))] * 3
     points = PooledPoints(zeros, zeros, np.zeros(0), np.zeros((3, 3)))
     assert np.isfinite(cavity(points).metric).all()
+
+
+def test_what_was_in_memory_before_decides_nothing(monkeypatch):
+    rng = np.random.default_rng(3)
+    labels = np.repeat(range(4), 45)
+    manifolds = [rng.standard_normal(150) + rng.standard_normal((45, 150)) / np.arange(1, 151) for _ in range(4)]
+    points = np.concatenate(manifolds)
+
+    def numbers():
+        probe, joint = linear_probe(points, labels, seed=0), joint_capacity(manifolds, n_draws=5)
+        purity, single = neighbour_purity(points, labels)[0], manifold_capacity(manifolds, n_draws=5)
+        return [probe.accuracy, joint.capacity, purity.value, single.capacity, single.radius]
+
+    expected, empty = numbers(), np.empty
+
+    def full_of_nothing(*args, **settings):
+        found = empty(*args, **settings)
+        if found.dtype == np.float64:
+            found.view(np.uint64).fill(0x7FF0_0000_0000_0001)  # not a number, and invalid in any operation
+        return found
+
+    monkeypatch.setattr(np, "empty", full_of_nothing)
+    with np.errstate(invalid="raise"):  # as a warning is in all tests, of numpy alone
+        assert numbers() == expected
 
 
 def test_many_points_of_more_than_512_features_are_seen_in_their_leading_directions():

@@ -9,7 +9,7 @@ from manigeo import Activations, separability_table
 from manigeo.activations import StoredLayer
 from manigeo.activations.scoring import Scoring
 from manigeo.errors import UsageError
-from manigeo.layerwise.separability import Latent
+from manigeo.layerwise.separability import Fuzziness, Latent
 from manigeo.manifolds import training_rows
 from manigeo.separability import latent
 from manigeo.separability.latent import by_mean, by_neighbours, by_subspace, inner_products
@@ -123,6 +123,20 @@ def test_gains_are_not_known_where_the_answers_of_the_network_are_not():
     pd.testing.assert_series_equal(rows.loc[~unknown, "value"], known.loc[~unknown, "value"])
 
 
+def test_a_network_that_chooses_among_more_classes_is_not_compared_with():
+    table = separability_table(corrupted(), measures=[Latent(k=5, folds=3)], n_classes=2)
+    rows = table[table["manifold"] == ""].set_index("metric")
+    gains = [f"{name}_gain" for name in Latent.profiles]
+    assert rows.loc[gains, "value"].isna().all()
+    assert set(rows.loc[[*gains, "network_accuracy"], "flag"]) == {"fewer_classes:2"}
+    assert rows.loc[list(Latent.profiles), "value"].notna().all()
+
+
+def test_outputs_are_known_by_the_classes_trained_on_and_not_by_those_drawn():
+    table = separability_table(corrupted(), measures=[Fuzziness()], n_classes=2)
+    assert set(table["flag"]) == {f"few_features:{P}"}
+
+
 def test_the_training_set_is_grouped_by_the_labels_trained_on():
     examples = corrupted().examples
     rows = training_rows(examples, range(P), most=100)
@@ -142,5 +156,7 @@ def test_a_training_set_of_too_few_examples_is_flagged():
 
 
 def test_latent_generalization_without_test_examples_is_refused():
-    with pytest.raises(UsageError, match="is of test examples, which are not among permuted"):
+    with pytest.raises(
+        UsageError, match="latent is measured on test examples, which are not among permuted: add the kind test"
+    ):
         separability_table(corrupted(), kinds=["permuted"], measures=[Latent()])

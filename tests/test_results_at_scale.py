@@ -1,7 +1,9 @@
 """Tables of large runs: what is committed is as described, what is not is refused; the shape of figure 3; verdicts."""
 
+import importlib
 import shutil
 import tomllib
+from pathlib import Path
 
 import click
 import pandas as pd
@@ -186,3 +188,8 @@ def test_verdicts_are_three_words_and_go_with_the_notebook():
     assert [row["verdict"] for row in shown[MIME]] == ["reproduced", "not", "not testable here", "not testable here"]
     assert shown[MIME][-1]["ours"] == "it takes a GPU"
     assert "<td>reproduced</td>" in shown["text/html"]
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (Path(__file__).parent / "bench").glob("*.py")))
+def test_a_benchmark_finds_what_it_imports(name):
+    importlib.import_module(f"tests.bench.{name}")

@@ -30,7 +30,8 @@ class LabelledPoints:
     """``manifolds``, one (points, features) array a class, of the named ``classes``; ``images`` (points,) number what
     was shown to the network: kinds may share some. ``halves`` are two halves of every class, drawn by ``rng``. What
     will be asked of points that are not held is declared beforehand, in ``needs``: ``plain`` points, ``standardised``
-    ones. ``right`` tells which of them the network answered by their label; None where that is not known."""
+    ones. ``right`` tells which of them the network answered by their label; None where that is not known. The network was
+    trained on ``n_trained`` classes, or on these."""
 
     def __init__(
         self,
@@ -41,10 +42,12 @@ class LabelledPoints:
         rng: np.random.Generator,
         needs: Sequence[str] = ("plain", "standardised"),
         right: Bool[np.ndarray, " points"] | None = None,
+        n_trained: int = 0,
     ) -> None:
         self.manifolds, self.images, self.classes, self.needs = manifolds, images, tuple(classes), tuple(needs)
         self.labels: Int[np.ndarray, " points"] = np.repeat(np.arange(len(sizes)), sizes)
         self.right = right
+        self.n_trained = n_trained or len(self.classes)
         self._rng = rng
 
     @property

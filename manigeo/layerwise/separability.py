@@ -258,7 +258,7 @@ class Fuzziness(_OfPoints):
             yield from nothing(self.metrics, "no_variance_between_classes")
             return
         features = len(sample.moments.mean)
-        flag = f"few_features:{features}" if features <= sample.n_classes else ""
+        flag = f"few_features:{features}" if features <= sample.n_trained else ""
         for metric, values in (("separation_fuzziness", parts), ("nc1", parts / sample.n_classes)):
             error = standard_error(values)
             yield {"metric": metric, "value": values.mean(), "stderr": error, "n": sample.n_classes, "flag": flag}
@@ -268,7 +268,7 @@ class Fuzziness(_OfPoints):
 class Latent(_OfPoints):
     """Latent generalization: accuracy on test examples of classifiers that are fitted on the training set by the labels
     that were trained on; how far that is above the network's own (``_gain``), which is NaN where its answers are not
-    known."""
+    known, or are among more classes than those of the classifiers."""
 
     examples_per_label: int = 50
     k: int = 30
@@ -294,12 +294,15 @@ class Latent(_OfPoints):
         if flag := _too_few(training, self.folds):
             yield from nothing(self.metrics, flag)
             return
-        unknown_flag = "no_scores" if sample.right is None else ""
+        gain_flag = "no_scores" if sample.right is None else ""
+        if not gain_flag and sample.n_classes < sample.n_trained:
+            gain_flag = f"fewer_classes:{sample.n_classes}"
         network = sample.right.astype(float) if sample.right is not None else np.full(len(sample.labels), np.nan)
-        yield from _mean_row("network_accuracy", network, sample, unknown_flag)
+        yield from _mean_row("network_accuracy", network, sample, gain_flag)
         for name, (scores, flag) in self._right(training, sample, rng).items():
             yield from score_rows(f"latent_{name}", scores, sample, chance=1 / sample.n_classes, flag=flag)
-            yield from _mean_row(f"latent_{name}_gain", scores - network, sample, unknown_flag or flag)
+            gain = np.full(len(scores), np.nan) if gain_flag else scores - network
+            yield from _mean_row(f"latent_{name}_gain", gain, sample, gain_flag or flag)
 
     def _right(
         self, training: LabelledPoints, sample: LabelledPoints, rng: np.random.Generator

@@ -81,7 +81,7 @@ def plot_fuzziness(table: pd.DataFrame, canvas: Canvas) -> None:
             _draw_law(ax, rows[rows["kind"] == kind].sort_values("depth"), kind)
         name_layers(ax, rows)
         ax.set(yscale="log", ylabel=metric_words("separation_fuzziness").label)
-        ax.legend(frameon=False, fontsize=8)
+        ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
         entitle(ax, title)
 
 
@@ -113,7 +113,7 @@ def plot_latent(table: pd.DataFrame, canvas: Canvas) -> None:
             if line["value"].notna().any():
                 name = metric_words(metric).name.removesuffix(" of training labels")
                 draw_line(ax, line, name, errors=_NORMAL_95, look_of=(f"C{i}", "osD^"[i]))
-        network = rows.loc[rows["metric"] == "network_accuracy", "value"].mean()
+        network = rows.loc[(rows["metric"] == "network_accuracy") & (rows["flag"] == ""), "value"].mean()
         chance = table.loc[table["metric"].isin([f"{metric}_chance" for metric in _LATENT]), "value"].mean()
         for level, dashes, name in ((network, "--", "network"), (chance, ":", "chance")):
             if np.isfinite(level):

@@ -4,8 +4,8 @@ import re
 
 # the first part of a flag, before ":" -> what it means
 FLAGS = {
-    "saturated": "the layer is too narrow to separate the manifolds: capacity is at, or near, the bound P / rank or below; "
-    "all is seen in the metric of the pooled covariance, since no other satisfies the equations",
+    "saturated": "the layer is too narrow to separate the manifolds: capacity is near the bound P / rank, or below it; all "
+    "is seen in the metric of the pooled covariance, since none satisfies the equations",
     "near_saturation": "the manifolds need over .9 of all dimensions: where these are few, capacity may be a tenth too low",
     "unsolved": "no metric satisfies the equations of correlated manifolds; the number is their residual",
     "unequal_points": "the manifolds had different numbers of points",
@@ -33,6 +33,7 @@ FLAGS = {
     "no_variance_within_classes": "the examples of each class are equal, so the ratio has no denominator",
     "no_variance_between_classes": "the class means are equal, so the ratio has no denominator",
     "few_features": "no more features than classes, as outputs have: the layer does not compare with wider ones",
+    "fewer_classes": "the network chooses among more classes than the classifiers here: their accuracies do not compare",
     "no_scores": "the answers of the network are not stored with its activations",
     "equidistant": "all examples are at one distance from each other, so CKA has no unit",
     "not_learned": "examples that the network does not answer by their label: at the last recorded epoch, or, of times "
