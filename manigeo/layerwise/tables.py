@@ -72,6 +72,7 @@ def separability_table(
 
     >>> import tempfile
     >>> from manigeo.activations import StoredLayer, create_activations
+    >>> from manigeo.layerwise.registry import measure
     >>> labels = np.repeat([0, 1, 2], 10)
     >>> columns = {"index": range(30), "split": "test", "true_label": labels, "train_label": labels, "permuted": False}
     >>> h1, path = StoredLayer("h1", 0, "Linear", 0, (5,), "flatten", None, ()), f"{tempfile.mkdtemp()}/acts.h5"
