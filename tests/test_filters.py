@@ -31,14 +31,24 @@ def sparse(zeros: float, shape=(300, 500), dtype="float32") -> np.ndarray:
     return np.where(rng.random(shape) < zeros, 0, rng.standard_normal(shape)).astype(dtype)
 
 
-@given(st.binary(min_size=1, max_size=3000) | st.integers(1, 3000).map(lambda n: b"\xff" * n))
-def test_the_checksum_of_a_chunk_is_that_of_hdf5(data):
+def check_checksum(data: bytes) -> None:
     file = io.BytesIO()
     with h5py.File(file, "w") as store:
         values = np.frombuffer(data, np.uint8)
         dataset = store.create_dataset("x", data=values, chunks=values.shape, fletcher32=True)
         stored = dataset.id.read_direct_chunk((0,))[1]
     assert fletcher32(data) == int.from_bytes(stored[-4:], "little")
+
+
+@given(st.binary(min_size=1, max_size=3000) | st.integers(1, 3000).map(lambda n: b"\xff" * n))
+def test_the_checksum_of_a_chunk_is_that_of_hdf5(data):
+    check_checksum(data)
+
+
+@pytest.mark.parametrize("n", [1 << 16, (1 << 16) + 1, 3_200_000, 20_000_001])  # a row of a large image is one chunk
+def test_the_checksum_of_a_large_chunk_is_that_of_hdf5_too(n):
+    check_checksum(np.random.default_rng(0).integers(256, size=n, dtype=np.uint8).tobytes())
+    check_checksum(b"\xff" * n)
 
 
 @given(
