@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import nnls
+from scipy.optimize import linprog, nnls
 from scipy.stats import special_ortho_group
 
-from manigeo.capacity.anchors import Anchors, kkt_residual, solve_anchors
+from manigeo.capacity.anchors import Anchors, kkt_residual, solve_anchors, solve_cone
 from manigeo.capacity.pivoting import nonnegative_least_squares
 
 
@@ -273,3 +273,25 @@ def test_more_points_than_dimensions_have_the_anchor_of_the_active_set_method():
     solved = solve_anchors(S, t)
     assert solved.residual.max() < 1e-12
     assert np.count_nonzero(solved.weights > 0, axis=1).max() <= 4  # a face of the cone in four dimensions
+
+
+@pytest.mark.parametrize("solver", ["pivoting", "cvxpy"])
+def test_a_draw_in_the_cone_of_the_points_has_its_anchor_where_its_ray_leaves_their_hull(solver):
+    rng = np.random.default_rng(0)
+    corners = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])  # seen from within: every draw is answered
+    Z = rng.permutation(np.vstack([corners, 0.3 * rng.standard_normal((16, 2))]))
+    t = rng.standard_normal((40, 2))
+    solved = solve_cone(Z, t, solver)
+    np.testing.assert_allclose(solved.weights @ Z, t / np.abs(t).max(axis=1, keepdims=True), rtol=1e-9)
+    assert solved.mass == pytest.approx(np.abs(t).max(axis=1))
+
+
+@pytest.mark.parametrize(("points", "dim"), [(20, 2), (60, 10), (12, 5)])
+def test_answers_in_full_have_the_least_mass_that_a_linear_program_finds(points, dim):
+    rng = np.random.default_rng([points, dim])
+    Z, t = rng.standard_normal((points, dim)), rng.standard_normal((30, dim))
+    solved = solve_cone(Z, t)
+    inside = np.linalg.norm(t - solved.mass[:, None] * (solved.weights @ Z), axis=1) < 1e-9
+    assert inside.any()
+    least = [linprog(np.ones(points), A_eq=Z.T, b_eq=draw).fun for draw in t[inside]]
+    np.testing.assert_allclose(solved.mass[inside], least, rtol=1e-4)  # the cost of mass tells no finer

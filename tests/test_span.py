@@ -69,8 +69,6 @@ def test_a_change_of_basis_or_empty_features_change_nothing(P, M, N, decay, radi
     }[change]
     a, b = (manifold_capacity(X, n_draws=20, seed=seed) for X in (manifolds, [other(X) for X in manifolds]))
     assert b.flag.partition(":")[0] == a.flag.partition(":")[0]
-    if "saturated" in a.flag or "unsolved" in a.flag:
-        return  # no metric satisfies the equations there, and the one that nearly does enlarges every rounding
     for name in MEASURES:
         # the draws are the same to rounding, which may move a point across the edge of a draw's active set
         error = 0.5 * getattr(a.stderr_draws, name)

@@ -33,6 +33,9 @@ _KKT_RTOL = 5e-10  # draws above it are solved once more; what is promised is 1e
 # exact arithmetic, projections were off by 1e-10 at radius 1e3, 1e-8 at 1e4, and wrong at 1e7); below 1e-5 it cannot tell
 # points apart (right to the last digit at 1e-6, the wrong point at 1e-8).
 _RADII_OF_A_GRAM = (1e-5, 1e3)
+_NOTHING_LEFT = 1e-7  # of a draw's length: Clarabel leaves 1e-8
+_SAME_MASS = 1e-6  # of all mass: a choice that is lighter by less is the same one
+_COST = 1e-4  # of a point's length: its square tells two answers apart, and is far above the rounding of a Gram
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,10 @@ def solve_cone(
 ) -> Anchors:
     r"""Anchor points of any points ``Z``, seen from the origin: :math:`\min_v |v - t|^2` with :math:`z_m \cdot v \le 0`.
 
+    A draw within the cone of the points themselves leaves v = 0, and more points than dimensions have many multipliers with
+    :math:`Z^\top a = t`, whose anchors lie on one ray at different distances. Here it is the point where the ray leaves the
+    convex hull of the points: the least :math:`\sum_m a_m`, and the limit of margins below zero.
+
     Raises ``ValueError`` on an unknown solver.
     """
     if solver not in _SOLVERS:
@@ -98,11 +105,37 @@ def solve_cone(
     lengths[lengths == 0] = 1.0  # a point at the origin asks nothing
     multipliers, residual = _SOLVERS[solver](Z / lengths[:, None], t, radius)
     multipliers /= lengths
+    inside = np.flatnonzero(_left(Z, t, multipliers) <= _NOTHING_LEFT)
+    least = _of_least_mass(Z, t[inside])
+    lighter = least.sum(axis=1) < (1 - _SAME_MASS) * multipliers[inside].sum(axis=1)
+    lighter &= _left(Z, t[inside], least) <= _KKT_RTOL
+    multipliers[inside[lighter]] = least[lighter]
     mass = multipliers.sum(axis=1)
     interior = mass == 0
     weights = multipliers / np.where(interior, 1.0, mass)[:, None]
     weights[interior, (t[interior] @ Z.T).argmax(axis=1)] = 1.0
     return Anchors(weights, mass, residual)
+
+
+def _left(Z: np.ndarray, t: np.ndarray, a: np.ndarray) -> np.ndarray:
+    """What the multipliers leave of each draw, relative: (draws,), nothing of one in the cone of the points themselves."""
+    return np.linalg.norm(t - a @ Z, axis=1) / np.linalg.norm(t, axis=1)
+
+
+def _of_least_mass(Z: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """The multipliers of draws in the cone of ``Z`` with the least sum, of all that answer them in full.
+
+    A coordinate that all points share, and no draw has, costs the square of the sum. What it leaves of a draw is added to
+    the draw, twice (the method of multipliers), so that only rounding is left.
+    """
+    with_cost = np.column_stack([Z, np.full(len(Z), _COST * np.linalg.norm(Z, axis=1).mean())])
+    lengths = np.linalg.norm(with_cost, axis=1)
+    unit, asked = with_cost / lengths[:, None], np.column_stack([t, np.zeros(len(t))])
+    K = unit @ unit.T
+    for _ in range(2):
+        a = nonnegative_least_squares(K, asked @ unit.T)[0] / lengths
+        asked[:, :-1] += t - a @ Z
+    return nonnegative_least_squares(K, asked @ unit.T)[0] / lengths
 
 
 def kkt_residual(
