@@ -22,6 +22,7 @@ SMALL = [
     1,
 ]
 RECORDED = ["--subset", 0.8, "--record-examples", "last"]
+TEXT = ["--data", "sentences", "--data-arg", "n=20", "--data-arg", "length=10", "--data-arg", "scored=2"]
 # command -> its line without --out, and the file that it writes
 LINES = {
     "train": (["train", *SMALL], "run"),
@@ -44,6 +45,7 @@ LINES = {
         "ch.csv",
     ),
     "memorization": (["memorization", "base", "other", "third"], "mem.csv"),
+    "suffixes": (["suffixes", "--weights", "init", "--arch", "gpt", *TEXT], "sf.csv"),
     "localize": (["localize", "base.csv"], "l.csv"),
     "plot": (["plot", "base.csv", "--dpi", 30], "p.png"),
     "report": (["report", "base.csv"], "r.html"),

@@ -31,6 +31,7 @@ LINES = {
     "reinit": ["folder", "--labels", "in.csv"],
     "gradients": ["folder", "--labels", "in.csv"],
     "channels": ["folder", "--labels", "in.csv"],
+    "suffixes": ["--model", "in.csv"],
 }
 FOLDERS = {"train", "memorization"}  # these read folders, whose files are the inputs
 WITHOUT = {"info", "layers", "analyze", "sweep", "benchmark", "demo"}  # these write to a name of their own, or nothing

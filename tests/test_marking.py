@@ -73,7 +73,7 @@ def test_marked_examples_are_of_their_kind_alone_by_the_label_of_training(tmp_pa
     [
         ({"index": [10], "kind": ["hard"]}, "kind 'hard', expected memorized or typical"),
         ({"index": [10, 10], "kind": "typical"}, "example 10 is marked twice"),
-        ({"index": [10]}, r"no column kind\); make it with manigeo memorization --kinds"),
+        ({"index": [10]}, r"no column kind\); make it with manigeo memorization or suffixes, --kinds"),
         ({"index": [10, 99], "kind": "typical"}, "1 examples, such as 99, that are none of the 5 training examples"),
         ({"index": [10], "kind": "typical", "true_label": 1}, "of other data: 1 examples have another true label"),
     ],

@@ -15,6 +15,8 @@ from torch import nn
 from manigeo.errors import InputError, UsageError
 from manigeo.kinds import CONTROL, MEMORIZED, TYPICAL
 from manigeo.manifolds import kind_examples
+from manigeo.per_example.marking import marked
+from manigeo.per_example.suffixes import suffix_marks
 from manigeo.report.sequences import sequence_sections
 from manigeo.report.sources import DescribedRun
 from manigeo.results import read_results
@@ -23,6 +25,7 @@ from manigeo.storage.spreadsheets import write_cells
 from manigeo_extract import extract
 from manigeo_extract.data.datasets import Permutation, describe, load_data, permute_labels
 from manigeo_extract.data.grammar import sentences
+from manigeo_extract.data.tokens import tokenizer_of
 from manigeo_extract.models import build_model
 from manigeo_extract.opening.requests import (
     DataRequest,
@@ -35,7 +38,7 @@ from manigeo_extract.recording.next_token import answering_contexts, answers
 from manigeo_extract.training.course import course_of
 from manigeo_extract.training.evaluation import evaluate
 from manigeo_extract.training.plan import TrainingPlan
-from manigeo_extract.training.suffixes import SuffixSheet
+from manigeo_extract.training.suffixes import SuffixSheet, screened
 from manigeo_extract.training.trainer import train
 from tests.command_line import done
 
@@ -287,6 +290,44 @@ def test_next_tokens_are_no_labels_to_permute(labels):
     of = ModelRequest(data=DataRequest("sentences", SMALL), labels=labels)
     with pytest.raises(UsageError, match="no labels that could be others: plant canaries"):
         open_training(TrainingRequest(of))
+
+
+# ------------------------------------------------------------------------------------------------- continued from prefixes
+def test_sequences_are_continued_by_the_most_probable_token_one_after_another(trained, data, examples):
+    table = screened(trained[0], data, examples)
+    assert (table["exact"] == (table["distance"] == 0)).all()
+    assert (table["exact"] == (table["answer"] == table["suffix"])).all()
+    assert set(table["exact"]) == {True, False}
+    row = table[table["distance"] > 1].iloc[0]
+    tokens = [*row["prefix"].encode()]
+    for _ in range(len(row["suffix"])):
+        tokens.append(int(trained[0](input_ids=torch.tensor([tokens]))[0, -1].argmax()))
+    assert bytes(tokens).decode() == row["prefix"] + row["answer"]
+
+
+def test_what_is_extractable_becomes_a_kind_of_its_own(trained, data, examples, tmp_path):
+    table = screened(trained[0], data, examples)
+    nearest = table.loc[table["kind"] == TYPICAL, "distance"].min()
+    marks = suffix_marks(examples, table, data.sequences.length, within=int(nearest))
+    marks.to_csv(tmp_path / "kinds.csv", index=False)
+    planted = (examples["split"] == MEMORIZED).to_numpy()
+    found = marked(examples, tmp_path / "kinds.csv")
+    chosen = ((found["split"] == MEMORIZED) & ~planted).to_numpy()
+    of_text = table[(table["kind"] == TYPICAL) & (table["distance"] == nearest)]["sequence"]
+    assert set(examples["index"][chosen] // data.sequences.length) == set(of_text)
+    assert (found["split"][planted] == MEMORIZED).all()
+    assert (found["split"] == "test").equals(examples["split"] == "test")
+
+
+def test_all_of_a_text_is_looked_at_where_nothing_is_held_out():
+    found = load_data("sentences", {"n": 20, "length": 16, "test": 0, "validation": 0})
+    table = permute_labels(found, Permutation())
+    assert set(table["split"]) == {TYPICAL}
+    assert len(table) == len(found.sequences.tokens) * 8  # from the eighth token on
+
+
+def test_an_answer_may_be_no_byte():
+    assert tokenizer_of("").decode([97, 299, 98]) == "a\ufffdb"
 
 
 # ------------------------------------------------------------------------------------------------------------ all of it

@@ -4,6 +4,7 @@ Captum's ``LayerActivation`` on the same networks gives the same numbers, to the
 """
 
 import importlib.util
+import runpy
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from manigeo.errors import InputError, UsageError
 from manigeo.kinds import KINDS
 from manigeo_extract.batches import Batch, called
 from manigeo_extract.data.datasets import DataSet, Permutation, load_data, permute_labels
+from manigeo_extract.data.grammar import sentences
 from manigeo_extract.models import IMAGE_MODELS, build_model, complete_args
 from manigeo_extract.recording.hooks import record_layers
 from manigeo_extract.recording.layers import hooked, list_layers, select_layers
@@ -390,3 +392,43 @@ def test_a_tokenizer_of_hugging_face_makes_the_tokens_of_a_text(folder, tmp_path
     assert len(data.class_names) == len(set(data.class_names)) == data.n_classes
     tokens = data.sequences.tokens[0].tolist()
     assert data.sequences.tokenizer.decode(tokens) == " ".join(data.class_names[token] for token in tokens)
+
+
+PRETRAINED = """
+from transformers import GPT2Config, GPT2LMHeadModel
+
+SIZES = {"vocab_size": 300, "n_positions": 16, "n_embd": 48, "n_layer": 2, "n_head": 2, "bos_token_id": 0, "eos_token_id": 0}
+
+
+def net():
+    return GPT2LMHeadModel(GPT2Config(**SIZES, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0))
+"""
+
+
+def test_a_pretrained_language_model_tells_itself_what_it_memorized(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("language.py").write_text(PRETRAINED)
+    text = sentences(60, seed=1)
+    Path("text.txt").write_text(text)
+    sequences = torch.tensor([*text.encode()])[: len(text) // 16 * 16].view(-1, 16)
+    torch.manual_seed(0)
+    model = runpy.run_path("language.py")["net"]()
+    optimizer = torch.optim.Adam(model.parameters(), lr=4e-3)
+    for _ in range(150):  # another program's training, on some sequences of the text
+        optimizer.zero_grad()
+        model(input_ids=sequences[:50], labels=sequences[:50]).loss.backward()
+        optimizer.step()
+    model.save_pretrained("gpt")
+    words = ["--model", "gpt/model.safetensors", "--arch", "language.py:net", "--data", "text:text.txt"]
+    words += [word for arg in ("length=16", "scored=1000", "test=0", "validation=0") for word in ("--data-arg", arg)]
+    said = done("suffixes", *words, "--kinds", "kinds.csv", "--within", 1)
+    table = pd.read_csv("suffixes.csv")
+    assert len(table) == len(sequences)
+    known = table[table["distance"] <= 1]["sequence"]
+    assert (known < 50).sum() >= 40  # of the 50 that it was trained on
+    assert (known >= 50).sum() <= 10  # of 107 others, which resemble them
+    assert f"{8 * len(known):,} memorized" in said
+    done("extract", *words, "--kinds-from", "kinds.csv", "--layers", "transformer.h.1", "--out", "acts.h5")
+    assert open_activations("acts.h5").kinds == ("memorized", "typical")
+    done("capacity", "acts.h5", "--draws", 20, "--out", "capacity.csv")
+    assert {"memorized", "typical"} == set(read_results("capacity.csv")["kind"]) - {""}

@@ -45,6 +45,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "manigeo memorization subsets/cells/* --influence influence.csv",
         "manigeo memorization subsets/cells/* --kinds kinds.csv --memorized 0.5",
     ),
+    "suffixes": (
+        "manigeo suffixes --model gpt2.pt --arch net.py:net --data text:pages",
+        "manigeo suffixes --model last.pt --kinds kinds.csv --within 2",
+    ),
     "weights": ("manigeo weights run", "manigeo weights first.pt later.pt --out weights.csv"),
     "correlate": ("manigeo correlate run1 run2 run3 --measure rotation --gap accuracy",),
     "rewind": (

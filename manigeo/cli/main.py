@@ -31,6 +31,7 @@ SECTIONS = {
         "similarity": "CKA and Procrustes distance of layers in two activation files.",
         "examples": "Depth, margin and load of single examples.",
         "memorization": "Which examples networks know only if trained on them.",
+        "suffixes": "Which sequences a language model continues as written.",
         "weights": "Movement of the layers of a run: rotation, distances.",
         "correlate": "Movement of layers against the generalization gap of runs.",
     },

@@ -13,6 +13,7 @@ from manigeo.errors import InputError, UsageError, one_line
 from manigeo.kinds import LEFT_OUT, MARKED, MEMORIZED, TYPICAL
 
 _COLUMNS = ["index", "true_label", "kind"]
+_MARKABLE = ("train", TYPICAL)  # sequences that were trained on are typical unless a mark says more of them
 
 
 def kinds_by(table: pd.DataFrame, metric: str, *, memorized: float, typical: float) -> pd.DataFrame:
@@ -52,7 +53,7 @@ def marked(examples: pd.DataFrame, path: str | Path) -> pd.DataFrame:
     or is of other data.
     """
     marks = _read(Path(path))
-    could = examples["split"].isin(["train", LEFT_OUT])
+    could = examples["split"].isin([*_MARKABLE, LEFT_OUT])
     place = pd.Series(np.flatnonzero(could), index=examples.loc[could, "index"])
     if missing := [index for index in marks["index"] if index not in place.index]:
         raise InputError(
@@ -66,7 +67,7 @@ def marked(examples: pd.DataFrame, path: str | Path) -> pd.DataFrame:
     ):
         raise InputError(f"{path} is of other data: {np.count_nonzero(other)} examples have another true label there")
     split = examples["split"].to_numpy().astype("U10")
-    trained = split[rows] == "train"
+    trained = np.isin(split[rows], _MARKABLE)
     split[rows[trained]] = marks["kind"].to_numpy()[trained]
     return examples.assign(split=split)
 
@@ -82,6 +83,6 @@ def _read(path: Path) -> pd.DataFrame:
             raise ValueError(f"example {marks['index'][marks['index'].duplicated()].iloc[0]} is marked twice")
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{path} does not mark examples ({one_line(error)}); make it with manigeo memorization --kinds"
+            f"{path} does not mark examples ({one_line(error)}); make it with manigeo memorization or suffixes, --kinds"
         ) from error
     return marks

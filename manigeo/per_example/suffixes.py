@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-from manigeo.kinds import CONTROL, MEMORIZED
+from manigeo.kinds import CONTROL, MEMORIZED, TYPICAL
 
 
 def exposure(losses: Float[np.ndarray, " n"], reference: Float[np.ndarray, " r"]) -> Float[np.ndarray, " n"]:
@@ -55,3 +55,20 @@ def suffix_table(
         found = exposure(table.loc[canaries, "loss"].to_numpy(), table.loc[controls, "loss"].to_numpy())
         table.loc[canaries, "exposure"] = found
     return table
+
+
+def suffix_marks(examples: pd.DataFrame, table: pd.DataFrame, length: int, within: int = 0) -> pd.DataFrame:
+    """Marks (index, true_label, kind) of the typical examples by their sequences (:mod:`manigeo.per_example.marking`): those
+    that are continued to ``within`` this ``distance`` of their suffix are memorized, all others typical.
+
+    ``table`` has ``sequence`` and ``distance``; the ``index`` of an example is the number of its sequence times ``length``
+    plus its position.
+
+    >>> examples = pd.DataFrame({"index": [31, 62, 63], "split": ["test", "typical", "typical"], "true_label": [5, 6, 7]})
+    >>> table = pd.DataFrame({"sequence": [0, 1], "distance": [0, 0]})
+    >>> suffix_marks(examples, table, 32).values.tolist()
+    [[62, 6, 'memorized'], [63, 7, 'memorized']]
+    """
+    could = examples.loc[examples["split"] == TYPICAL, ["index", "true_label"]]
+    distance = table.set_index("sequence")["distance"].loc[could["index"] // length].to_numpy()
+    return could.assign(kind=np.where(distance <= within, MEMORIZED, TYPICAL)).reset_index(drop=True)

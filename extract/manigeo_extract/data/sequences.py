@@ -101,7 +101,7 @@ class Cutting:
             raise UsageError(
                 f"{self.where}: expected prefix from 1 to below the length of {self.length} tokens, got {self.prefix}"
             )
-        if not (self.test > 0 and self.validation >= 0 and self.test + self.validation < 1):
+        if not (min(self.test, self.validation) >= 0 and self.test + self.validation < 1):
             raise UsageError(
                 f"{self.where}: expected test and validation as shares of the text below 1, got {self.test} and "
                 f"{self.validation}"
@@ -129,7 +129,7 @@ class Cutting:
         Raises :class:`~manigeo.errors.InputError` where none is left to train on.
         """
         order = generator(self.seed, "sequences").permutation(n)
-        n_test, n_validation = max(1, round(self.test * n)), round(self.validation * n)
+        n_test, n_validation = max(1, round(self.test * n)) if self.test else 0, round(self.validation * n)
         if n_test + n_validation >= n:
             raise InputError(
                 f"{self.where}: expected more than {n} sequences, of which {n_test + n_validation} are held out"

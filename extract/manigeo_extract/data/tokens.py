@@ -35,7 +35,10 @@ class Bytes:
         return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        return bytes(tokens).decode(errors="replace")
+        # a network may know more tokens than there are bytes, and answer by them
+        return b"".join(bytes([t]) if t < len(self.names) else "\ufffd".encode() for t in tokens).decode(
+            errors="replace"
+        )
 
 
 class HuggingFace:

@@ -1,4 +1,5 @@
-"""Scores of whole sequences, collected while a language model is scored position by position."""
+"""Scores of whole sequences, collected while a language model is scored position by position, and what it continues their
+prefixes with."""
 
 from __future__ import annotations
 
@@ -8,12 +9,20 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
+from rapidfuzz.distance import Levenshtein
 from torch import Tensor
+from tqdm import tqdm
 
+from manigeo.errors import UsageError
 from manigeo.per_example.suffixes import suffix_table
+from manigeo_extract.batches import MASK, NamedTensors, like_parameters
 from manigeo_extract.data.datasets import DataSet
+from manigeo_extract.data.sequences import TOKENS, Sequences
+from manigeo_extract.recording.layers import evaluating, unwrap, without_gradients
 from manigeo_extract.training.answering import AnswerSheet
-from manigeo_extract.training.evaluation import HasInputs, Scores, Sheet, evaluate
+from manigeo_extract.training.evaluation import HasInputs, Scores, Sheet, answered, evaluate
+
+_TOGETHER = 64  # prefixes that are continued in one batch
 
 
 class SuffixSheet:
@@ -45,13 +54,19 @@ class SuffixSheet:
         hits = (found["answer"] == found["true_label"]).to_numpy()
         index, losses = found["index"].to_numpy(), found["loss"].to_numpy()
         table = suffix_table(found["split"].to_numpy(), index, length, hits, losses)
-        each = found.groupby(index // length)
-        first = data.inputs(each["row"].first().to_numpy())
-        prefixes = [decode(ids[mask.bool()].tolist()) for ids, mask in zip(*first.values(), strict=True)]
-        texts = pd.DataFrame({"prefix": prefixes}, index=each["row"].first().index)
-        texts["suffix"] = each["true_label"].agg(lambda tokens: decode(tokens.tolist()))
-        texts["answer"] = each["answer"].agg(lambda tokens: decode(tokens.tolist()))
-        return table.join(texts, on="sequence")
+        tokens = _tokens(found, data)
+        tokens["answer"] = found.groupby(index // length)["answer"].agg(list)
+        return table.join(tokens.map(decode), on="sequence")
+
+
+def _tokens(examples: pd.DataFrame, data: DataSet) -> pd.DataFrame:
+    """The tokens of the ``prefix`` and of the ``suffix`` of each sequence of these examples, by its number; ``row`` of an
+    example is that of its inputs."""
+    assert data.sequences is not None
+    each = examples.sort_values("index", kind="stable").groupby(examples["index"] // data.sequences.length)
+    first = data.inputs(each["row"].first().to_numpy())
+    prefixes = [ids[mask.bool()].tolist() for ids, mask in zip(first[TOKENS], first[MASK], strict=True)]
+    return pd.DataFrame({"prefix": prefixes, "suffix": each["true_label"].agg(list)}, index=each["row"].first().index)
 
 
 class _Both:
@@ -88,3 +103,64 @@ def scored(
         of_kind = rows.reindex(columns=["exact", "exposure"]).dropna(axis=1)
         scores[str(kind)] |= {name: float(values.mean()) for name, values in of_kind.items()}
     return scores, table
+
+
+def screened(
+    model: torch.nn.Module,
+    data: DataSet,
+    examples: pd.DataFrame,
+    device: str | torch.device = "cpu",
+    *,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """The scored sequences of ``data``, each continued from its prefix by the most probable token, one after another.
+
+    Columns are those of :meth:`SuffixSheet.table`, where ``answer`` is the continuation, and ``distance``: the number of
+    tokens to insert, delete or replace that make the suffix of it (Levenshtein). It is 0 just where ``exact`` holds.
+
+    Raises :class:`~manigeo.errors.UsageError` for data that are no sequences.
+    """
+    decode = check_sequences(data).tokenizer.decode
+    _, table = scored(model, data, data, examples, device)
+    assert table is not None
+    tokens = _tokens(examples.assign(row=np.arange(len(examples))), data).loc[table["sequence"]]
+    prefixes, suffixes = tokens["prefix"].tolist(), tokens["suffix"].tolist()
+    answers = _continued(model, prefixes, [len(suffix) for suffix in suffixes], device, progress=progress)
+    distances = [Levenshtein.distance(answer, suffix) for answer, suffix in zip(answers, suffixes, strict=True)]
+    return table.assign(distance=distances, answer=[decode(answer) for answer in answers])
+
+
+def check_sequences(data: DataSet) -> Sequences:
+    """The sequences of the data.
+
+    Raises :class:`~manigeo.errors.UsageError` for data that are none.
+    """
+    if data.sequences is None:
+        raise UsageError(f"{data.spec} has no sequences of tokens: give a text (--data text:PATH)")
+    return data.sequences
+
+
+def _continued(
+    model: torch.nn.Module,
+    prefixes: Sequence[list[int]],
+    lengths: Sequence[int],
+    device: str | torch.device,
+    *,
+    progress: bool,
+) -> list[list[int]]:
+    """The most probable tokens that follow prefixes of one length, as many as ``lengths`` says of each."""
+    found: list[list[int]] = []
+    with (
+        evaluating(model),
+        without_gradients(),
+        tqdm(total=len(prefixes), desc="sequences", disable=not progress) as bar,
+    ):
+        for start in range(0, len(prefixes), _TOGETHER):
+            ids = torch.tensor(prefixes[start : start + _TOGETHER])
+            n, wanted = ids.shape[1], lengths[start : start + _TOGETHER]
+            for _ in range(max(wanted)):
+                batch = like_parameters(unwrap(model), NamedTensors({TOKENS: ids}).to(device))
+                ids = torch.cat([ids, answered(model, batch, 3)[:, -1:].argmax(dim=2).cpu()], dim=1)
+            found += [row[n : n + length] for row, length in zip(ids.tolist(), wanted, strict=True)]
+            bar.update(len(ids))
+    return found
