@@ -2,15 +2,22 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-PIP = $(BIN)/python -m pip --disable-pip-version-check
+# of 20,000 modules one in eight is ever imported, and is compiled then, once
+unexport PYTHONDONTWRITEBYTECODE
+INSTALL = python -m pip --disable-pip-version-check install -q --no-compile
+ELSEWHERE = build/elsewhere
 DEMO_DATA ?= glyphs
 
-.PHONY: demo test lint types unit wheel margins bench docs clean
+.PHONY: demo test lint types unit wheel elsewhere on-wheel margins bench docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/manigeo demo --data $(DEMO_DATA) --force
 
-test: lint types unit wheel
+# what takes one core, side by side; then what takes two
+test: $(VENV)/.installed-dev
+	$(MAKE) -j 2 lint types elsewhere
+	$(MAKE) unit
+	$(MAKE) on-wheel
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -23,15 +30,21 @@ types: $(VENV)/.installed-dev
 unit: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-# what a user installs: sdist -> wheel -> clean environment, and a copy of the tests far from the sources
-wheel: $(VENV)/.installed-dev
-	rm -rf build/elsewhere && mkdir -p build/elsewhere
-	$(BIN)/python -m build --outdir build/elsewhere .
-	$(PYTHON) -m venv build/elsewhere/venv
-	build/elsewhere/venv/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt \
-	    "$$(ls build/elsewhere/*.whl)[dask]" beartype hypothesis pytest pytest-xdist
-	cp -r tests build/elsewhere/tests
-	cd build/elsewhere && MANIGEO_SHARED=$(abspath ../shared) OMP_NUM_THREADS=1 venv/bin/python -m pytest -n 2 --dist loadfile \
+wheel: elsewhere
+	$(MAKE) on-wheel
+
+# what a user installs: sdist -> wheel -> clean environment
+elsewhere: $(VENV)/.installed-dev
+	rm -rf $(ELSEWHERE) && mkdir -p $(ELSEWHERE)
+	$(BIN)/python -m build --outdir $(ELSEWHERE) .
+	$(PYTHON) -m venv $(ELSEWHERE)/venv
+	$(ELSEWHERE)/venv/bin/$(INSTALL) -c constraints.txt \
+	    "$$(ls $(ELSEWHERE)/*.whl)[dask]" beartype hypothesis pytest pytest-xdist
+
+# a copy of the tests, far from the sources
+on-wheel:
+	rm -rf $(ELSEWHERE)/tests && cp -r tests $(ELSEWHERE)/tests
+	cd $(ELSEWHERE) && MANIGEO_SHARED=$(abspath ../shared) OMP_NUM_THREADS=1 venv/bin/python -m pytest -n 2 --dist loadfile \
 	    -c tests/installed.ini --rootdir . tests
 
 # tests of trained networks alone: five other seeds of all trainings, each instruction set of the processor, 1 and 2 threads
@@ -54,15 +67,15 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP) install -q -c constraints.txt -e .
+	$(BIN)/$(INSTALL) -c constraints.txt -e .
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP) install -q "pip>=25.1"  # the first that knows dependency groups
-	$(PIP) install -q -c constraints.txt -e . --group dev
+	$(BIN)/$(INSTALL) "pip>=25.1"  # the first that knows dependency groups
+	$(BIN)/$(INSTALL) -c constraints.txt -e . --group dev
 	touch $@ $(VENV)/.installed $(VENV)/.installed-docs
 
 $(VENV)/.installed-docs: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP) install -q "pip>=25.1"
-	$(PIP) install -q -c constraints.txt -e . --group docs
+	$(BIN)/$(INSTALL) "pip>=25.1"
+	$(BIN)/$(INSTALL) -c constraints.txt -e . --group docs
 	touch $@ $(VENV)/.installed
