@@ -1,6 +1,7 @@
 """The order of the tests, and the effects of trainings that they measured (:mod:`tests.effects`)."""
 
 import csv
+import gc
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -38,6 +39,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
+
+def pytest_collection_finish() -> None:
+    """Leave modules and tests, which stay to the end, out of the search for garbage: it walked through them each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """The face of the commands: groups, examples, completion, and what they advise."""
 
 import ast
+import functools
 import glob
 import os
 import re
@@ -113,6 +114,7 @@ def test_a_shell_is_given_a_script_for_completion(monkeypatch, capfd):
 
 
 # ---------------------------------------------------------------------------------------------------------------- advice
+@functools.cache  # long, and not for those who only collect the tests
 def texts() -> list[tuple[str, str]]:
     """Every text in the source, the values in it as {}, with the place where it stands."""
     found = []
@@ -128,14 +130,13 @@ def texts() -> list[tuple[str, str]]:
     return found
 
 
-TEXTS = texts()
 NO_COMMANDS = {"from", "with", "and", "that", "expects", "needs", "is", "can", "has", "does", "itself", "wrote", "package",
                "writes", "version", "in", "as", "may", "of", "to", "or", "on", "a", "for", "reads"}  # fmt: skip
 
 
 def test_every_command_that_a_message_names_is_there_with_its_options():
     n = 0
-    for place, text in TEXTS:
+    for place, text in texts():
         for name, rest in re.findall(r"(?<![\w-])manigeo ([a-z]+)\b([^;,.)(`:]*)", text):
             if name in COMMANDS:
                 n += 1
@@ -148,7 +149,7 @@ def test_every_command_that_a_message_names_is_there_with_its_options():
 
 def test_every_option_that_a_message_names_is_an_option_of_a_command():
     known = set().union(*(options_of(name) for name in COMMANDS)) | {"--version"}
-    for place, text in TEXTS:
+    for place, text in texts():
         if text.startswith("--") or " " not in text:
             continue  # an option's own name
         for option in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", text):
