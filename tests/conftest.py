@@ -11,6 +11,7 @@ from hypothesis import settings
 
 from tests import begin_test
 from tests.effects import MEASURED, Effect
+from tests.kernels import started_kernel
 
 collect_ignore = ["user_script.py"]  # mypy checks it
 
@@ -56,6 +57,15 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A kernel for the notebooks of a file."""
+    for needed in ("nbclient", "ipykernel"):
+        pytest.importorskip(needed)
+    with started_kernel(tmp_path_factory.mktemp("ipython")) as manager:
+        yield manager
 
 
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:

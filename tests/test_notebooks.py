@@ -4,18 +4,19 @@ Those of a paper, whose names end with its year, run in a file of their own, so 
 """
 
 import json
-import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from tests.kernels import FOLDER, execute, run_commands_here
 from tests.smaller import SMALLER, made_smaller
 
 pytest.importorskip("papers", reason="needs the folder notebooks/ of a checkout")
 from papers.verdicts import MIME, UNTESTABLE, WORDS
 
-FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 PAPERS = [path for path in NOTEBOOKS if path.stem[-4:].isdigit()]
 LEFT_OPEN = re.compile(
@@ -25,27 +26,47 @@ LEFT_OPEN = re.compile(
 notebooks = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
-def run_straight(path, folder, monkeypatch):
+def run_straight(kernel, path, folder):
     """Run a notebook in a folder of its own, with less to do than its small settings take."""
-    nbclient = pytest.importorskip("nbclient")
-    pytest.importorskip("ipykernel")
     import nbformat  # comes with nbclient
 
-    monkeypatch.setenv("IPYTHONDIR", str(folder / "ipython"))  # not the user's, nor its start-up files
-    monkeypatch.delenv("MANIGEO_FULL", raising=False)
-    paths = [str(FOLDER), *filter(None, [os.environ.get("PYTHONPATH")])]  # what notebooks share lies beside them
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
     notebook = made_smaller(path.stem, nbformat.read(path, as_version=4))
-    nbclient.NotebookClient(
-        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": folder}}
-    ).execute()  # raises CellExecutionError with the cell's traceback
+    execute(kernel, notebook, folder)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     return [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
 
 
 @pytest.mark.parametrize("path", [path for path in NOTEBOOKS if path not in PAPERS], ids=lambda path: path.stem)
-def test_a_notebook_runs_to_its_end(path, tmp_path, monkeypatch):
-    assert run_straight(path, tmp_path, monkeypatch)
+def test_a_notebook_runs_to_its_end(kernel, path, tmp_path):
+    assert run_straight(kernel, path, tmp_path)
+
+
+def test_a_notebook_sees_nothing_of_the_one_before_and_its_failure_is_raised(kernel, tmp_path):
+    import nbformat
+    from nbclient.exceptions import CellExecutionError
+
+    before, after = (
+        nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+        for code in ("left = 3", "assert 'left' not in dir()\nleft")
+    )
+    execute(kernel, before, tmp_path)
+    with pytest.raises(CellExecutionError, match="NameError"):
+        execute(kernel, after, tmp_path)
+
+
+def test_a_command_of_a_notebook_runs_in_its_folder_and_its_failure_is_told(monkeypatch, tmp_path):
+    started = []
+    monkeypatch.setattr(subprocess, "run", lambda words, **options: started.append(words))
+    run_commands_here()
+    words = [sys.executable, "-m", "manigeo", "infos"]
+    failed = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert failed.returncode == 2
+    assert "did you mean info?" in failed.stderr
+    with pytest.raises(subprocess.CalledProcessError):
+        subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert started == []
+    subprocess.run(["another", "program"])
+    assert started == [["another", "program"]]
 
 
 @notebooks

@@ -6,5 +6,5 @@ from tests.test_notebooks import PAPERS, run_straight
 
 
 @pytest.mark.parametrize("path", PAPERS, ids=lambda path: path.stem)
-def test_the_notebook_of_a_paper_runs_to_its_end(path, tmp_path, monkeypatch):
-    assert run_straight(path, tmp_path, monkeypatch)
+def test_the_notebook_of_a_paper_runs_to_its_end(kernel, path, tmp_path):
+    assert run_straight(kernel, path, tmp_path)
