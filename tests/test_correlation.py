@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -18,6 +20,17 @@ def test_a_line_is_one_and_its_mirror_minus_one(name, sign):
     assert r.value == pytest.approx(sign, abs=1e-12)
     assert (r.low, r.high) == (pytest.approx(sign), pytest.approx(sign))
     assert r.n == 12
+
+
+@pytest.mark.parametrize("name", COEFFICIENTS)
+def test_the_interval_is_that_of_all_resamples_one_by_one(name):
+    x, y = related(5, 0.8)
+    taken = np.random.default_rng(3).integers(5, size=(100, 5))
+    with np.errstate(invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.ConstantInputWarning)
+        drawn = [COEFFICIENTS[name](x[rows], y[rows]) for rows in taken]
+    r = correlate(x, y, name, n_resamples=100, seed=3)
+    assert (r.low, r.high) == pytest.approx(np.nanquantile(drawn, [0.025, 0.975]), abs=1e-12)
 
 
 @pytest.mark.parametrize("name", ["spearman", "kendall"])
