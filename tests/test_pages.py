@@ -53,7 +53,7 @@ pytestmark = pytest.mark.skipif(not GUIDE.is_dir(), reason="needs the folder doc
 # What is typed beside the lines of the pages: the network of the guide, one process, few examples, layers and epochs.
 OWN = ("--arch", "mine.py:make_net", "--data", "mine.py:make_data")
 LESS = {
-    "analyze": ("--jobs", 1, "--per-class", 10, "--layers", "[12].1", "--layers", "3", "--classes", 10, *OWN),
+    "analyze": ("--jobs", 1, "--per-class", 6, "--layers", "2.1", "--layers", "3", "--classes", 10, *OWN),
     "train": (
         "--data",
         "digits",
