@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 
 from manigeo import create_activations, open_activations
-from manigeo.activations import inspect_activations
+from manigeo.activations import inspect_activations, writing
+from manigeo.activations.filters import Filter
 from manigeo.errors import InputError, UsageError
 from tests.command_line import done, run
 from tests.killing import content
-from tests.test_activations import CLASSES, LAYERS, grouped_examples, values
+from tests.test_activations import CLASSES, LAYERS, grouped_examples, stored, values
 
 ROOT = Path(__file__).resolve().parents[1]
-EXAMPLES = grouped_examples()
+EXAMPLES, ISAL = grouped_examples(), Filter("isal", shuffle=False)
 ROWS = {layer.name: values(layer.name, len(EXAMPLES), layer.n_features) for layer in LAYERS}
 
 
@@ -93,6 +94,31 @@ def test_an_interrupt_within_a_batch_goes_back_to_the_batch_before(begun, tmp_pa
     write(begun, 21, resume=True)
     write(tmp_path / "quiet.h5")
     assert content(begun) == content(tmp_path / "quiet.h5")
+
+
+@pytest.mark.parametrize("batch_size", [10, None])  # None: batches share chunks
+def test_commits_change_no_byte_and_the_file_stays_open_between_them(batch_size, tmp_path, monkeypatch):
+    rng, opened, opening = np.random.default_rng(0), [], h5py.File
+    scales = np.repeat([1, 3, 0], [11, 19, 21])[:, None]  # so that holes are of many sizes
+    layers = [stored(name, order, (width,)) for order, (name, width) in enumerate({"a": 3000, "b": 700}.items())]
+    rows = {one.name: np.maximum(rng.standard_normal((51, one.n_features)) - 2 + scales, 0) for one in layers}
+
+    def counted(*args, **settings):
+        opened.append(args)
+        return opening(*args, **settings)
+
+    for name, seconds in (("often.h5", 0.0), ("once.h5", float("inf"))):
+        opened.clear()
+        monkeypatch.setattr(writing, "_COMMIT_SECONDS", seconds)
+        monkeypatch.setattr(h5py, "File", counted)
+        with create_activations(
+            tmp_path / name, EXAMPLES, CLASSES, layers, {}, batch_size=batch_size, filters=dict.fromkeys("ab", ISAL)
+        ) as writer:
+            for start in range(0, 51, 10):
+                writer.append({layer: X[start : start + 10].astype(np.float32) for layer, X in rows.items()})
+        monkeypatch.setattr(h5py, "File", opening)
+    assert content(tmp_path / "often.h5") == content(tmp_path / "once.h5")
+    assert batch_size is None or len(opened) < 6  # of six batches
 
 
 def test_nothing_there_is_begun_by_resume(tmp_path):

@@ -98,35 +98,57 @@ def write_batch(
     datasets: Mapping[str, h5py.Dataset], start: int, batch: Mapping[str, np.ndarray], filters: Mapping[str, Filter]
 ) -> None:
     """Write the rows of every layer from row ``start`` on: whole chunks packed here, on all cores, the rest by HDF5."""
-    packed_here: list[tuple[h5py.Dataset, int, np.ndarray, Filter]] = []
+    to_pack: list[_Chunk] = []
     for name, rows in batch.items():
         dataset, by = datasets[name], filters[name]
         values, stop, size = np.ascontiguousarray(rows, dtype=dataset.dtype), start + len(rows), dataset.chunks[0]
         first, last = -(-start // size) * size, stop // size * size
-        if by.method != "isal" or first >= last or dataset.chunks[1] != dataset.shape[1]:
+        if by.method == "gzip" or first >= last or dataset.chunks[1] != dataset.shape[1]:
             first = last = stop
-        packed_here += [(dataset, row, values[row - start :][:size], by) for row in range(first, last, size)]
+        chunks = [_Chunk(dataset, row, values[row - start :][:size], by) for row in range(first, last, size)]
+        if by.method == "none":  # at once and one by one: all together would be the batch once more
+            for chunk in chunks:
+                chunk.write(chunk.stored())
+        else:
+            to_pack += chunks
         for begin, end in ((start, first), (last, stop)):
             if begin < end:
                 dataset[begin:end] = values[begin - start : end - start]
-    if packed_here:
-        with ThreadPoolExecutor(max_workers=min(len(packed_here), _CORES)) as pool:  # packing works without the lock
-            chunks = pool.map(lambda task: _with_checksum(_packed(*task[2:])), packed_here)
-            for (dataset, row, *_), chunk in zip(packed_here, chunks, strict=True):
-                dataset.id.write_direct_chunk((row, 0), chunk)
+                dataset.flush()  # before what comes next, however long the data set stays open
+    if to_pack:
+        with ThreadPoolExecutor(max_workers=min(len(to_pack), _CORES)) as pool:  # packing works without the lock
+            for chunk, stored in zip(to_pack, pool.map(_Chunk.stored, to_pack), strict=True):
+                chunk.write(stored)
 
 
-def _with_checksum(packed: bytes) -> bytes:
-    return packed + fletcher32(packed).to_bytes(4, "little")
+@dataclass(frozen=True, eq=False)
+class _Chunk:
+    """A whole chunk of a layer, from its row ``row`` on."""
+
+    dataset: h5py.Dataset
+    row: int
+    values: np.ndarray
+    by: Filter
+
+    def stored(self) -> bytes:
+        """The bytes of the chunk in the file."""
+        packed = _packed(self.values, self.by)
+        return b"".join((packed, fletcher32(packed).to_bytes(4, "little")))
+
+    def write(self, stored: bytes) -> None:
+        self.dataset.id.write_direct_chunk((self.row, 0), stored)
 
 
-def _packed(values: np.ndarray, by: Filter) -> bytes:
-    data = values.view(np.uint8).reshape(-1, values.dtype.itemsize).T.tobytes() if by.shuffle else values.tobytes()
+def _packed(values: np.ndarray, by: Filter) -> bytes | memoryview:
+    numbers = values.view(np.uint8)
+    data = numbers.reshape(-1, values.dtype.itemsize).T.tobytes() if by.shuffle else numbers.data.cast("B")
+    if by.method == "none":
+        return data
     packed: bytes = isal_zlib.compress(data, 2) if by.method == "isal" else zlib.compress(data, 1)
     return packed
 
 
-def fletcher32(data: bytes) -> int:
+def fletcher32(data: bytes | memoryview) -> int:
     r"""HDF5's checksum of a chunk: sums of its 16-bit words w, the first byte the high one, modulo 65535.
 
     .. math:: s_1 = \sum_i w_i, \qquad s_2 = \sum_i (n - i)\, w_i, \qquad 2^{16} s_2 + s_1
@@ -136,7 +158,7 @@ def fletcher32(data: bytes) -> int:
     >>> hex(fletcher32(bytes([1, 2, 3])))
     '0x5040402'
     """
-    words = np.frombuffer(data + bytes(len(data) % 2), "<u2")
+    words = np.frombuffer(data if len(data) % 2 == 0 else bytes(data) + bytes(1), "<u2")
     total = placed = 0
     for first in range(0, len(words), len(_PLACES)):
         block = words[first : first + len(_PLACES)].astype(np.float64)  # whose sums are exact, being below 2^53

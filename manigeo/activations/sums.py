@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
+from isal import isal_zlib
 
 from manigeo.activations.checking import check_chunks
 from manigeo.activations.layout import layer_datasets, readable, row_bytes
@@ -50,9 +51,9 @@ def read_sums(file: h5py.File, kind: str = ROWS) -> dict[str, int]:
 
 
 def write_sums(file: h5py.File, sums: Mapping[str, int], kind: str = ROWS) -> None:
-    """Put the sums into the room made for them, where there is some."""
+    """Put the sums, in their order, into the room made for them, where there is some."""
     if kind in file.attrs:
-        file.attrs.modify(kind, np.array([sums[name] for name in summed(file)], np.uint32))
+        file.attrs.modify(kind, np.array(list(sums.values()), np.uint32))
 
 
 def continued(sum_before: int, rows: np.ndarray, dtype: np.dtype) -> int:
@@ -62,7 +63,7 @@ def continued(sum_before: int, rows: np.ndarray, dtype: np.dtype) -> int:
     >>> continued(continued(0, rows[:1], rows.dtype), rows[1:], rows.dtype) == zlib.crc32(rows.tobytes())
     True
     """
-    return zlib.crc32(np.ascontiguousarray(rows, dtype=dtype).view(np.uint8).data, sum_before)
+    return int(isal_zlib.crc32(np.ascontiguousarray(rows, dtype=dtype).view(np.uint8).data, sum_before))
 
 
 def chunk_sum(dataset: h5py.Dataset, stored: BinaryIO | CommittedFile) -> int:

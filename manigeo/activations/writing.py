@@ -54,11 +54,15 @@ class ActivationWriter:
     def __init__(self, store: CommittedFile):
         self._store = store
         with h5py.File(store, "r") as file:
-            self._dtypes = {name: dataset.dtype for name, dataset in layer_datasets(file)}
-            self._filters = {name: filter_of(dataset) for name, dataset in layer_datasets(file)}
+            layers = dict(layer_datasets(file))
+            self._dtypes = {name: dataset.dtype for name, dataset in layers.items()}
+            self._filters = {name: filter_of(dataset) for name, dataset in layers.items()}
+            self._chunk_rows = {dataset.chunks[0] for dataset in layers.values()}
             self._n_examples = len(file["examples/index"])
             self.n_done = int(file.attrs["n_done"])
             self._sums = read_sums(file)
+        self._file: h5py.File | None = None
+        self._layers: dict[str, h5py.Dataset] = {}  # of the open file
         self._between_batches, self._committed_at = True, time.monotonic()
 
     def append(self, batch: Mapping[str, np.ndarray], outcomes: np.ndarray | None = None) -> None:
@@ -80,12 +84,15 @@ class ActivationWriter:
             name: continued(before, rows[name], rows[name].dtype) for name, before in self._sums.items() if name in rows
         }
         self._between_batches = False
-        with _edited(self._store) as file:
-            write_batch({name: file["layers"][name] for name in stored}, self.n_done, stored, self._filters)
+        with self._edited() as file:
+            self._layers = self._layers or {name: file["layers"][name] for name in self._dtypes}
+            write_batch(self._layers, self.n_done, stored, self._filters)
             if outcomes is not None:
                 file[PLACE][self.n_done : stop] = outcomes
             write_sums(file, self._sums | sums)
             file.attrs.modify("n_done", stop)  # in place: setting it would make another
+        if any(row % size for row in (self.n_done, stop) for size in self._chunk_rows):
+            self.close()  # batches that share a chunk leave a hole, which a file would fill if no commit had closed it
         self.n_done, self._between_batches, self._sums = stop, True, self._sums | sums
         if self._store.n_held > _COMMIT_WRITES or time.monotonic() > self._committed_at + _COMMIT_SECONDS:
             self.commit()
@@ -93,34 +100,47 @@ class ActivationWriter:
     def commit(self) -> None:
         """Commit, so that an extraction that is killed later goes on from here; an interrupted batch is done again."""
         if self._between_batches:
+            self.close()  # only so is what HDF5 has written a file
             self._store.commit()
             self._committed_at = time.monotonic()
 
     def remark(self, name: str, value: Any) -> None:
         """Set an attribute of the file beside its provenance."""
-        with _edited(self._store) as file:
+        with self._edited() as file:
             file.attrs[name] = value
 
     def finish(self) -> None:
         if self.n_done != self._n_examples:
             raise ValueError(f"{self.n_done} of {self._n_examples} examples were written")
-        self.commit()
-        with h5py.File(self._store, "r") as file:
+        self.close()
+        with self._edited() as file:
             chunk_sums = {name: chunk_sum(dataset, self._store) for name, dataset in summed(file).items()}
-        with _edited(self._store) as file:
             write_sums(file, chunk_sums, CHUNKS)
         self.commit()
-        with _edited(self._store) as file:
+        with self._edited() as file:
             file.attrs.modify("complete", True)
         self.commit()  # by itself: everything else is in its place before the file says so
 
+    def close(self) -> None:
+        """Close the file, so that the store has what it is; the next change opens it again."""
+        file, self._file, self._layers = self._file, None, {}
+        if file is not None:
+            file.close()
+
+    @contextmanager
+    def _edited(self) -> Iterator[h5py.File]:
+        """The file for one change, after which it stays open for the next: to open it takes longer than a small batch."""
+        if self._file is None:
+            self._file = h5py.File(self._store, "r+", libver=LIBVER)
+        with _told(self._store):
+            yield self._file
+
 
 @contextmanager
-def _edited(store: CommittedFile, mode: str = "r+", **settings: Any) -> Iterator[h5py.File]:
-    """The file for one change, which is in the store or has raised why it is not."""
+def _told(store: CommittedFile) -> Iterator[None]:
+    """Raise what a write within the block has failed with, rather than what came of it."""
     try:
-        with h5py.File(store, mode, libver=LIBVER, **settings) as file:
-            yield file
+        yield
     finally:
         store.check()
 
@@ -203,6 +223,7 @@ def create_activations(
             yield writer
             writer.finish()
         except BaseException as error:
+            writer.close()
             if writer.n_done == 0 or isinstance(error, (ManigeoError, ValueError)):
                 store.remove()
             else:
@@ -229,7 +250,7 @@ def _begin(partial: Path, header: "_Header", *, force: bool, resume: bool) -> Co
 
 def _write_anew(store: CommittedFile, header: "_Header") -> None:
     store.clear()
-    with _edited(store, "w", track_order=True) as file:
+    with _told(store), h5py.File(store, "w", libver=LIBVER, track_order=True) as file:
         header.write(file)
     store.commit()
 
