@@ -60,6 +60,21 @@ def check_choice(what: str, value: object, choices: Iterable[str]) -> None:
         raise UsageError(f"{what} must be one of {', '.join(known)}; got {value!r}")
 
 
+def names_of(what: str, given: object) -> tuple[str, ...]:
+    """Names, or globs, from one or a row of them.
+
+    Raises :class:`UsageError` for what is no text: a number, or the thing that has the name.
+
+    >>> names_of("layers", "h*"), names_of("layers", ["h1", "h2"])
+    (('h*',), ('h1', 'h2'))
+    """
+    several = (given,) if isinstance(given, str) or not isinstance(given, Iterable) else tuple(given)
+    for name in several:
+        if not isinstance(name, str):
+            raise UsageError(f"{what} must be named by text, as in {what}=['fc1', 'conv*'], got {type(name).__name__}")
+    return several
+
+
 def in_short(text: str) -> str:
     """Leave the middle out of a message that is longer than a screen.
 

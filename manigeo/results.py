@@ -285,6 +285,20 @@ def identities(table: pd.DataFrame) -> pd.DataFrame:
     return full
 
 
+def check_table(table: object) -> None:
+    """Raise :class:`~manigeo.errors.UsageError` for what is no results table, with what makes one."""
+    if not isinstance(table, pd.DataFrame):
+        got = f"the path {table!r}" if isinstance(table, str | os.PathLike) else type(table).__name__
+    elif missing := [column for column in COLUMNS if column not in table.columns]:
+        got = f"one without the column{'s' * (len(missing) > 1)} {shorten(', '.join(missing), 60)}"
+    else:
+        return
+    raise UsageError(
+        f"expected a results table, got {got}; manigeo.capacity_table makes one of activations, and manigeo.read_results "
+        "reads one"
+    )
+
+
 def summary(table: pd.DataFrame, metrics: Sequence[str] | None = None, what: str = "value") -> pd.DataFrame:
     """A results table as one reads it: one line per layer, by depth; one column per metric and kind.
 
@@ -303,6 +317,7 @@ def summary(table: pd.DataFrame, metrics: Sequence[str] | None = None, what: str
     ([('capacity', 'test'), ('radius', 'test')], {'fc1': 0.5, 'conv2': 1.5})
     """
     check_choice("what", what, ("value", "stderr", "n"))
+    check_table(table)
     rows = table[(table["manifold"] == "") & (table["layer"] != "")].drop_duplicates()
     present = list(dict.fromkeys(rows["metric"]))
     for name in metrics or ():

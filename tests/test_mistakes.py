@@ -145,6 +145,7 @@ train --data sentences --canaries 9,99,3 | not than the sequences of 32 | train 
 train --data sentences --canaries 9,3 | number, length and repeats | train --data sentences --canaries 50,32,10 --dry-run
 train --data sentences --tied-dropout .2,.1 | leave it out | train --data sentences --dry-run
 train --data digits | --resume continues it |
+train --data digits --canaries 4,20,3 --dry-run | one of text, sentences | train --data sentences --canaries 9,32,3 --dry-run
 train --resume --force | give one of them |
 analyze missing | expected the folder of a run, or a checkpoint |
 analyze run --skip extrct | the steps are extract |

@@ -3,9 +3,11 @@
 Blocks of a page run in its order, in a folder of its own that holds the run of the guide to one's own model. What a test
 lacks, a cluster or a set of images, is stood in for. Blocks marked ``console`` need a network that has memorized: they run
 on small ones that have not, and may say that. Of those marked ``bash``, for a cluster, options and values are checked.
+Nothing else is on the pages: :func:`test_every_block_is_of_a_sort_that_a_test_runs`.
 """
 
 import glob
+import importlib
 import math
 import os
 import re
@@ -37,7 +39,10 @@ from tests.effects import assert_effect, shifted
 
 ROOT = Path(__file__).parents[1]
 GUIDE = ROOT / "docs" / "guide"
-PAGES = {path.stem: path for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))) if path.is_file()}
+MARKDOWN = [path for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))) if path.is_file()]
+PAGES = {
+    "commands" if path.parent.name == "commands" and path.stem == "index" else path.stem: path for path in MARKDOWN
+}
 FENCE = re.compile(r"^```([^\n]*)\n(?::caption: (\S+)\n\n)?(.*?)^```", re.DOTALL | re.MULTILINE)
 BLOCKS = {  # language, caption, code
     name: [
@@ -199,6 +204,21 @@ def test_the_blocks_of_a_page_run_in_its_order(page, reader, stand_ins):
     if page == "gallery":
         for name in FIGURES:
             write_results(TABLES[name], f"{name}.csv")
+    if page == "examples":
+        shutil.rmtree("run")
+        shutil.move("small", "run")
+        done(
+            "extract",
+            "--model",
+            "run/checkpoints/last.pt",
+            "--layers",
+            "input",
+            "--layers",
+            "logits",
+            "--out",
+            "run/last.h5",
+        )
+        done("examples", "run/last.h5", "--measures", "margin")
     for language, caption, code in BLOCKS[page]:
         if caption:
             Path(caption).write_text(code)
@@ -357,6 +377,111 @@ def test_the_lines_for_recurrent_networks_run(reader, monkeypatch):
         assert {name: acts.rows(name, np.arange(3)).shape for name in acts.layers} == {
             "rnn:h_l0": (3, 5), "rnn:h_l1": (3, 5),
         }  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------ lines of other programs
+def other_lines(page):
+    """Lines that a page gives to a shell, but that are not manigeo's; where some have a prompt, the others are output."""
+    found = []
+    for language, _, code in BLOCKS[page]:
+        if language in SHELL:
+            lines = code.replace("\\\n", " ").splitlines()
+            lines = [line.removeprefix("$ ") for line in lines if line.startswith("$ ") or not code.startswith("$ ")]
+            found += [line for line in lines if line.strip() and not line.startswith(("manigeo ", "#"))]
+    return found
+
+
+def test_the_makefile_has_the_targets_of_the_readme():
+    if shutil.which("make") is None:
+        pytest.skip("needs make")
+    for line in other_lines("README"):
+        program, target = shlex.split(line, comments=True)
+        assert program == "make"
+        subprocess.run(["make", "-n", target], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_programs_of_the_benchmarks_take_the_options_named_with_them():
+    for line in other_lines("findings"):
+        python, m, module, *words = shlex.split(line)
+        assert (python, m) == ("python", "-m")
+        importlib.import_module(module).main.make_context(module, words)
+
+
+def test_the_certificate_of_a_cluster_is_one_that_dask_takes(tmp_path):
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl")
+    make, use = [code for language, _, code in BLOCKS["sweeps"] if language == "bash"]
+    assert set(other_lines("sweeps")) <= set(f"{make}\n{use}".replace("\\\n", " ").splitlines())
+    home = {**os.environ, "HOME": str(tmp_path)}
+    subprocess.run(["bash", "-ec", make], env=home, check=True, capture_output=True)
+    scheduler, worker, _ = (shlex.split(line, comments=True) for line in use.splitlines())
+    dask = [sys.executable, "-m", "dask"]
+    with subprocess.Popen(
+        [*dask, *scheduler[1:], "--port", "0"], env=home, stderr=subprocess.PIPE, text=True
+    ) as started:
+        helper = None
+        try:
+            address = next(
+                found[1] for line in started.stderr if (found := re.search(r"Scheduler at:\s+(tls://\S+)", line))
+            )
+            words = [address if word.startswith("tls://") else word for word in worker[1:]]
+            helper = subprocess.Popen([*dask, *words], env=home, cwd=tmp_path, stderr=subprocess.DEVNULL)
+            ask = f"from distributed import Client; print(Client({address!r}, timeout=60).submit(abs, -7).result(60))"
+            said = subprocess.run([sys.executable, "-c", ask], env=home, capture_output=True, text=True, timeout=120)
+            assert said.stdout == "7\n", said.stderr
+        finally:
+            for process in filter(None, (helper, started)):
+                process.terminate()
+            if helper is not None:
+                helper.wait(60)
+
+
+def test_the_shell_completes_after_the_line_for_it(tmp_path, monkeypatch):
+    (line,) = other_lines("commands")
+    (tmp_path / "manigeo").write_text(
+        f'#!/bin/bash\nexec {sys.executable} -c "from manigeo.cli.main import main; main()" "$@"\n'
+    )
+    (tmp_path / "manigeo").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "extract")]))
+    typed_in = subprocess.run(["bash", "-ec", f"{line}; complete -p manigeo"], capture_output=True, text=True)
+    assert re.fullmatch(r"complete .*_manigeo_completion manigeo\n", typed_in.stdout), typed_in.stderr
+
+
+SHELL = {"sh", "console", "bash"}
+OTHER_PROGRAMS = {  # pages with lines of other programs, and what runs all of these
+    "README": test_the_makefile_has_the_targets_of_the_readme,
+    "commands": test_the_shell_completes_after_the_line_for_it,
+    "findings": test_programs_of_the_benchmarks_take_the_options_named_with_them,
+    "sweeps": test_the_certificate_of_a_cluster_is_one_that_dask_takes,
+    "cluster": test_the_lines_for_slurm_run_as_an_array_and_what_waits_for_it,
+    "real_networks": "tests/test_real_networks.py",
+}
+MADE = {"command", "eval-rst", "figure-of", "image", "include", "literalinclude", "toctree", "words-of"}  # by Sphinx
+
+
+def test_every_block_is_of_a_sort_that_a_test_runs():
+    sorts = {(page, language) for page, blocks in BLOCKS.items() for language, _, _ in blocks}
+    directives = {(page, language) for page, language in sorts if language.startswith("{")}
+    assert {re.match(r"{([\w-]+)}", language)[1] for _, language in directives} <= MADE
+    assert {language for _, language in sorts - directives} <= {"python", *SHELL, "toml", "text"}
+    assert {page for page in PAGES if other_lines(page)} == set(OTHER_PROGRAMS)
+    files = {
+        page: len(re.findall(r"^ *(```|~~~)", path.read_text("utf-8"), re.MULTILINE)) for page, path in PAGES.items()
+    }
+    assert {page: 2 * len(blocks) for page, blocks in BLOCKS.items()} == files  # none that FENCE does not see
+    assert len(PAGES) == len(MARKDOWN)  # every page has a name of its own
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if any(language == "toml" for language, _, _ in BLOCKS[page])])
+def test_files_of_options_are_read(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _, name, options in (block for block in BLOCKS[page] if block[0] == "toml"):
+        Path(name or "width.toml").write_text(options)
+        if "grid" in tomllib.loads(options):
+            assert "cells" in done("sweep", name or "width.toml", "--dry-run")
+        else:
+            assert f"--config {name}" in "\n".join(commands(page))  # typed in by the test of its page
 
 
 # ------------------------------------------------------------------------------------------------------- what they tell

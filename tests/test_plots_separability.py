@@ -116,6 +116,10 @@ def test_a_map_has_who_was_trained_below_who_was_scored_and_folds_on_its_diagona
     assert shown[0, 1] == pytest.approx(0.01)
     assert shown[1, 0] == pytest.approx(0.1)
     np.testing.assert_allclose(np.diag(shown), [0.4, 0.5, 0.6, 0.7])
+    more = pd.concat([transfers().assign(layer=name, depth=k) for k, name in enumerate("abcde")])
+    panels = plot_transfer(more.drop_duplicates(["layer", "kind", "settings"])).axes[:5]
+    rows = {ax.get_subplotspec().rowspan.start for ax in panels}
+    assert rows == {0, 1}  # maps of one checkpoint are legible: four in a row
     with pytest.raises(InputError, match="no probes scored on other kinds"):
         plot_transfer(measured(["probe_accuracy"]))
 

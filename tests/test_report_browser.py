@@ -3,10 +3,13 @@
 import re
 import shutil
 
+import pandas as pd
 import pytest
 
+from manigeo.plots import plot_depth
 from manigeo.report import collect_sources, render_page, write_page
-from manigeo.results import read_results
+from manigeo.results import read_results, write_results
+from tests.drawn import TABLES
 from tests.test_report import NASTY, folder_of_run, geometry, movement, table_of_examples, with_examples
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright to drive a browser")
@@ -157,6 +160,22 @@ def test_no_width_makes_the_page_scroll_sideways(open_page, width):
     page = open_page(width=width)
     page.evaluate("document.querySelectorAll('details').forEach((details) => (details.open = true))")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_the_first_figure_of_seven_layers_fits_a_telephone(browser, tmp_path):
+    one, layers = TABLES["depth"], [f"conv{k}" for k in range(7)]
+    profile = one[one["metric"] == "profile"].drop_duplicates("method" if "method" in one else "settings")
+    seven = pd.concat([profile.assign(layer=name, depth=k, value=1 / 7) for k, name in enumerate(layers)])
+    write_results(pd.concat([seven, one[one["metric"] != "profile"]]), tmp_path / "localize.csv")
+    write_page(render_page(collect_sources([tmp_path])), tmp_path / "report.html")
+    page = browser.new_page(viewport={"width": 390, "height": 850})
+    page.goto((tmp_path / "report.html").as_uri())
+    drawing = page.locator(".drawing").first
+    assert drawing.locator("svg").get_attribute("id") == "depth-svg"
+    wide, shown = drawing.evaluate("(it) => [it.scrollWidth, it.clientWidth]")
+    page.close()
+    assert wide <= shown
+    assert plot_depth(read_results(tmp_path / "localize.csv")).axes[0].get_xlim() == (0, 7)
 
 
 def contrast(page, selector):

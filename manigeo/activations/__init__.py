@@ -3,7 +3,7 @@
 ::
 
     /                 attrs: format, format_version, complete, n_done, created, manigeo_version, fingerprint,
-                             provenance=<JSON>, sums, chunk_sums (:mod:`manigeo.activations.sums`); of a shard also
+                             provenance=<JSON>, sums, chunk_sums (manigeo.activations.sums); of a shard also
                              shard=<JSON>
     /examples/        index, split, true_label, train_label, permuted     one row per example, grouped by true class
     /classes          names

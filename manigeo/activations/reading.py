@@ -212,10 +212,10 @@ def inspect_activations(path: str | os.PathLike[str]) -> Activations:
     Where there is no ``path`` but its partial file, or that is asked for, it is as its last commit made it.
     """
     path = Path(path)
+    if path.is_dir():
+        raise InputError(mistaken(path, ACTIVATIONS))
     found = path if path.is_file() else partial_of(path)
     if not found.is_file():
-        if path.is_dir():
-            raise InputError(mistaken(path, ACTIVATIONS))
         raise InputError(f"{path} does not exist; write it with manigeo extract")
     if recognized(found) not in (ACTIVATIONS, EMPTY) and not has_commit(found):
         raise InputError(mistaken(found, ACTIVATIONS))

@@ -9,6 +9,7 @@ kind are computed together, from a sample that is read once.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from numbers import Real
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -20,6 +21,7 @@ from manigeo.capacity.nulls import NULLS, Mapped, gaussian_cloud, shuffled_rows
 from manigeo.capacity.projection import project_manifolds
 from manigeo.errors import InputError, UsageError, check_choice
 from manigeo.faces.results import html_table
+from manigeo.inputs import whole_number
 from manigeo.kinds import TRAINED
 from manigeo.layerwise.points import LabelledPoints
 from manigeo.layerwise.protocol import Measure, kind_key
@@ -265,8 +267,9 @@ def plan_capacity(
     >>> plan.layers, plan.kinds, plan.per_class
     (('h1',), ('test',), 10)
     """
-    if not np.isfinite(kappa):
-        raise UsageError(f"the margin kappa must be a finite number, got {kappa}")
+    if not (isinstance(kappa, Real) and np.isfinite(kappa)):
+        raise UsageError(f"the margin kappa must be a finite number, got {kappa!r}")
+    n_draws = whole_number(n_draws, "n_draws", 0)
     mean_field = measure(
         "mean_field", kappa=kappa, n_draws=n_draws, centers=centers, bootstrap=bootstrap, errors=errors
     )
@@ -330,6 +333,11 @@ def plan_separability(
     (('h1',), {'test': (0, 1, 2)}, 10)
     """
     chosen = tuple(map(measure, SEPARABILITY) if measures is None else measures)
+    if strange := [m for m in chosen if not isinstance(m, Measure)]:
+        raise UsageError(
+            f"measures must be made by manigeo.layerwise.registry.measure(NAME), got {strange[0]!r}; NAME is one of "
+            f"{', '.join(SEPARABILITY)}"
+        )
     with opened(source) as acts:
         wanted = select_kinds(acts, kinds, acts.kinds)
         plan = planned(
@@ -357,6 +365,10 @@ def planned(
     """Plan all kinds on the classes that they share, at the largest number of examples per class that each kind has, up to
     50; of layers those ``among`` these names, or all."""
     names = acts.class_names
+    whole_number(sampling["seed"], "seed", 0)
+    for name, given in {"per_class": per_class, "n_classes": n_classes}.items():
+        if given is not None:
+            whole_number(given, name, 0)
     shared = shared_classes(acts.examples, kinds)
     classes = {kind: draw_classes(acts, labels, n_classes, sampling["seed"]) for kind, labels in shared.labels.items()}
     sizes = {kind: matched_size(acts.examples, [kind], per_class or 50, labels) for kind, labels in classes.items()}

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from manigeo.activations import HELD_BYTES, Activations
-from manigeo.errors import UsageError
+from manigeo.errors import UsageError, names_of
 from manigeo.kinds import KINDS, UNSEEN
 from manigeo.layerwise.protocol import Row
 from manigeo.manifolds import classes_of, kind_examples, matched_size
@@ -40,6 +40,8 @@ def select_layers(acts: Activations, patterns: Sequence[str]) -> tuple[str, ...]
     Raises :class:`~manigeo.errors.UsageError` for a glob that matches none.
     """
 
+    patterns = names_of("layers", patterns)
+
     def matches(layer: str, pattern: str) -> bool:
         return any(fnmatchcase(name, pattern) for name in (layer, *acts.layer(layer).aliases))
 
@@ -55,6 +57,7 @@ def select_kinds(acts: Activations, kinds: Sequence[str], default: Sequence[str]
 
     Raises :class:`~manigeo.errors.UsageError` for a kind that the file has no examples of.
     """
+    kinds = names_of("kinds", kinds)
     absent = [kind for kind in kinds if kind not in acts.kinds]
     if absent:
         raise UsageError(f"{acts.name} has no {', '.join(absent)} examples; it has {', '.join(acts.kinds)}")

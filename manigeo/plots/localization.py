@@ -45,18 +45,19 @@ def plot_depth(table: pd.DataFrame, canvas: Canvas) -> None:
     layers = profiles.drop_duplicates("depth").set_index("depth")["layer"]
     shares = 100 * profiles.pivot_table(index="method", columns="depth", values="value", sort=False)
     shares = shares.reindex(index=methods, columns=layers.index)
-    ax = canvas.subplots(1, 1, (2.6, 1.1), (0.52 * max(len(layers), 6), 0.42 * len(methods)))[0, 0]
-    sns.heatmap(shares, ax=ax, cmap="Blues", vmin=0, vmax=100, annot=True, fmt=".0f", linewidths=1,
-                cbar_kws={"label": "share, %"}, xticklabels=False)  # fmt: skip
+    ax = canvas.subplots(1, 1, (1.6, 1.3), (0.52 * max(len(layers), 6), 0.42 * len(methods)))[0, 0]
+    sns.heatmap(shares, ax=ax, cmap="Blues", vmin=0, vmax=100, annot=True, fmt=".0f", linewidths=1, cbar=False,
+                xticklabels=False, yticklabels=False)  # fmt: skip
     told = [_mark_method(ax, row, full[full["method"] == name], list(layers.index)) for row, name in enumerate(methods)]
     rows = [shorten(name, LONGEST) for name in methods]
-    ax.set_yticks(np.arange(len(methods)) + 0.5, [n if t else f"({n})" for n, t in zip(rows, told, strict=True)])
+    named = [n if t else f"({n})" for n, t in zip(rows, told, strict=True)]
+    ax.set_yticks(np.arange(len(methods)) + 0.5, named, rotation=0)
     columns = [shorten(name, LONGEST) for name in layers]
     ax.set_xticks(np.arange(len(layers)) + 0.5, columns, rotation=30, ha="right", rotation_mode="anchor")
     questions = full.drop_duplicates("method").set_index("method")["question"].reindex(methods).to_list()
     for row in (row for row in range(1, len(methods)) if questions[row] != questions[row - 1]):
         ax.axhline(row, color="0.2", linewidth=1.5)
-    ax.set(xlabel="", ylabel="")
+    ax.set(xlabel="share of each layer, %", ylabel="")
 
 
 def _mark_method(ax: Axes, row: int, rows: pd.DataFrame, depths: list[float]) -> bool:

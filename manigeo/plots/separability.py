@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from manigeo.errors import InputError
 from manigeo.kinds import in_order, memorized_kind
-from manigeo.plots.canvas import Canvas, entitle
+from manigeo.plots.canvas import MOST_COLUMNS, Canvas, entitle
 from manigeo.plots.style import (
     IDENTITY,
     by_checkpoint,
@@ -176,14 +176,15 @@ def plot_transfer(table: pd.DataFrame, canvas: Canvas) -> None:
     if len(kinds) < 2:
         raise InputError("nothing to plot: the table holds no probes scored on other kinds")
     rows = by_checkpoint(part)
-    axes = canvas.subplots(len(rows), len(layers), (1.2, 0.9), (1.9, 2.1), sharex=True, sharey=True)
-    for (title, at), line in zip(rows.items(), axes, strict=True):
-        for layer, ax in zip(layers, line, strict=True):
-            wide = at[at["layer"] == layer].pivot(index="origin", columns="kind", values="value")
-            draw_map(ax, wide.reindex(index=kinds, columns=kinds), size=7, square=True)
-            ax.set_xticks(ax.get_xticks(), kinds, rotation=45, ha="right", rotation_mode="anchor")
-            ax.set(title=layer, xlabel="scored on", ylabel=f"{title}\ntrained on".strip())
-    name_colors(canvas.figure, list(axes.flat), metric_words("probe_accuracy").label)
+    maps = [(title, at[at["layer"] == layer], layer) for title, at in rows.items() for layer in layers]
+    most = len(layers) if len(rows) > 1 else MOST_COLUMNS
+    axes = canvas.wrapped(len(maps), (1.2, 0.9), (1.9, 2.1), most, sharex=True, sharey=True)
+    for ax, (title, of_layer, layer) in zip(axes, maps, strict=True):
+        wide = of_layer.pivot(index="origin", columns="kind", values="value")
+        draw_map(ax, wide.reindex(index=kinds, columns=kinds), size=7, square=True)
+        ax.set_xticks(ax.get_xticks(), kinds, rotation=45, ha="right", rotation_mode="anchor")
+        ax.set(title=layer, xlabel="scored on", ylabel=f"{title}\ntrained on".strip())
+    name_colors(canvas.figure, axes, metric_words("probe_accuracy").label)
 
 
 @draws("memorization", "probe_accuracy", when=lambda table: shows_memorization(table))

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from manigeo.errors import InputError, UsageError, check_choice, shorten
 from manigeo.kinds import ALL_KINDS, MARKERS, VALIDATION
 from manigeo.plots.canvas import LONGEST, SATURATED, Canvas, Given
-from manigeo.results import row_settings, with_settings
+from manigeo.results import check_table, row_settings, with_settings
 from manigeo.storage.files import check_target, whole_file
 from manigeo.vocabulary import FIGURES, metric_words
 
@@ -90,6 +90,7 @@ def draws(
     def register(draw: Callable[[pd.DataFrame, Canvas], None]) -> Draw:
         @functools.wraps(draw)
         def styled(table: pd.DataFrame, ax: Any = None, metric: str | None = None) -> Any:
+            check_table(table)
             named = set(table["metric"])
             if named & set(metrics) and (missing := sorted(set(needs) - named)):
                 raise InputError(f"nothing to plot: the table has no rows of {', '.join(missing)}; give it whole")

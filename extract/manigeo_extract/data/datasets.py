@@ -396,7 +396,12 @@ def _options(spec: str, given: dict[str, Any], validation: float | None) -> dict
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         for name in given:
             if name not in (*common, *parameters):
-                near = near_names(name, sorted({*common, *parameters}))
+                others = [other for other, make in SOURCES.items() if name in inspect.signature(make).parameters]
+                near = (
+                    f"; it is one of {', '.join(others)}"
+                    if others
+                    else near_names(name, sorted({*common, *parameters}))
+                )
                 raise UsageError(f"{spec} has no arg {name!r}{near}")
     options = {**common, **own, **given}
     numbers = {**common, **({} if runs_code(spec) else own | {name: None for name in parameters if name not in own})}

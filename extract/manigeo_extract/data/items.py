@@ -54,7 +54,7 @@ def _with_items(where: str, given: Any) -> Any:
                 f"{where}: expected as many labels as inputs, got {len(given[1])} labels and {len(given[0])} inputs; "
                 "return arrays of equal length"
             )
-        return TensorDataset(*map(_as_tensor, given))
+        return TensorDataset(*(_as_tensor(where, part) for part in given))
     if isinstance(given, Mapping) or not (hasattr(given, "__len__") and hasattr(given, "__getitem__")):
         raise InputError(
             f"{where}: expected a map-style data set (len and items), got {type(given).__name__}; "
@@ -63,12 +63,13 @@ def _with_items(where: str, given: Any) -> Any:
     return given
 
 
-def _as_tensor(given: Any) -> torch.Tensor:
-    return (
-        given.detach().cpu()
-        if isinstance(given, torch.Tensor)
-        else torch.as_tensor(np.require(given, requirements="W"))
-    )
+def _as_tensor(where: str, given: Any) -> torch.Tensor:
+    if isinstance(given, torch.Tensor):
+        return given.detach().cpu()
+    try:
+        return torch.as_tensor(np.require(given, requirements="W"))
+    except TypeError as error:  # torch has no such type
+        raise InputError(f"{where}: expected numbers, got {np.asarray(given).dtype}; convert them") from error
 
 
 def _as_labels(where: str, labels: Any) -> np.ndarray:

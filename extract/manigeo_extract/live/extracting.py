@@ -4,13 +4,15 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from manigeo.activations import Activations, open_activations
-from manigeo.errors import UsageError
+from manigeo.errors import UsageError, names_of
+from manigeo.inputs import whole_number
 from manigeo.text.scores import doubts
 from manigeo_extract.data.datasets import DataSet
 from manigeo_extract.data.live import data_at_hand
@@ -72,7 +74,15 @@ def extract(
     found, examples = data_at_hand(data, train_labels, permuted)
     model = answering_contexts(model, found)
     names = {"layers": layers or (), "exclude": exclude, "regex": regex, "types": types}
-    chosen = {name: (given,) if isinstance(given, str) else tuple(given) for name, given in names.items()}
+    chosen = {name: names_of(name, given) for name, given in names.items()}
+    whole_number(seed, "seed", 0)
+    whole_number(per_class, "per_class", 0)
+    if batch_size is not None:
+        whole_number(batch_size, "batch_size")
+    if out is not None and (
+        not isinstance(out, str | os.PathLike) or Path(out).suffix in (".csv", ".json", ".parquet")
+    ):
+        raise UsageError(f"out must be the path of an activation file, as in out='acts.h5', got {out!r}")
     with left_as_found(model, device) as at:
         plan = plan_extraction(
             model, found, examples, readout=readout, per_class=per_class, project=project, dtype=dtype, seed=seed,

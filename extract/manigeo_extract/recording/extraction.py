@@ -185,7 +185,10 @@ def _choose_rows(examples: pd.DataFrame, per_class: int, seed: int, least: int =
     classes that are."""
     if per_class < 2:
         raise UsageError(f"a manifold needs 2 examples per class or more, got --per-class {per_class}")
-    chosen = np.unique(np.concatenate(list(_kind_rows(examples, per_class, seed))))
+    if not (by_kind := list(_kind_rows(examples, per_class, seed))):
+        found = ", ".join(map(str, dict.fromkeys(examples["split"])))
+        raise UsageError(f"expected examples of the splits train or test, which kinds are made of, got {found} alone")
+    chosen = np.unique(np.concatenate(by_kind))
     true_label = examples["true_label"].to_numpy()[chosen]
     rare = _rare(examples, least)
     kept = ~np.isin(true_label, rare)
