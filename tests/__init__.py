@@ -72,8 +72,8 @@ def _decorated(target: Any, *, typechecker: Any = None) -> Any:
     if not inspect.isclass(target):
         return check(target)
     if dataclasses.is_dataclass(target) and "__init__" in vars(target):
-        target.__init__ = check(target.__init__)  # type: ignore[misc]
+        target.__init__ = check(target.__init__)  # type: ignore[method-assign]
     return target
 
 
-jaxtyping.jaxtyped = lambda **settings: functools.partial(_decorated, **settings)
+jaxtyping.jaxtyped = lambda **settings: functools.partial(_decorated, **settings)  # type: ignore[assignment]
