@@ -276,7 +276,7 @@ def test_more_points_than_dimensions_have_the_anchor_of_the_active_set_method():
 
 
 @pytest.mark.parametrize("solver", ["pivoting", "cvxpy"])
-def test_a_draw_in_the_cone_of_the_points_has_its_anchor_where_its_ray_leaves_their_hull(solver):
+def test_a_draw_in_the_cone_has_its_anchor_where_its_ray_leaves_the_hull(solver):
     rng = np.random.default_rng(0)
     corners = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])  # seen from within: every draw is answered
     Z = rng.permutation(np.vstack([corners, 0.3 * rng.standard_normal((16, 2))]))

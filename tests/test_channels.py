@@ -128,7 +128,8 @@ def test_scores_are_sums_of_weight_times_slope_and_masks_are_zeroed_weights(name
         zeros = {t: torch.where(numbers == channel, 0.0, net.get_parameter(t).detach()) for t, numbers in of.of.items()}
         with torch.no_grad(), replaced(net, zeros):
             wanted = net(x)
-        assert torch.equal(masked.logits(x, masked.masks([(module, channel)])), wanted)
+        # equal numbers at other addresses: on some processors products add them up in another order
+        torch.testing.assert_close(masked.logits(x, masked.masks([(module, channel)])), wanted, rtol=1e-5, atol=1e-6)
     assert digest(net) == before
 
 

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def test_the_network_of_another_package_gives_the_numbers_of_its_page(package, t
         pytest.skip(f"needs {package}: pip install -c constraints.txt --group foreign (pip 25.1 or later)")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    tables = []
+    tables, path = [], os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     for info, _, code in FENCE.findall(section(package)):
         if info.startswith("{literalinclude} "):
             shutil.copy(GUIDE / info.split()[1], tmp_path)
@@ -49,7 +50,9 @@ def test_the_network_of_another_package_gives_the_numbers_of_its_page(package, t
                 line, _, shown = entry.partition("\n")
                 if not line.startswith("manigeo "):
                     name = line.partition("=")[0]
-                    told = subprocess.check_output(["bash", "-ec", f'{line}; echo "${name}"'], text=True)
+                    told = subprocess.check_output(
+                        ["bash", "-ec", f'{line}; echo "${name}"'], text=True, env=os.environ | {"PATH": path}
+                    )
                     monkeypatch.setenv(name, told.strip())
                     continue
                 words = words_of(os.path.expandvars(line))

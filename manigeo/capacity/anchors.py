@@ -118,7 +118,7 @@ def solve_cone(
 
 
 def _left(Z: np.ndarray, t: np.ndarray, a: np.ndarray) -> np.ndarray:
-    """What the multipliers leave of each draw, relative: (draws,), nothing of one in the cone of the points themselves."""
+    """Length of what the multipliers leave of each draw, relative: (draws,), 0 of one in the cone of the points."""
     return np.linalg.norm(t - a @ Z, axis=1) / np.linalg.norm(t, axis=1)
 
 
