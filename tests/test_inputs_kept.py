@@ -1,6 +1,7 @@
 """No command overwrites what it reads, whichever of its parameters names the file."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -71,6 +72,18 @@ def test_so_is_one_that_an_option_names(here, option):
     (here / "in.csv").write_text(PRECIOUS)
     code, _, err = run("rewind", "folder", *option, "--out", "in.csv", "--force")
     assert (code, "which this command reads" in err) == (2, True), err
+
+
+@pytest.mark.parametrize("words", [
+    ("memorization", "folder", "--out", "m.csv", "--kinds", "./m.csv"),
+    ("memorization", "folder", "--influence", "m.csv", "--kinds", "m.csv"),
+    ("channels", "folder", "--out", "m.csv", "--per-example", "m.csv"),
+    ("suffixes", "--out", "m.csv", "--kinds", "m.csv"),
+])  # fmt: skip
+def test_two_results_do_not_go_to_one_file(here, words):
+    code, _, err = run(*words)
+    assert (code, err.count("\n")) == (2, 1), err
+    assert re.search(r"--\S+ and --\S+ are both (\./)?m.csv, and one would overwrite the other; give two names", err)
 
 
 @pytest.mark.parametrize("name", ["checkpoints/last.pt", "labels.csv", "metrics.csv"])

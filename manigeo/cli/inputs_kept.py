@@ -1,4 +1,4 @@
-"""Files that a command reads, by its own line: none of them is written by it, whatever ``--out`` says."""
+"""Files that a command reads and writes, by its own line: none is both, and none is written twice."""
 
 import copy
 import functools
@@ -24,7 +24,9 @@ def keeping_inputs(command: click.Command) -> click.Command:
 
     @functools.wraps(callback or print)
     def carried_out(**params: Any) -> Any:
-        found = list(input_files(click.get_current_context()))
+        context = click.get_current_context()
+        found = list(input_files(context))
+        _check_outputs(context)
         _check_folder(params.get("out"), found)
         with inputs_kept(found):
             if isinstance(out := params.get("out"), Path):
@@ -46,6 +48,20 @@ def input_files(ctx: click.Context) -> Iterator[Path]:
         if paths or param.name in _NAMING_FILES:
             for text in _texts(ctx.params.get(param.name)):
                 yield from _files(text, isinstance(param, click.Argument))
+
+
+def _check_outputs(ctx: click.Context) -> None:
+    """Refuse one file for two of what the command writes."""
+    asked: dict[Path, str] = {}
+    for param in ctx.command.params:
+        path = ctx.params.get(param.name or "")
+        if isinstance(path, Path) and (param.name == "out" or getattr(param.type, "writable", False)):
+            option = max(param.opts, key=len)
+            other = asked.setdefault(path.resolve(), option)
+            if other != option:
+                raise UsageError(
+                    f"{other} and {option} are both {path}, and one would overwrite the other; give two names"
+                )
 
 
 def _texts(value: Any) -> Iterator[str]:
