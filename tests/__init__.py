@@ -69,11 +69,12 @@ def _resolved(function: Callable[..., Any], annotation: Any) -> Any:
 
 def _decorated(target: Any, *, typechecker: Any = None) -> Any:
     """The function, or the data class by its ``__init__``, with its types checked."""
-    if not inspect.isclass(target):
+    is_class, is_data = inspect.isclass(target), dataclasses.is_dataclass(target)
+    if not is_class:
         return check(target)
-    if dataclasses.is_dataclass(target) and "__init__" in vars(target):
-        target.__init__ = check(target.__init__)  # type: ignore[method-assign]
+    if is_data and "__init__" in vars(target):
+        target.__init__ = check(target.__init__)
     return target
 
 
-jaxtyping.jaxtyped = lambda **settings: functools.partial(_decorated, **settings)  # type: ignore[assignment]
+vars(jaxtyping)["jaxtyped"] = lambda **settings: functools.partial(_decorated, **settings)

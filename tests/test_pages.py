@@ -207,17 +207,8 @@ def test_the_blocks_of_a_page_run_in_its_order(page, reader, stand_ins):
     if page == "examples":
         shutil.rmtree("run")
         shutil.move("small", "run")
-        done(
-            "extract",
-            "--model",
-            "run/checkpoints/last.pt",
-            "--layers",
-            "input",
-            "--layers",
-            "logits",
-            "--out",
-            "run/last.h5",
-        )
+        layers = ("--layers", "input", "--layers", "logits")
+        done("extract", "--model", "run/checkpoints/last.pt", *layers, "--out", "run/last.h5")
         done("examples", "run/last.h5", "--measures", "margin")
     for language, caption, code in BLOCKS[page]:
         if caption:

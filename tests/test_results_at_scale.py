@@ -191,5 +191,5 @@ def test_verdicts_are_three_words_and_go_with_the_notebook():
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (Path(__file__).parent / "bench").glob("*.py")))
-def test_a_benchmark_finds_what_it_imports(name):
-    importlib.import_module(f"tests.bench.{name}")
+def test_a_benchmark_finds_what_it_imports_and_says_what_it_measures(name):
+    assert (importlib.import_module(f"tests.bench.{name}").__doc__ or "").strip()

@@ -194,7 +194,8 @@ def manifold_loads(
     .. math:: \mathrm{load}_m = \langle \lambda_m\, z_m \cdot t \rangle, \qquad \sum_m \mathrm{load}_m = 1/\alpha_\mu
 
     Draws and conventions are those of :func:`manifold_capacity` with the same arguments, at margin 0. A manifold whose
-    centre vanishes has NaN.
+    centre vanishes has NaN. Of dependent points (duplicates, or more points than dimensions around one draw) multipliers may
+    be one choice of many, and so are the loads; their sums are unique.
 
     Raises ``ValueError`` as :func:`manifold_capacity` does.
 

@@ -6,6 +6,7 @@ import click
 
 from manigeo.cli import options
 from manigeo.cli.commands import command
+from manigeo.cli.tables import check_csvs, save_csvs
 
 # fmt: off
 
@@ -32,37 +33,27 @@ def memorization_command(
     Memorization is the share of networks that answer an example by its label when trained on it, less that when not
     (Feldman & Zhang 2020). Runs come from manigeo sweep or train, with --subset 0.7 --record-examples last.
     """
-    from manigeo.kinds import MARKED
     from manigeo.per_example.marking import kinds_by
     from manigeo.per_example.runs_apart import influence_table, memorization_table, read_subsets
     from manigeo.per_example.table import write_examples
-    from manigeo.storage.files import check_target, whole_file
-    from manigeo.storage.spreadsheets import write_cells
-    from manigeo.text.memorization import describe_memorization
+    from manigeo.text.memorization import describe_marks, describe_memorization
 
-    places = {"--out": out, "--influence": pairs, "--kinds": kinds}
-    targets = [
-        check_target(path, force=force, suffixes=(".csv",), what="tables of examples", option=option)
-        for option, path in places.items() if path is not None
-    ]
+    check_csvs({"--out": out, "--influence": pairs, "--kinds": kinds}, force, "tables of examples")
     subsets = read_subsets(runs)
     click.echo(f"{len(runs)} runs, {len(subsets.train):,} training examples, each in {subsets.inside.sum(axis=0).min()} to "
                f"{subsets.inside.sum(axis=0).max()} of the runs -> {out}")
     if dry_run:
         return
     table = memorization_table(subsets)
-    made = [table, *([influence_table(subsets)] if pairs else [])]
-    made += [kinds_by(table, "memorization", memorized=memorized, typical=typical)] if kinds else []
+    beside = {pairs: influence_table(subsets)} if pairs else {}
+    beside |= {kinds: kinds_by(table, "memorization", memorized=memorized, typical=typical)} if kinds else {}
     write_examples(table, out, force)
-    for path, written in zip(targets[1:], made[1:], strict=True):
-        with whole_file(path) as partial:
-            write_cells(written, partial)
+    save_csvs(beside)
     click.echo(describe_memorization(table))
     if pairs:
-        click.echo(f"{len(made[1]):,} pairs of influence -> {pairs}")
+        click.echo(f"{len(beside[pairs]):,} pairs of influence -> {pairs}")
     if kinds:
-        counts = made[-1]["kind"].value_counts()
-        click.echo(f"{', '.join(f'{counts.get(kind, 0)} {kind}' for kind in MARKED)} -> {kinds}")
+        click.echo(f"{describe_marks(beside[kinds])} -> {kinds}")
 
 
 # fmt: on

@@ -7,6 +7,7 @@ import click
 
 from manigeo.cli import options
 from manigeo.cli.commands import command
+from manigeo.cli.tables import check_csvs, save_csvs
 
 # fmt: off
 
@@ -33,10 +34,8 @@ def suffixes_command(
     A sequence that is continued as it was written is extractable, the definition of memorization for networks whose training
     is not known (Carlini et al. 2023). Of the text, at most --data-arg scored=N sequences are looked at (100).
     """
-    from manigeo.kinds import MARKED
     from manigeo.per_example.suffixes import suffix_marks
-    from manigeo.storage.files import check_target, whole_file
-    from manigeo.storage.spreadsheets import write_cells
+    from manigeo.text.memorization import describe_marks
     from manigeo.text.suffixes import describe_suffixes
     from manigeo_extract.devices import check_device
     from manigeo_extract.opening.networks import open_model
@@ -44,11 +43,7 @@ def suffixes_command(
     from manigeo_extract.training.suffixes import check_sequences, screened
 
     on = check_device(device)
-    places = {"--out": out, "--kinds": kinds}
-    targets = [
-        check_target(path, force=force, suffixes=(".csv",), what="tables", option=option)
-        for option, path in places.items() if path is not None
-    ]
+    check_csvs({"--out": out, "--kinds": kinds}, force, "tables of sequences")
     opened = open_model(model, requested(ModelRequest, asked), options.note)
     sequences = check_sequences(opened.data)
     click.echo(f"{len(set(opened.examples['index'] // sequences.length)):,} sequences of {opened.data.spec}, continued "
@@ -56,16 +51,11 @@ def suffixes_command(
     if dry_run:
         return
     table = screened(opened.network.module.to(on), opened.data, opened.examples, on, progress=True)
-    written = [table]
-    if kinds:
-        written.append(suffix_marks(opened.examples, table, sequences.length, within))
-    for path, rows in zip(targets, written, strict=True):
-        with whole_file(path) as partial:
-            write_cells(rows, partial)
+    beside = {kinds: suffix_marks(opened.examples, table, sequences.length, within)} if kinds else {}
+    save_csvs({out: table} | beside)
     click.echo(describe_suffixes(table))
     if kinds:
-        counts = written[-1]["kind"].value_counts()
-        click.echo(f"examples: {', '.join(f'{counts.get(kind, 0):,} {kind}' for kind in MARKED)} -> {kinds}")
+        click.echo(f"examples: {describe_marks(beside[kinds])} -> {kinds}")
 
 
 # fmt: on

@@ -1,7 +1,7 @@
 """Results tables that grow: written now and then, and when the user interrupts; and what is there already."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,26 @@ def save(table: "pd.DataFrame", out: Path, force: bool = True) -> None:
 
     if out != STDOUT:
         write_results(table, out, force)
+
+
+def check_csvs(places: "Mapping[str, Path | None]", force: bool, what: str) -> None:
+    """Raise :class:`~manigeo.errors.UsageError` where a path that an option names, for a table that is no results table, cannot
+    be written, or is there without ``force``."""
+    from manigeo.storage.files import check_target
+
+    for option, path in places.items():
+        if path is not None:
+            check_target(path, force=force, suffixes=(".csv",), what=what, option=option)
+
+
+def save_csvs(tables: "Mapping[Path, pd.DataFrame]") -> None:
+    """Write tables that are no results, each whole or not at all."""
+    from manigeo.storage.files import whole_file
+    from manigeo.storage.spreadsheets import write_cells
+
+    for path, table in tables.items():
+        with whole_file(path) as partial:
+            write_cells(table, partial)
 
 
 def earlier_table(out: Path, resume: bool, force: bool) -> "pd.DataFrame | None":

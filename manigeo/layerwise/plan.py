@@ -256,16 +256,12 @@ def plan_capacity(
     classes, or points per class, than there are, and for ``centers`` and ``errors`` that
     :func:`~manigeo.capacity.mean_field.manifold_capacity` does not have.
 
-    >>> import tempfile
-    >>> from manigeo.activations import StoredLayer, create_activations
     >>> labels = np.repeat([0, 1, 2], 10)
-    >>> columns = {"index": range(30), "split": "test", "true_label": labels, "train_label": labels, "permuted": False}
-    >>> h1, path = StoredLayer("h1", 0, "Linear", 0, (5,), "flatten", None, ()), f"{tempfile.mkdtemp()}/acts.h5"
-    >>> with create_activations(path, pd.DataFrame(columns), ["a", "b", "c"], [h1], {}) as writer:
-    ...     writer.append({"h1": np.random.default_rng(0).normal(size=(30, 5)) + labels[:, None]})
-    >>> plan = plan_capacity(path, layers=["h*"])
+    >>> responses = np.random.default_rng(0).normal(size=(30, 5)) + labels[:, None]
+    >>> acts = Activations.from_arrays({"h1": responses}, labels)
+    >>> plan = plan_capacity(acts, layers=["h*"])
     >>> plan.layers, plan.kinds, plan.per_class
-    (('h1',), ('test',), 10)
+    (('h1',), ('all',), 10)
     """
     if not (isinstance(kappa, Real) and np.isfinite(kappa)):
         raise UsageError(f"the margin kappa must be a finite number, got {kappa!r}")
@@ -321,16 +317,12 @@ def plan_separability(
     Raises :class:`~manigeo.errors.UsageError` for a pattern that matches no layer, a kind that is not in the file, or more
     classes, or examples per class, than there are; :class:`~manigeo.errors.InputError` where no kind can be measured.
 
-    >>> import tempfile
-    >>> from manigeo.activations import StoredLayer, create_activations
     >>> labels = np.repeat([0, 1, 2], 10)
-    >>> columns = {"index": range(30), "split": "test", "true_label": labels, "train_label": labels, "permuted": False}
-    >>> h1, path = StoredLayer("h1", 0, "Linear", 0, (5,), "flatten", None, ()), f"{tempfile.mkdtemp()}/acts.h5"
-    >>> with create_activations(path, pd.DataFrame(columns), ["a", "b", "c"], [h1], {}) as writer:
-    ...     writer.append({"h1": np.random.default_rng(0).normal(size=(30, 5)) + labels[:, None]})
-    >>> plan = plan_separability(path, layers=["h*"])
+    >>> responses = np.random.default_rng(0).normal(size=(30, 5)) + labels[:, None]
+    >>> acts = Activations.from_arrays({"h1": responses}, labels)
+    >>> plan = plan_separability(acts, layers=["h*"])
     >>> plan.layers, plan.classes, plan.per_class
-    (('h1',), {'test': (0, 1, 2)}, 10)
+    (('h1',), {'all': (0, 1, 2)}, 10)
     """
     chosen = tuple(map(measure, SEPARABILITY) if measures is None else measures)
     if strange := [m for m in chosen if not isinstance(m, Measure)]:

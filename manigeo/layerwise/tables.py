@@ -33,14 +33,10 @@ def capacity_table(
 
     Aggregates have an empty ``manifold``; the numbers of each class follow under the class's name.
 
-    >>> import tempfile
-    >>> from manigeo.activations import StoredLayer, create_activations
     >>> labels = np.repeat([0, 1, 2], 10)
-    >>> columns = {"index": range(30), "split": "test", "true_label": labels, "train_label": labels, "permuted": False}
-    >>> h1, path = StoredLayer("h1", 0, "Linear", 0, (5,), "flatten", None, ()), f"{tempfile.mkdtemp()}/acts.h5"
-    >>> with create_activations(path, pd.DataFrame(columns), ["a", "b", "c"], [h1], {}) as writer:
-    ...     writer.append({"h1": np.random.default_rng(0).normal(size=(30, 5)) + labels[:, None]})
-    >>> table = capacity_table(path, n_draws=50)
+    >>> responses = np.random.default_rng(0).normal(size=(30, 5)) + labels[:, None]
+    >>> acts = Activations.from_arrays({"h1": responses}, labels)
+    >>> table = capacity_table(acts, n_draws=50)
     >>> table["metric"].unique()[:3].tolist()
     ['capacity', 'radius', 'dimension']
     """
@@ -70,17 +66,13 @@ def separability_table(
     Returns a results table (:mod:`manigeo.results`), one row per number. Raises :class:`~manigeo.errors.InputError` where
     :func:`~manigeo.activations.open_activations` does.
 
-    >>> import tempfile
-    >>> from manigeo.activations import StoredLayer, create_activations
-    >>> from manigeo.layerwise.registry import measure
     >>> labels = np.repeat([0, 1, 2], 10)
-    >>> columns = {"index": range(30), "split": "test", "true_label": labels, "train_label": labels, "permuted": False}
-    >>> h1, path = StoredLayer("h1", 0, "Linear", 0, (5,), "flatten", None, ()), f"{tempfile.mkdtemp()}/acts.h5"
-    >>> with create_activations(path, pd.DataFrame(columns), ["a", "b", "c"], [h1], {}) as writer:
-    ...     writer.append({"h1": np.random.default_rng(0).normal(size=(30, 5)) + labels[:, None]})
-    >>> table = separability_table(path, measures=[measure("means")])
+    >>> responses = np.random.default_rng(0).normal(size=(30, 5)) + labels[:, None]
+    >>> acts = Activations.from_arrays({"h1": responses}, labels)
+    >>> from manigeo.layerwise.registry import measure
+    >>> table = separability_table(acts, measures=[measure("means")])
     >>> table.loc[table["metric"] == "nearest_mean_accuracy", "manifold"].tolist()  # over classes, then each of them
-    ['', 'a', 'b', 'c']
+    ['', '0', '1', '2']
     """
     plan = plan_of(Plan, plan_separability, source, choices)
     return join_results(in_order(plan_parts(plan, n_jobs=n_jobs, progress=progress)))

@@ -2,6 +2,8 @@
 
 import pandas as pd
 
+from manigeo.kinds import MARKED
+
 THRESHOLDS = (0.25, 0.5, 0.75)
 
 
@@ -21,3 +23,13 @@ def describe_memorization(table: pd.DataFrame) -> str:
         shares = "".join(f"  {(values >= least).mean():6.2f}" for least in THRESHOLDS)
         lines.append(f"{kind:12}  {len(values):8}  {values.mean():.3f}{shares}")
     return "\n".join([*lines, f"standard error of one example: {errors.median():.2f} (median)"])
+
+
+def describe_marks(marks: pd.DataFrame) -> str:
+    """Numbers of examples that are marked as of a kind.
+
+    >>> describe_marks(pd.DataFrame({"kind": ["memorized", "memorized"]}))
+    '2 memorized, 0 typical'
+    """
+    counts = marks["kind"].value_counts()
+    return ", ".join(f"{counts.get(kind, 0):,} {kind}" for kind in MARKED)

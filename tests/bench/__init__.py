@@ -1,0 +1,1 @@
+"""Benchmarks, and campaigns that take longer than a test may."""

@@ -396,12 +396,8 @@ def _options(spec: str, given: dict[str, Any], validation: float | None) -> dict
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         for name in given:
             if name not in (*common, *parameters):
-                others = [other for other, make in SOURCES.items() if name in inspect.signature(make).parameters]
-                near = (
-                    f"; it is one of {', '.join(others)}"
-                    if others
-                    else near_names(name, sorted({*common, *parameters}))
-                )
+                others = ", ".join(other for other in SOURCES if name in _of_source(other))
+                near = f"; it is one of {others}" if others else near_names(name, sorted({*common, *parameters}))
                 raise UsageError(f"{spec} has no arg {name!r}{near}")
     options = {**common, **own, **given}
     numbers = {**common, **({} if runs_code(spec) else own | {name: None for name in parameters if name not in own})}
@@ -416,6 +412,10 @@ def _parameters(spec: str) -> dict[str, inspect.Parameter]:
     if bool(place) == (name in WITHOUT_PLACE):
         wanted = f"{name!r} alone" if name in WITHOUT_PLACE else f"where to read, '{name}:PATH'"
         raise UsageError(f"expected {wanted}, got {spec!r}")
+    return _of_source(name)
+
+
+def _of_source(name: str) -> dict[str, inspect.Parameter]:
     found = inspect.signature(SOURCES[name]).parameters
     return {key: p for key, p in found.items() if p.kind is p.KEYWORD_ONLY}
 
