@@ -36,8 +36,8 @@ def save(table: "pd.DataFrame", out: Path, force: bool = True) -> None:
 
 
 def check_csvs(places: "Mapping[str, Path | None]", force: bool, what: str) -> None:
-    """Raise :class:`~manigeo.errors.UsageError` where a path that an option names, for a table that is no results table, cannot
-    be written, or is there without ``force``."""
+    """Raise :class:`~manigeo.errors.UsageError` where the path of an option, for a table that is no results table, cannot be
+    written, or is there without ``force``."""
     from manigeo.storage.files import check_target
 
     for option, path in places.items():
