@@ -16,7 +16,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from manigeo.errors import InputError, UsageError
 from manigeo_extract.data import glyphs
@@ -29,6 +29,7 @@ from manigeo_extract.data.datasets import (
     permute_labels,
     runs_code,
 )
+from manigeo_extract.data.lazy import IMAGE_FORMATS, IMAGE_SUFFIXES
 from tests.reference import shared
 
 SMALL = {"classes": 4, "train": 6, "validation": 2, "test": 3}
@@ -634,6 +635,11 @@ def write_images(root: Path, count: int = 10, size: int = 6, mode: str = "RGB") 
             Image.fromarray(pixels).convert(mode).save(root / name / f"{i:02}.png")
 
 
+def read_all(folder: Path) -> np.ndarray:
+    data = load_data(f"folder:{folder}")
+    return data.inputs(np.arange(len(data.labels)))
+
+
 def test_a_folder_with_train_and_test_is_read_by_class(tmp_path):
     write_images(tmp_path / "train")
     write_images(tmp_path / "test", 3)
@@ -693,6 +699,26 @@ def test_a_damaged_image_is_named(tmp_path):
     Image.new("I;16", (40, 40)).save(image)
     with pytest.raises(InputError, match=r"03\.png: expected an image of 8 bits a channel, got the mode I;16"):
         load_data(f"folder:{tmp_path}")
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 40\n%%EndComments\nshowpage\n%%EOF\n"
+PHOTOSHOP = struct.pack(">4sH6xHIIHH", b"8BPS", 1, 3, 40, 40, 8, 3) + bytes(12) + bytes(2 + 3 * 40 * 40)
+
+
+@pytest.mark.parametrize("content", [POSTSCRIPT, PHOTOSHOP], ids=["PostScript", "Photoshop"])
+def test_no_decoder_reads_an_image_but_those_of_the_formats_taken(content, tmp_path, monkeypatch):
+    """By its content, whatever its name says, Pillow would let Ghostscript draw the one."""
+    with Image.open(io.BytesIO(content)) as image:
+        assert image.format in {"EPS", "PSD"}
+    assert set(IMAGE_FORMATS) == {Image.registered_extensions()[suffix] for suffix in IMAGE_SUFFIXES}
+    called = []
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", "gs")
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *arguments: called.append(arguments))
+    write_images(tmp_path, size=40)
+    (tmp_path / "bee" / "03.png").write_bytes(content)
+    with pytest.raises(InputError, match=r"03\.png: expected an image \(cannot identify image file"):
+        read_all(tmp_path)
+    assert called == []
 
 
 # ------------------------------------------------------------------------------------------------------------- factory

@@ -2,10 +2,12 @@
 
 import ast
 import re
+import tomllib
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "guarantees.md"
@@ -47,6 +49,23 @@ def test_every_promise_of_writing_names_its_test():
     promises = re.split(r"^- ", writing, flags=re.MULTILINE)[1:]
     assert len(promises) > 8
     assert [promise[:60] for promise in promises if "`test_" not in promise] == []
+
+
+def test_no_version_with_a_weakness_named_on_the_page_may_be_installed():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    asked = [
+        Requirement(text)
+        for texts in (project["dependencies"], *project["optional-dependencies"].values())
+        for text in texts
+    ]
+    ranges = {requirement.name: requirement.specifier for requirement in asked}
+    tested = dict(re.findall(r"^([\w-]+)==(\S+)", (ROOT / "constraints.txt").read_text("utf-8"), re.MULTILINE))
+    mended = re.findall(r"^\| ([\w-]+) \| ([\d.]+) \| (?:CVE|GHSA|PYSEC)-", PAGE.read_text("utf-8"), re.MULTILINE)
+    assert len(mended) > 5
+    for name, version in mended:
+        assert f">={version}" in map(str, ranges[name])
+        if name in tested:
+            assert ranges[name].contains(tested[name])
 
 
 def test_the_page_of_security_is_in_the_package_and_invents_no_address():

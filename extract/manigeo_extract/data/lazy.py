@@ -18,6 +18,8 @@ from manigeo_extract.data.parts import LazyInputs, Part, Source, as_part, as_sou
 from manigeo_extract.resolve import foreign_call, resolve_object
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
+# Pillow goes by the content: without this list a PostScript file named x.png would be handed to Ghostscript
+IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 OTHER_NAMES = {"training": "train", "val": "validation", "valid": "validation", "dev": "validation", "testing": "test"}
 Headers = dict[Path, tuple[str, tuple[int, int]]]  # mode and size of every image
 
@@ -126,7 +128,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     with open_regular(path) as file, warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            with Image.open(file) as image:
+            with Image.open(file, formats=IMAGE_FORMATS) as image:
                 yield image
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
             raise InputError(
