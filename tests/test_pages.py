@@ -2,8 +2,9 @@
 
 Blocks of a page run in its order, in a folder of its own that holds the run of the guide to one's own model. What a test
 lacks, a cluster or a set of images, is stood in for. Blocks marked ``console`` need a network that has memorized: they run
-on small ones that have not, and may say that. Of those marked ``bash``, for a cluster, options and values are checked.
-Nothing else is on the pages: :func:`test_every_block_is_of_a_sort_that_a_test_runs`.
+on small ones that have not, and may say that. Those marked ``bash`` take minutes, or other programs, as they stand: these
+pages have tests of their own, in which less is trained. Nothing else is on the pages:
+:func:`test_every_block_is_of_a_sort_that_a_test_runs`.
 """
 
 import glob
@@ -11,6 +12,7 @@ import importlib
 import math
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -33,6 +35,8 @@ from manigeo.activations import StoredLayer
 from manigeo.cli.main import COMMANDS, cli
 from manigeo.results import as_table
 from manigeo.vocabulary import FIGURES
+from manigeo_extract.data.grammar import sentences
+from tests.bench import at_scale, width_sweep
 from tests.command_line import done, run
 from tests.drawn import TABLES
 from tests.effects import assert_effect, shifted
@@ -285,6 +289,117 @@ def test_commands_named_on_a_page_take_the_options_named_with_them(page, tmp_pat
             cli.get_command(click.Context(cli), words[0]).make_context(words[0], words[1:])
 
 
+# What stands in the lines of these pages that take minutes, and what is typed in its place.
+ANALYZE = "manigeo analyze --jobs 1 --per-class 6 --classes 4 --skip separability --skip report"
+REWIND = f"{ANALYZE} --skip weights --skip reinit --skip gradients"
+INSTEAD = {
+    "findings": {
+        "manigeo benchmark": "manigeo benchmark --dry-run",
+        "--data glyphs --data-arg classes=50 --data-arg per_class=60": "--data digits --data-arg per_class=12",
+        "depth=6 --arch-arg width=256": "depth=2 --arch-arg width=8",
+        "--milestones 25 --epochs 32": "--milestones 1 --epochs 2",
+        "manigeo examples": "manigeo examples --jobs 1",
+    },
+    "language_models": {
+        "--data sentences": "--data sentences --data-arg n=100 --data-arg scored=20 --arch-arg width=16 --arch-arg depth=1",
+        "--epochs 14": "--epochs 1",
+        "manigeo analyze run": f"{REWIND} --layers block1 run",
+        "manigeo analyze gpt": f"{ANALYZE} --skip localize --layers transformer.h.0 gpt",
+    },
+    "memorization": {
+        "--jobs -1": "--jobs 1",
+        "--data digits": "--data digits --data-arg per_class=12 --arch mlp --arch-arg width=8 --epochs 2",
+        "manigeo capacity": "manigeo capacity --jobs 1 --draws 10 --layers logits",
+        "manigeo analyze": f"{REWIND} --layers logits",
+    },
+    "gallery": {},
+}
+SUBSETS = {
+    "epochs = 30": "epochs = 1\ndata-arg = ['per_class=12']",
+    "seed = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]": "seed = [0, 1, 2, 3]",
+}
+
+ONE_CELL = {
+    "epochs = 150": "epochs = 1\ndata-arg = ['per_class=12']",
+    "[8, 16, 32, 64]": "[8]",
+    "[0, 1, 2]": "[0]",
+    '["rewind", ': '["extract", "capacity", "separability", "localize", "report", "rewind", ',
+}
+
+
+def replaced(text, instead):
+    for old, new in instead.items():
+        assert old in text
+        text = text.replace(old, new)
+    return text
+
+
+def before_gallery():
+    done("train", *LESS["train"], "--permute", 0.5)
+    Path("run/analysis").mkdir()
+    for name, weights in (("before", "init"), ("last", "checkpoint")):
+        layers = ("--layers", "input", "--layers", "logits", "--weights", weights)
+        done("extract", "--model", "run/checkpoints/last.pt", *layers, "--out", f"run/analysis/{name}.h5")
+
+
+def before_memorization():
+    ((_, name, options),) = [block for block in BLOCKS["memorization"] if block[0] == "toml"]
+    Path(name).write_text(replaced(options, SUBSETS))
+
+
+PRETRAINED = """
+from transformers import GPT2Config, GPT2LMHeadModel
+
+
+def net():
+    sizes = {"vocab_size": 300, "n_positions": 64, "n_embd": 32, "n_layer": 1, "n_head": 2}
+    return GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=0, eos_token_id=0))
+"""
+
+
+def before_language_models():
+    """A text, and a language model of another program that knows its beginning by heart."""
+    transformers, tokenizers = (pytest.importorskip(name) for name in ("transformers", "tokenizers"))
+    text = sentences(100, seed=1)
+    Path("pages").mkdir()
+    Path("pages/all.txt").write_text(text)
+    Path("net.py").write_text(PRETRAINED)
+    tokenizer = tokenizers.ByteLevelBPETokenizer()
+    tokenizer.train_from_iterator([text], vocab_size=300, show_progress=False)
+    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained("gpt")
+    tokens = torch.tensor(tokenizer.encode(text).ids)[: 64 * 10].view(10, 64)
+    torch.manual_seed(0)
+    model = runpy.run_path("net.py")["net"]()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(200):
+        optimizer.zero_grad()
+        model(input_ids=tokens, labels=tokens).loss.backward()
+        optimizer.step()
+    model.save_pretrained("gpt")
+
+
+BEFORE = {
+    "findings": lambda: None,
+    "gallery": before_gallery,
+    "language_models": before_language_models,
+    "memorization": before_memorization,
+}
+
+
+@pytest.mark.parametrize("page", INSTEAD)
+def test_the_lines_that_take_minutes_run_with_less_to_do(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    BEFORE[page]()
+    lines = replaced("\n".join(commands(page, "bash")), INSTEAD[page]).splitlines()
+    for line in lines:
+        words = words_of(line)
+        code, _, err = run(*words, *["--force"] * (words[0] in ("train", "extract")))
+        # a network that has not memorized is refused in these words, in a step of `analyze` too
+        asks = code == (1 if words[0] == "analyze" else 3) and re.search("memoriz|has no results", err)
+        assert code == 0 or asks, (line, err)
+
+
 # Stand-ins for Slurm and its machines: the array is run one task after the other, each at small settings.
 SBATCH = """#!/bin/bash
 set -e
@@ -391,21 +506,44 @@ def test_the_makefile_has_the_targets_of_the_readme():
         subprocess.run(["make", "-n", target], cwd=ROOT, check=True, capture_output=True)
 
 
-def test_programs_of_the_benchmarks_take_the_options_named_with_them():
-    for line in other_lines("findings"):
-        python, m, module, *words = shlex.split(line)
+def test_programs_of_the_benchmarks_write_their_tables(tmp_path, monkeypatch, capsys):
+    """As they are typed, on digits and for networks of one hidden layer that are hardly trained, and not set back."""
+    monkeypatch.chdir(tmp_path)
+    training = "--arch mlp --arch-arg depth=1 --epochs 1"
+    small = {"training": training, "seeds": (0,), "checkpoints": ("last",), "layers": ("logits",), "localize": False}
+    recipes = {name: recipe._replace(**small) for name, recipe in at_scale.RECIPES.items()}
+    digits, labels = load_digits().images, load_digits().target
+    np.savez(
+        "cifar100_150x40.npz", x_train=digits[:1200], y_train=labels[:1200], x_test=digits[1200:], y_test=labels[1200:]
+    )
+    monkeypatch.setattr(at_scale, "RECIPES", recipes)
+    monkeypatch.setattr(at_scale, "WORK", tmp_path / "work")
+    monkeypatch.setattr(width_sweep, "WIDTHS", (16,))
+    monkeypatch.setattr(width_sweep, "TRAINING", replaced(width_sweep.TRAINING, {"--epochs 50": "--epochs 1"}))
+    monkeypatch.setattr(width_sweep, "TABLE", tmp_path / "mlp_digits.width.csv")
+    monkeypatch.setattr(at_scale, "RESULTS", tmp_path)
+    for line in dict.fromkeys(other_lines("findings")):
+        python, m, module, *words = shlex.split(line.replace("--device cuda", "--device cpu"))
         assert (python, m) == ("python", "-m")
-        importlib.import_module(module).main.make_context(module, words)
+        if module.endswith("width_sweep"):
+            words += ["--seeds", "1"]
+        importlib.import_module(module).main(words, standalone_mode=False)
+        os.chdir(tmp_path)
+    told = re.findall(r'^\["(\S+)"\]$', capsys.readouterr().out, re.MULTILINE)
+    assert set(told) == {path.name for path in tmp_path.glob("*.csv")} != set()
 
 
-def test_the_certificate_of_a_cluster_is_one_that_dask_takes(tmp_path):
+def test_a_sweep_runs_on_a_cluster_with_the_certificate_of_the_page(tmp_path):
     if shutil.which("openssl") is None:
         pytest.skip("needs openssl")
     make, use = [code for language, _, code in BLOCKS["sweeps"] if language == "bash"]
     assert set(other_lines("sweeps")) <= set(f"{make}\n{use}".replace("\\\n", " ").splitlines())
-    home = {**os.environ, "HOME": str(tmp_path)}
+    (grid,) = [code for language, _, code in BLOCKS["sweeps"] if language == "toml"]
+    (tmp_path / "width.toml").write_text(replaced(grid, ONE_CELL))
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "extract")])
+    home = {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": paths}
     subprocess.run(["bash", "-ec", make], env=home, check=True, capture_output=True)
-    scheduler, worker, _ = (shlex.split(line, comments=True) for line in use.splitlines())
+    scheduler, worker, sweep = (shlex.split(line, comments=True) for line in use.splitlines())
     dask = [sys.executable, "-m", "dask"]
     with subprocess.Popen(
         [*dask, *scheduler[1:], "--port", "0"], env=home, stderr=subprocess.PIPE, text=True
@@ -415,11 +553,16 @@ def test_the_certificate_of_a_cluster_is_one_that_dask_takes(tmp_path):
             address = next(
                 found[1] for line in started.stderr if (found := re.search(r"Scheduler at:\s+(tls://\S+)", line))
             )
-            words = [address if word.startswith("tls://") else word for word in worker[1:]]
-            helper = subprocess.Popen([*dask, *words], env=home, cwd=tmp_path, stderr=subprocess.DEVNULL)
-            ask = f"from distributed import Client; print(Client({address!r}, timeout=60).submit(abs, -7).result(60))"
-            said = subprocess.run([sys.executable, "-c", ask], env=home, capture_output=True, text=True, timeout=120)
-            assert said.stdout == "7\n", said.stderr
+            worker, sweep = (
+                [address if word.startswith("tls://") else word for word in line] for line in (worker, sweep)
+            )
+            helper = subprocess.Popen([*dask, *worker[1:]], env=home, cwd=tmp_path, stderr=subprocess.DEVNULL)
+            program = [sys.executable, "-c", "from manigeo.cli.main import main; main()"]
+            said = subprocess.run(
+                [*program, *sweep[1:]], env=home, cwd=tmp_path, capture_output=True, text=True, timeout=300
+            )
+            assert said.returncode == 0, said.stderr
+            assert len([*tmp_path.glob("width/cells/*/analysis/weights.csv")]) == 1
         finally:
             for process in filter(None, (helper, started)):
                 process.terminate()
@@ -443,8 +586,8 @@ SHELL = {"sh", "console", "bash"}
 OTHER_PROGRAMS = {  # pages with lines of other programs, and what runs all of these
     "README": test_the_makefile_has_the_targets_of_the_readme,
     "commands": test_the_shell_completes_after_the_line_for_it,
-    "findings": test_programs_of_the_benchmarks_take_the_options_named_with_them,
-    "sweeps": test_the_certificate_of_a_cluster_is_one_that_dask_takes,
+    "findings": test_programs_of_the_benchmarks_write_their_tables,
+    "sweeps": test_a_sweep_runs_on_a_cluster_with_the_certificate_of_the_page,
     "cluster": test_the_lines_for_slurm_run_as_an_array_and_what_waits_for_it,
     "real_networks": "tests/test_real_networks.py",
 }
