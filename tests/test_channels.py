@@ -18,7 +18,7 @@ from manigeo.results import read_results
 from manigeo_extract.data.datasets import Permutation, load_data, permute_labels
 from manigeo_extract.interventions.channels import Masked, channel_scores, find_channels
 from manigeo_extract.interventions.editing import replaced
-from manigeo_extract.interventions.flip_tables import flip_rows
+from manigeo_extract.interventions.flip_tables import ChannelStudy, flip_rows
 from manigeo_extract.interventions.flipping import Flip, FlipPlan, fewest_channels, flip_example
 from manigeo_extract.interventions.groups import group_layers
 from manigeo_extract.models import build_model
@@ -216,6 +216,31 @@ def test_a_second_file_that_exists_is_refused_by_the_option_that_names_it(plante
     singles = table.with_suffix(".examples.csv")
     code, _, err = run("channels", planted, *FEW, "--out", tmp_path / "c.csv", "--per-example", singles)
     assert (code, f"{singles} exists: give another --per-example, or --force" in err) == (2, True)
+
+
+def test_an_interrupt_loses_neither_a_kind_nor_its_examples(planted, table, tmp_path, monkeypatch):
+    out, singles = tmp_path / "channels.csv", tmp_path / "singles.csv"
+    words = ("channels", planted, *FEW, "--out", out, "--per-example", singles)
+    tables = ChannelStudy.tables
+
+    def interrupted(self, kind):
+        if kind == "unpermuted":
+            raise KeyboardInterrupt
+        return tables(self, kind)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ChannelStudy, "tables", interrupted)
+        code, _, err = run(*words)
+    assert (code, f"what was finished is in {out}; the same command with --resume goes on" in err) == (130, True)
+    assert set(read_examples(singles)["kind"]) == {"permuted"}
+    done(*words, "--resume")
+    for ours, quiet in ((out, table), (singles, table.with_suffix(".examples.csv"))):
+        assert ours.read_bytes() == quiet.read_bytes()
+    singles.unlink()  # the table alone is whole
+    done(*words, "--resume")
+    assert singles.read_bytes() == table.with_suffix(".examples.csv").read_bytes()
+    code, _, err = run(*words, "--max-channels", 2, "--out", tmp_path / "other.csv", "--resume")
+    assert (code, f"{singles} is of another network or other settings: give another --per-example" in err) == (2, True)
 
 
 def test_numbers_of_single_examples_are_those_that_the_table_averages(table):

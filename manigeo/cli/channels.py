@@ -37,35 +37,18 @@ def channels_command(
 
     Examples that the network answers by their label are looked at; the network is left as it was.
     """
-    from manigeo.errors import UsageError
-    from manigeo.per_example.table import check_examples_path, join_examples, write_examples
     from manigeo.text.channels import channels_report, describe_channels
     from manigeo_extract.opening.requests import ChannelsRequest, RunRequest, requested
     from manigeo_extract.opening.studies import flipped, flipped_apart, open_channels
 
-    if per_example and resume:
-        raise UsageError("--per-example takes all kinds in one go, and --resume the missing ones: give one of them")
-    if per_example:
-        check_examples_path(per_example, force, "--per-example")
     known = {"occasion": uuid4().hex, "directory": run, "run": requested(RunRequest, asked)}
     request = requested(ChannelsRequest, asked | known)
     study = open_channels(request, options.note)
-    singles: list[Any] = []
-
-    def aside(both: tuple[Any, Any]) -> Any:
-        singles.append(both[1])
-        return both[0]
-
     task = flipped_apart if per_example else flipped
     surveyed_table(
         study, request, task, (describe_channels(study), "channels", "kind"), channels_report, out=out, jobs=jobs,
-        cluster=cluster, as_json=as_json, resume=resume, dry_run=dry_run, force=force,
-        aside=aside if per_example else None,
+        cluster=cluster, as_json=as_json, resume=resume, dry_run=dry_run, force=force, per_example=per_example,
     )
-    if per_example and not dry_run:
-        singles.sort(key=lambda table: study.kinds.index(table["kind"].iloc[0]))
-        write_examples(join_examples(singles), per_example, force)
-        click.echo(f"wrote {per_example}; next: manigeo plot {per_example}", err=True)
 
 
 # fmt: on

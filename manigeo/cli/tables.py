@@ -156,15 +156,40 @@ def measured(
         )
 
 
+class Singles:
+    """Numbers of the single examples of a survey, written kind by kind as they come, before the table of the kinds."""
+
+    def __init__(self, path: Path, survey: Any, resume: bool, force: bool) -> None:
+        from manigeo.per_example.table import check_examples_path, read_examples
+
+        self.path, self.survey = check_examples_path(path, force or resume, "--per-example"), survey
+        found = read_examples(path) if resume and path.exists() else None
+        if found is not None and not survey.has_singles(found):
+            raise UsageError(f"{path} is of another network or other settings: give another --per-example, or --force")
+        self.of = {} if found is None else {str(kind): of for kind, of in found.groupby("kind", observed=True)}
+
+    def taken(self, parts: "Iterator[Part]") -> "Iterator[Part]":
+        """The parts, each with the rows of a kind alone, when the examples of this kind are written."""
+        from manigeo.per_example.table import join_examples, write_examples
+
+        for part in parts:
+            rows, examples = part.table
+            self.of[str(examples["kind"].iloc[0])] = examples
+            write_examples(
+                join_examples([self.of[kind] for kind in self.survey.kinds if kind in self.of]), self.path, True
+            )
+            yield part._replace(table=rows)
+
+
 def surveyed_table(
     survey: Any, request: Any, task: "Callable[..., pd.DataFrame]", words: tuple[str, str, str],
     report: "Callable[[pd.DataFrame], str]", *, out: Path, jobs: int, cluster: str | None, as_json: bool, resume: bool,
-    dry_run: bool, force: bool, aside: "Callable[[Any], pd.DataFrame] | None" = None,
+    dry_run: bool, force: bool, per_example: Path | None = None,
 ) -> None:  # fmt: skip
     """Carry out what is still to do of a survey of a run, part by part, and print and write its table.
 
     A worker is given the ``request`` and a ``task`` of ``survey.todo``. ``words``: the plan, the name of the work and that
-    of one part. Of what a task returns ``aside`` makes the table, where it is more than that.
+    of one part. With ``per_example`` a task returns the rows of a kind and those of its single examples, which go there.
     """
     from manigeo.execution.workers import open_workers, parts_of
 
@@ -172,12 +197,17 @@ def surveyed_table(
     click.echo(plan, err=as_json or out == STDOUT)
     if dry_run:
         return
-    todo, earlier = survey.todo(earlier_table(out, resume, force))
+    earlier = earlier_table(out, resume, force)
+    singles = Singles(per_example, survey, resume, force) if per_example else None
+    if singles and earlier is not None:
+        earlier = earlier[earlier["kind"].isin(singles.of)]  # the examples of the others are missing
+    todo, earlier = survey.todo(earlier)
     with open_workers(jobs if request.run.device == "cpu" else 1, cluster) as workers:
         parts = parts_of(task, [(request, one) for one in todo], workers, name, part, progress=True)
-        made = parts if aside is None else (part._replace(table=aside(part.table)) for part in parts)
-        table = collected(made, out, earlier)
+        table = collected(singles.taken(parts) if singles else parts, out, earlier)
     tell(table, out, report, as_json)
+    if singles:
+        click.echo(f"wrote {per_example}; next: manigeo plot {per_example}", err=True)
 
 
 def one_after_another(each: "Iterable[Iterator[Part]]") -> "Iterator[Part]":

@@ -133,6 +133,13 @@ class ChannelStudy:
         kinds = {kind: kind for kind in self.kinds}
         return remaining(table, kinds, [self.common], lambda row, of: row.kind, lambda kind, rows: len(rows) == whole)
 
+    def has_singles(self, examples: pd.DataFrame) -> bool:
+        """Whether a table of examples is of this network and of these settings."""
+        ours = json.loads(json.dumps(self.common))
+        found = [json.loads(text) for text in examples["settings"].unique()]
+        here = set(examples["fingerprint"]) <= {self.run.place["fingerprint"]}
+        return here and all(of | ours == of for of in found)
+
     def seconds_per_step(self) -> float:
         """Seconds that one channel of one example takes, about."""
         rows, labels = members_of(self.run.examples, self.kinds[0])
