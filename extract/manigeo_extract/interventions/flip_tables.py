@@ -134,7 +134,7 @@ class ChannelStudy:
         return remaining(table, kinds, [self.common], lambda row, of: row.kind, lambda kind, rows: len(rows) == whole)
 
     def has_singles(self, examples: pd.DataFrame) -> bool:
-        """Whether a table of examples is of this network and of these settings."""
+        """Tell whether a table of examples is of this network and of these settings."""
         ours = json.loads(json.dumps(self.common))
         found = [json.loads(text) for text in examples["settings"].unique()]
         here = set(examples["fingerprint"]) <= {self.run.place["fingerprint"]}
