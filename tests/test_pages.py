@@ -236,25 +236,39 @@ def test_the_blocks_of_a_page_run_in_its_order(page, reader, stand_ins):
 FOREIGN = {"own_model", "real_networks"}  # recurrent networks, and those of packages that the tests do not have
 
 
+SMALL = (*LESS["train"], "--data-arg", "per_class=100", "--permute", 0.5)
+
+
+@pytest.fixture(scope="module")
+def small_runs(tmp_path_factory):
+    """Folder of four small runs, and of the activations that the pages read."""
+    at = tmp_path_factory.mktemp("small")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(at)
+        for seed, name in enumerate(("run", "run1", "run2", "run3")):
+            done("train", *SMALL, "--seed", seed, "--out", name)
+        Path("run/analysis").mkdir()
+        for out in ("last.h5", "run/analysis/last.h5"):
+            done("extract", "--model", "run/checkpoints/last.pt", "--out", out)
+    return at
+
+
 @pytest.mark.parametrize("page", [name for name in PAGES if commands(name, "console") and name not in FOREIGN])
-def test_the_console_blocks_of_a_page_run_or_ask_for_a_network_that_has_memorized(page, tmp_path, monkeypatch):
+def test_the_console_blocks_of_a_page_run_or_ask_for_a_network_that_has_memorized(
+    page, small_runs, tmp_path, monkeypatch
+):
+    shutil.copytree(small_runs, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     few = ("--draws", 10, "--jobs", 1, "--force")
-    train = (*LESS["train"], "--data-arg", "per_class=100", "--permute", 0.5)
     less = {
         "analyze": ("--dry-run",),
         "channels": ("--examples", 2),
         "examples": (*few, "--max-examples", 100),
-        "train": train,
+        "train": SMALL,
     }
     less["capacity"] = (*few, "--classes", 4, "--centers", "keep", "--layers", "logits")
     for command, options in less.items():
         monkeypatch.setitem(LESS, command, options)
-    for seed, name in enumerate(("run", "run1", "run2", "run3")):
-        done("train", *train, "--seed", seed, "--out", name)
-    Path("run/analysis").mkdir()
-    for out in ("last.h5", "run/analysis/last.h5"):
-        done("extract", "--model", "run/checkpoints/last.pt", "--out", out)
     refused = False
     for line in commands(page, "console"):
         words = words_of(line)
