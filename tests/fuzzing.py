@@ -377,6 +377,7 @@ def campaign(name: str, first: int, last: int, folder: Path) -> dict[str, Any]:
                 findings.append(what + f"not one line of text: {str(error)[:500]!r}")
         except BaseException as error:
             findings.append(what + f"{type(error).__name__}: {str(error)[:300]}")
+        faulthandler.cancel_dump_traceback_later()  # to make the valid files of the next reader may take longer
         if (took := time.process_time() - started) > MOST_SECONDS:
             findings.append(what + f"took {took:.1f} s")
         if (more := _peak() - before) > MOST_BYTES:
