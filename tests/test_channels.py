@@ -239,6 +239,8 @@ def test_an_interrupt_loses_neither_a_kind_nor_its_examples(planted, table, tmp_
     singles.unlink()  # the table alone is whole
     done(*words, "--resume")
     assert singles.read_bytes() == table.with_suffix(".examples.csv").read_bytes()
+    done(*words, "--resume", "--kinds", "test")
+    assert set(read_examples(singles)["kind"]) == set(read_results(out)["kind"]) == {"permuted", "unpermuted", "test"}
     code, _, err = run(*words, "--max-channels", 2, "--out", tmp_path / "other.csv", "--resume")
     assert (code, f"{singles} is of another network or other settings: give another --per-example" in err) == (2, True)
 

@@ -148,10 +148,13 @@ def test_a_run_leaves_its_settings_labels_metrics_and_checkpoints(
         progress=lambda epoch, loss, scores: seen.append(epoch),
     )  # fmt: skip
     assert seen == [0, 1, 2, 3]
-    kept = {p.stem for p in (tmp_path / "checkpoints").iterdir()} - {
-        "before"
-    }  # one is there if the network learns so fast
-    assert kept == {"epoch-0000", "epoch-0002", "best", "last"}
+    kept = {p.stem for p in (tmp_path / "checkpoints").iterdir()}
+    assert kept - {"before"} == {
+        "epoch-0000",
+        "epoch-0002",
+        "best",
+        "last",
+    }  # three epochs may or may not leave a "before"
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "labels.csv"), examples)
     run = json.loads((tmp_path / "run.json").read_text())
     assert (run["plan"]["lr"], run["plan"]["checkpoint_epochs"]) == (0.02, [2])

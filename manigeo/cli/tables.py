@@ -175,9 +175,8 @@ class Singles:
         for part in parts:
             rows, examples = part.table
             self.of[str(examples["kind"].iloc[0])] = examples
-            write_examples(
-                join_examples([self.of[kind] for kind in self.survey.kinds if kind in self.of]), self.path, True
-            )
+            kinds = dict.fromkeys([*self.survey.kinds, *self.of])  # those of an earlier command stay
+            write_examples(join_examples([self.of[kind] for kind in kinds if kind in self.of]), self.path, force=True)
             yield part._replace(table=rows)
 
 
