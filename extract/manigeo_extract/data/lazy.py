@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from manigeo.errors import InputError, UsageError, one_line
 from manigeo.storage.ceilings import MOST_PIXELS, open_regular
@@ -130,6 +130,11 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         try:
             with Image.open(file, formats=IMAGE_FORMATS) as image:
                 yield image
+        except UnidentifiedImageError:
+            formats = ", ".join(IMAGE_FORMATS)
+            raise InputError(
+                f"{path}: expected an image as {formats}; convert it, or take it out of the folder"
+            ) from None
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
             raise InputError(
                 f"{path}: expected an image of at most {MOST_PIXELS:,} pixels; {one_line(error)}"
