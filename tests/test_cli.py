@@ -509,11 +509,12 @@ def test_an_interrupted_command_exits_with_130_and_says_how_to_go_on(here, monke
         raise KeyboardInterrupt
 
     monkeypatch.setattr("manigeo_extract.training.trainer.train", interrupted)
-    code, _, err = run("train", *SMALL, "--out", "stopped")
-    assert code == 130
-    assert [line for line in err.splitlines() if line] == [
-        "the same command with --resume continues after the last whole epoch", "manigeo: interrupted",
-    ]  # fmt: skip
+    for replaced, way in (((), "--resume"), (("--force",), "--resume in place of --force")):
+        code, _, err = run("train", *SMALL, "--out", "stopped", *replaced)
+        assert code == 130
+        assert [line for line in err.splitlines() if line] == [
+            f"the same command with {way} continues after the last whole epoch", "manigeo: interrupted",
+        ]  # fmt: skip
 
 
 @pytest.mark.installed

@@ -262,6 +262,15 @@ def test_localize_refuses_a_run_without_a_checkpoint_from_before_memorization(tm
     assert "the runs differ in what counts as before memorization: 0.08 (" in err
 
 
+def test_a_comparison_with_the_untrained_network_is_said():
+    for first, said in ((0, True), (5, False)):
+        accuracies = {"run": (curves([0.1, 1.0], [0.2, 0.7], [first, 40]), 10)}
+        tables = {"run": capacities(checkpoints=(("first", first), ("last", 40)))}
+        words = describe_localization(localization_table(tables, {"run": 1.0}, metrics=accuracies, n_resamples=300))
+        assert f"Compared with epoch {first}, before memorization" in words
+        assert ("Epoch 0 is before any training: " in words) is said
+
+
 def test_the_gate_comes_first():
     assert (
         describe_localization(localized(capacities(), gate=None))

@@ -202,6 +202,13 @@ cluster_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdout instead of a table.")
 
 
+def resuming() -> str:
+    """What is typed after an interrupt; ``--force``, which does not go with ``--resume``, is named where it was given."""
+    context = click.get_current_context(silent=True)
+    forced = context is not None and context.params.get("force")
+    return "the same command with --resume" + " in place of --force" * bool(forced)
+
+
 def several(*options: Callable[[F], F]) -> Callable[[F], F]:
     """Options that belong together, as one decorator."""
 

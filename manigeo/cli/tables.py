@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from manigeo.cli.options import resuming
 from manigeo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def collected(
         if done and (isinstance(error, KeyboardInterrupt) or time.monotonic() - began > _SAVE_SECONDS):
             written()
             if out != STDOUT:
-                click.echo(f"what was finished is in {out}; the same command with --resume goes on", err=True)
+                click.echo(f"what was finished is in {out}; {resuming()} goes on", err=True)
         raise
     return written()
 

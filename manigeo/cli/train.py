@@ -142,7 +142,7 @@ def train_command(
             near_guessing=near_guessing, device=device, resume=resume, overwrite=force,
         )  # fmt: skip
     except KeyboardInterrupt:
-        click.echo("the same command with --resume continues after the last whole epoch", err=True)
+        click.echo(f"{options.resuming()} continues after the last whole epoch", err=True)
         raise
     click.echo(describe_scores(scores))
     if is_tied(t.network):
