@@ -3,9 +3,12 @@
 The import hook of jaxtyping asks for ``jaxtyping.jaxtyped`` to decorate each function. Its own wrapper makes two functions
 at import, and binds the arguments twice at every call, which doubled the time of the tests. Here the check is made at the
 first call, by beartype, with jaxtyping's memory of sizes only where an annotation names shapes; and in every test the first
-calls of a function are checked, since a loop calls with one type what it calls a million times.
+calls of a function are checked, since a loop calls with one type what it calls a million times. Of a function within a
+function, which is made anew at each call, the first made in each test are checked: a check takes longer to make than most of
+them to run.
 """
 
+import collections
 import dataclasses
 import functools
 import inspect
@@ -17,20 +20,28 @@ import jaxtyping
 from beartype import BeartypeConf, beartype
 
 CHECKED_CALLS = 50  # of each function in each test
+CHECKED_MADE = 3  # of each function within a function in each test
 _checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float, as everywhere in Python
 _with_sizes = jaxtyping.jaxtyped(typechecker=None)
 _of_generators = jaxtyping.jaxtyped(typechecker=_checked)  # which would check their arguments when sizes are another's
 _test = 0
+_made: collections.Counter[Any] = collections.Counter()
 
 
 def begin_test() -> None:
     """Begin to count calls anew."""
     global _test
     _test += 1
+    _made.clear()
 
 
 def check(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function with its types checked; what checks is made at its first call, since a process calls few of them all."""
+    if "<locals>" in function.__qualname__:
+        code = getattr(function, "__code__", None)
+        _made[code] += 1
+        if _made[code] > CHECKED_MADE:
+            return function
     made: list[Callable[..., Any]] = []
     test = calls = -1
 

@@ -10,7 +10,7 @@ from jaxtyping import Float, TypeCheckError
 
 import tests
 from manigeo.dimension import total_dimension
-from tests import CHECKED_CALLS, check
+from tests import CHECKED_CALLS, CHECKED_MADE, check
 
 if TYPE_CHECKING:
     from collections import OrderedDict
@@ -67,3 +67,20 @@ def test_every_test_checks_the_first_calls_anew(monkeypatch):
     tests.begin_test()
     with pytest.raises(BeartypeCallHintViolation):
         later(1.5)  # type: ignore[arg-type]
+
+
+def test_every_test_checks_the_first_that_are_made_of_a_function_within_another(monkeypatch):
+    monkeypatch.setattr(tests, "_test", tests._test)
+
+    def made():
+        def twice(x: int) -> int:
+            return 2 * x
+
+        return check(twice)
+
+    first = [made() for _ in range(CHECKED_MADE)]
+    assert made()(1.5) == 3.0
+    tests.begin_test()
+    for function in (*first, made()):
+        with pytest.raises(BeartypeCallHintViolation):
+            function(1.5)
