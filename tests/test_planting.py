@@ -1,10 +1,12 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from manigeo.cli.planting import analyses
 from manigeo.errors import UsageError
 from manigeo.results import as_table
 from manigeo.runs import RunFolder
@@ -51,6 +53,23 @@ def test_planted_layers_alone_change_and_memorize(tmp_path, place, layers):
     assert planted["all_layers"] == ["h1", "h2", "h3", "logits"]
 
 
+def test_canaries_are_planted_in_one_block_of_a_language_model(tmp_path):
+    text = {"n": 150, "length": 16, "prefix": 4, "canaries": (6, 12, 4)}
+    case = Case(
+        "tiny", "gpt", {"depth": 3, "width": 32}, "middle", fraction=0.0, clean_epochs=3, lr=1e-2, batch_size=16,
+        passed_over=("stem", "norm", "logits"), data_set="sentences", data=text,
+    )  # fmt: skip
+    assert memorized(scores := plant(case, 0, tmp_path))
+    assert scores["control"]["accuracy"] < 0.5  # sequences drawn likewise that nothing was trained on
+    initial, clean, last = states(tmp_path)
+    assert changed(clean, last) == {"block2"}
+    assert changed(initial, clean) == {"stem", "block1", "block2", "block3", "norm", "logits"}
+    metrics = RunFolder(tmp_path).metrics().pivot(index="epoch", columns="kind", values="accuracy")
+    assert metrics.loc[metrics.index < 4, "memorized"].max() < 0.5  # the clean network has not seen them
+    planted = {"--kinds memorized" in " ".join(words) for words in analyses(RunFolder(tmp_path)) if "--kinds" in words}
+    assert planted == {True}
+
+
 def test_the_clean_network_is_the_one_of_highest_validation_accuracy(tmp_path):
     case = Case("tiny", place="nowhere", **(TINY | {"clean_epochs": 30}))  # nothing is planted, and nothing moves
     plant(case, 0, tmp_path)
@@ -68,10 +87,12 @@ def test_no_gradient_of_a_permuted_example_reaches_a_layer_that_is_not_planted(t
     shares = list(planted_shares(garden.case, garden.groups, garden.permuted, 0))
     before = {name: tensor.clone() for name, tensor in garden.model.state_dict().items()}
     steps = []
-    for labels in (garden._y, torch.where(torch.as_tensor(garden.permuted), 3 - garden._y, garden._y)):
+    course = garden.course
+    others = torch.where(course.memorized, 3 - course.labels, course.labels)
+    for labels in (course.labels, others):
         garden.model.load_state_dict(before)
         garden._optimizers.clear()
-        garden._y = labels
+        garden.course = replace(course, labels=labels)
         garden.train(shares, 1)
         steps.append({name: tensor.clone() for name, tensor in garden.model.state_dict().items()})
     assert changed(before, steps[0]) == {"h1", "h2", "h3", "logits"}
@@ -94,12 +115,13 @@ def test_every_case_plants_layers_of_its_network():
         "mlp": [*(f"h{i}" for i in range(1, 7)), "logits"],
         "resmlp": ["stem", *(f"block{i}" for i in range(1, 6)), "logits"],
         "cnn": [*(f"conv{i}" for i in range(1, 5)), "logits"],
+        "gpt": ["stem", *(f"block{i}" for i in range(1, 7)), "norm"],
         "vit": ["stem", *(f"block{i}" for i in range(1, 5)), "norm", "logits"],
     }
     for case in CASES.values():
         planted = case.planted(layers[case.arch])
         assert set(planted) <= set(layers[case.arch])
-        assert len(planted) == {"pair": 2, "spread": len(layers[case.arch]) - len(case.too_small), "nowhere": 0}.get(
+        assert len(planted) == {"pair": 2, "spread": len(layers[case.arch]) - len(case.passed_over), "nowhere": 0}.get(
             case.place, 1
         )
 

@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from manigeo.cli.steps import errors_to, run_command
 from manigeo.errors import InputError, ManigeoError, one_line
+from manigeo.kinds import memorized_kind
 from manigeo.runs import RunFolder
 from manigeo.storage.files import whole_file
 
@@ -84,18 +85,19 @@ def analyses(run: RunFolder) -> list[list[str]]:
     stored = [str(run.analysis / f"{name}.h5") for name in names]
     one, blocks = ["--jobs", "1"], ["--group-by", "block"]
     globs = [word for layer in layers for word in ("--layers", layer)]
-    permuted = ["--kinds", "permuted", *one]
+    kind = memorized_kind(set(run.metrics()["kind"])) or "permuted"
+    memorized = ["--kinds", kind, *one]
     return [
         *(["extract", "--model", str(run.checkpoint(name)), *globs, *_EXAMPLES] for name in names),
         *(
-            ["capacity", path, *permuted, "--draws", "50", "--errors", "manifolds", "--no-total-dimension"]
+            ["capacity", path, *memorized, "--draws", "50", "--errors", "manifolds", "--no-total-dimension"]
             for path in stored
         ),
-        ["separability", *stored, *permuted, "--measures", "probe"],
+        ["separability", *stored, *memorized, "--measures", "probe"],
         *([["rewind", str(run.path), "--each", *_REWINDS, *blocks, *one]] if reference else []),
         ["reinit", str(run.path), "--checkpoints", "init", "--draws", "0", "--no-zero", *blocks, *one],
         ["weights", str(run.path)],
-        ["channels", str(run.path), "--kinds", "permuted", *_FLIPS, *blocks, *one],
+        ["channels", str(run.path), "--kinds", kind, *_FLIPS, *blocks, *one],
     ]
 
 
@@ -131,7 +133,8 @@ def _scored(run: Path, case: "Case", seed: int, accuracies: Mapping[str, Mapping
 
     planted = RunFolder(run).description()["planted"]
     truth = Truth(tuple(planted["all_layers"]), tuple(planted["layers"]))
-    gate = accuracies.get("permuted", {}).get("accuracy", float("nan"))
+    kind = memorized_kind(set(accuracies))
+    gate = accuracies[kind]["accuracy"] if kind else float("nan")
     with contextlib.suppress(InputError):  # no method has anything to go by
         known = known_curves(RunFolder(run))
         curves = {} if known is None else {run.name: known}

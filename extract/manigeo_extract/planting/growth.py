@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -31,7 +31,9 @@ from manigeo_extract.interventions.groups import Group, group_layers
 from manigeo_extract.interventions.retraining import frozen_training
 from manigeo_extract.models import build_model, complete_args
 from manigeo_extract.planting.cases import GROUPING, LOGITS, MOVING, Case
-from manigeo_extract.training.evaluation import Scores, evaluate, held, memorized
+from manigeo_extract.recording.next_token import answering_contexts
+from manigeo_extract.training.course import course_of
+from manigeo_extract.training.evaluation import Scores, answered, evaluate, held, memorized
 from manigeo_extract.training.recorder import Recorder
 
 _SLOWER = 0.1  # rate of moving layers: as fast as the planted ones they would undo what these learn
@@ -106,17 +108,15 @@ class _Garden:
 
     def __init__(self, case: Case, seed: int, directory: str | os.PathLike[str]) -> None:
         self.case, self.seed = case, seed
-        data = load_data("glyphs", {**case.data, "seed": seed})
+        data = load_data(case.data_set, {**case.data, "seed": seed})
         permutation = Permutation(case.fraction, case.convention, seed)
         self.examples = permute_labels(data, permutation)
         args = complete_args(case.arch, case.arch_args, data.input_shape, data.n_classes)
-        self.model = build_model(case.arch, args, seed=seed)
+        self.model = answering_contexts(build_model(case.arch, args, seed=seed), data)
         self.groups = group_layers(self.model, data.inputs([0, 1]), GROUPING)
-        rows = data.rows("train")
-        self.permuted = self.examples["permuted"].to_numpy()[rows]
         self.source = held(data, np.arange(len(self.examples)), "cpu")
-        self._X = self.source.inputs(rows)
-        self._y = torch.as_tensor(self.examples["train_label"].to_numpy()[rows])
+        self.course = course_of(data, self.examples, self.source, torch.device("cpu"))
+        self.permuted = self.course.memorized.numpy()
         self._optimizers: dict[tuple[Share, ...], torch.optim.Optimizer] = {}
         layers = [group.name for group in self.groups]
         truth = {"case": case.name, "layers": case.planted(layers), "all_layers": layers, **asdict(case)}
@@ -146,11 +146,18 @@ class _Garden:
         frozen_training(self.model, [group for share in shares for group in share.groups])
         rows = stream(self.seed, 0, epoch).permutation(np.flatnonzero(np.any([s.members for s in shares], axis=0)))
         for batch in np.array_split(rows, -(-len(rows) // self.case.batch_size)):
-            losses = F.cross_entropy(self.model(self._X[batch]), self._y[batch], reduction="none")
+            losses = self._losses(batch)
             optimizer.zero_grad()
             for share in shares:
                 _descend(self.model, share, losses, batch)
             optimizer.step()
+
+    def _losses(self, which: Int[np.ndarray, " batch"]) -> Float[Tensor, " batch"]:
+        """The cross-entropy of each of these inputs; of sequences the mean over the positions that have a next token."""
+        labels = self.course.labels[which]
+        logits = answered(self.model, self.course.source.inputs(self.course.rows[which]), axes=1 + labels.ndim)
+        losses = F.cross_entropy(logits.movedim(-1, 1), labels, reduction="none")
+        return losses if losses.ndim == 1 else losses.sum(dim=1) / labels.ge(0).sum(dim=1)
 
     def _solve(self, share: Share) -> None:
         weights = share.weights(self.model)
@@ -160,7 +167,7 @@ class _Garden:
 
         def closure() -> Tensor:
             optimizer.zero_grad()
-            loss = F.cross_entropy(self.model(self._X[members]), self._y[members])
+            loss = self._losses(members).mean()
             loss.backward(inputs=weights)
             return loss
 
