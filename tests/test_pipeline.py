@@ -1,5 +1,6 @@
 """What is up to date is not done again; what is not, is."""
 
+import shutil
 import time
 
 import pandas as pd
@@ -113,8 +114,6 @@ def test_what_has_changed_is_done_again_and_nothing_else(trained):
 
 
 def test_a_step_that_cannot_be_done_is_said_and_the_others_are_done(trained, tmp_path):
-    import shutil
-
     folder = tmp_path / "without"
     shutil.copytree(trained, folder, ignore=shutil.ignore_patterns("analysis"))
     (folder / "checkpoints" / "epoch-0000.pt").unlink()
@@ -125,6 +124,19 @@ def test_a_step_that_cannot_be_done_is_said_and_the_others_are_done(trained, tmp
     assert "has no checkpoint of epoch 0" in err
     assert (folder / "analysis" / "report.html").exists()
     assert (folder / "analysis" / "rewind.csv").exists()
+
+
+def test_an_interrupt_ends_the_analysis_and_not_its_step_alone(trained, tmp_path, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("manigeo_extract.recording.extraction.extract_activations", interrupted)
+    folder = tmp_path / "stopped"
+    shutil.copytree(trained, folder, ignore=shutil.ignore_patterns("analysis"))
+    code, out, err = run("analyze", folder, *SKIPPED, "--jobs", 1)
+    assert code == 130
+    assert "manigeo analyze, given again, goes on where it was interrupted" in err
+    assert ("[1/8] extract before" in out, "[2/8]" in out) == (True, False)
 
 
 def test_unknown_checkpoints_and_steps_are_usage_errors(trained):

@@ -222,6 +222,17 @@ def test_where_a_cell_fails_the_others_are_done_and_it_is_tried_again(here):
     assert list(pd.read_csv("s/cells.csv")["state"]) == ["done", "done"]
 
 
+def test_an_interrupt_ends_the_sweep_and_not_its_cell_alone(here, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("manigeo_extract.training.trainer.train", interrupted)
+    for forced, again in (((), ""), (("--force",), " without --force")):
+        code, _, err = run("sweep", written(TWO), "--out", "s", "--jobs", "1", *forced)
+        assert (code, "failed" in err) == (130, False)
+        assert f"manigeo sweep, given again{again}, goes on where it was interrupted" in err
+
+
 def test_a_killed_sweep_goes_on_to_the_same_results(here):
     source = written(TWO.replace("epochs = 2", "epochs = 8"))
     done("sweep", source, "--out", "whole")

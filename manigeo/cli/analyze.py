@@ -96,7 +96,11 @@ def analyze_command(
         click.echo(f"{'to do' if force else ledger.state(step):12} manigeo {shlex.join(step.words)}")
     if dry_run:
         return
-    failed = _carried_out(todo, ledger, force)
+    try:
+        failed = _carried_out(todo, ledger, force)
+    except KeyboardInterrupt:
+        click.echo(options.going_on(), err=True)
+        raise
     if "localize" not in {*failed, *skip}:
         click.echo("\n" + _answer(subject.folder))
         options.tell_left_out(run_tables(subject.directory or subject.folder))

@@ -62,7 +62,7 @@ def benchmark_command(
             jobs_of = [(run.resolve(), case, seed, until, discard) for run, case, seed in todo]
             _told(workers.as_completed(carry_out, jobs_of), [run.name for run, _, _ in todo])
     except KeyboardInterrupt:
-        click.echo("the same command goes on where it was interrupted", err=True)
+        click.echo(options.going_on(), err=True)
         raise
     finally:
         table = _written(out, [run for run, _, _ in cells])

@@ -9,6 +9,7 @@ import click
 
 from manigeo.cli import options
 from manigeo.cli.commands import command
+from manigeo.cli.steps import call
 from manigeo.errors import ManigeoError, UsageError
 
 if TYPE_CHECKING:
@@ -71,11 +72,9 @@ def demo_command(data: str, out: Path | None, epochs: int | None, jobs: int, see
 
 def _run(*words: object) -> None:
     """One command, shown as it would be typed."""
-    from manigeo.cli.main import cli
-
     args = [str(word) for word in words]
     click.secho(f"\n$ manigeo {shlex.join(args)}", bold=True)
-    cli.main(args, standalone_mode=False)
+    call(args)
 
 
 def _check_gate(metrics: Path) -> None:

@@ -204,9 +204,21 @@ json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdo
 
 def resuming() -> str:
     """What is typed after an interrupt; ``--force``, which does not go with ``--resume``, is named where it was given."""
-    context = click.get_current_context(silent=True)
-    forced = context is not None and context.params.get("force")
-    return "the same command with --resume" + " in place of --force" * bool(forced)
+    return "the same command with --resume" + " in place of --force" * _is_forced(
+        click.get_current_context(silent=True)
+    )
+
+
+def going_on() -> str:
+    """What a command says at an interrupt that goes on by itself, unless it is forced to begin anew; by its name, since a
+    command that it carries out may have spoken before."""
+    context = click.get_current_context()
+    again = f"manigeo {context.info_name}, given again" + " without --force" * _is_forced(context)
+    return f"{again}, goes on where it was interrupted"
+
+
+def _is_forced(context: click.Context | None) -> bool:
+    return context is not None and bool(context.params.get("force"))
 
 
 def several(*options: Callable[[F], F]) -> Callable[[F], F]:

@@ -31,11 +31,19 @@ _OUT, _ERR = _Log(), _Log()
 
 def run_command(words: Sequence[str], log: Path) -> None:
     """One command; what it prints goes below what the others have printed, its progress to the terminal."""
-    from manigeo.cli.main import cli
-
     with _redirected(contextlib.redirect_stdout, _OUT, log):
         click.echo(f"\n$ manigeo {shlex.join(words)}")
+        call(words)
+
+
+def call(words: Sequence[str]) -> None:
+    """One command, of which an interrupt stays one: click makes an exception of it that is taken for a failure."""
+    from manigeo.cli.main import cli
+
+    try:
         cli.main(list(words), standalone_mode=False)
+    except click.Abort as abort:
+        raise (abort.__context__ or abort) from None
 
 
 def errors_to(log: Path) -> contextlib.AbstractContextManager[None]:

@@ -84,7 +84,7 @@ def sweep_command(
             finished = workers.as_completed(carry_out, [(runs[name], steps[name], force) for name in todo])
             _note(finished, todo, notes, lambda: _write_cells(folder, cells, notes, shard))
     except KeyboardInterrupt:
-        click.echo("the same command goes on where it was interrupted", err=True)
+        click.echo(options.going_on(), err=True)
         raise
     finally:
         _write_cells(folder, cells, notes, shard)

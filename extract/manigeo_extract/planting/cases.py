@@ -16,7 +16,7 @@ FIRST, MIDDLE, LAST, LOGITS, PAIR, SPREAD, NOWHERE = "first", "middle", "last", 
 PLACES = (FIRST, MIDDLE, LAST, LOGITS, PAIR, SPREAD, NOWHERE)
 STILL, MOVING = "still", "moving"
 GROUPING = "block"  # what counts as a layer
-_LOGITS = "logits"
+_LOGITS, _LANGUAGE = "logits", "language"
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
         "data": _FEW,
         "lr": 2e-3,
     },
-    "language": {
+    _LANGUAGE: {
         "arch": "gpt",
         "arch_args": {"depth": 6, "width": 64},
         "passed_over": ("stem", "norm", LOGITS),  # the logits have the weights of the stem
@@ -118,8 +118,9 @@ def _cases() -> Iterator[Case]:
         for place in (FIRST, MIDDLE, LAST, LOGITS, PAIR):
             if place not in settings.get("passed_over", ()):
                 yield Case(f"{network}-{place}", place=place, **settings)
-        for place in (FIRST, MIDDLE, LAST):
-            yield Case(f"{network}-{place}-moving", place=place, others=MOVING, **settings)
+        if network != _LANGUAGE:  # whose other blocks undo it: .5 of the canaries in the middle one after 150 epochs
+            for place in (FIRST, MIDDLE, LAST):
+                yield Case(f"{network}-{place}-moving", place=place, others=MOVING, **settings)
         yield Case(f"{network}-never-learnt", place=NOWHERE, others=MOVING, **(settings | {"most_epochs": 15}))
     # without normalisation layers undo what the others learn, and know less than .4 of the labels in the end
     yield Case(f"mlp-norm-{LOGITS}-moving", place=LOGITS, others=MOVING, **NETWORKS["mlp-norm"])
