@@ -118,7 +118,7 @@ def _cases() -> Iterator[Case]:
         for place in (FIRST, MIDDLE, LAST, LOGITS, PAIR):
             if place not in settings.get("passed_over", ()):
                 yield Case(f"{network}-{place}", place=place, **settings)
-        if network != _LANGUAGE:  # whose other blocks undo it: .5 of the canaries in the middle one after 150 epochs
+        if network != _LANGUAGE:  # whose other blocks undo it: .23 of the canaries in the middle one after 150 epochs
             for place in (FIRST, MIDDLE, LAST):
                 yield Case(f"{network}-{place}-moving", place=place, others=MOVING, **settings)
         yield Case(f"{network}-never-learnt", place=NOWHERE, others=MOVING, **(settings | {"most_epochs": 15}))
