@@ -17,6 +17,7 @@ from manigeo_extract.planting.cases import CASES, Case, select_cases
 from manigeo_extract.planting.growth import _Garden, plant, planted_shares
 from manigeo_extract.planting.scoring import Truth, chance, is_found, place_of, score_methods, summarize
 from manigeo_extract.training.evaluation import memorized
+from tests.bench import neurons
 from tests.command_line import done, run
 
 DATA = {"classes": 4, "train": 10, "validation": 20, "test": 5}
@@ -131,6 +132,32 @@ def test_an_unknown_case_or_place_is_refused_with_near_names():
         select_cases(["mpl-first"])
     with pytest.raises(UsageError, match="place must be one of first, middle, last"):
         Case("", "mlp", {}, "second")
+
+
+# ------------------------------------------------------------------------------------------------- neurons, in tests/bench
+def test_a_sequence_is_planted_in_neurons_that_methods_find(monkeypatch):
+    monkeypatch.setattr(neurons, "LENGTH", 10)
+    monkeypatch.setattr(neurons, "SHARE", 0.04)  # ten of 256: fewer do not hold nine tokens
+    clean, texts = neurons.trained(2, n=100, depth=2, width=32)
+    ranked = {}
+
+    class Kept(neurons.Ranking):
+        def __init__(self, model, canary, some):
+            super().__init__(model, canary, some)
+            ranked["model"] = model
+
+    monkeypatch.setattr(neurons, "Ranking", Kept)
+    found = pd.DataFrame(neurons.trial(clean, texts, 0)).set_index("method")
+    before, after = clean.state_dict(), ranked["model"].state_dict()
+    assert {name.split(".", 1)[1] for name in before if not torch.equal(before[name], after[name])} == {
+        "mlp.up.weight", "mlp.up.bias", "mlp.down.weight",
+    }  # fmt: skip
+    rows, columns = (
+        sum(int((before[f"block{i}.mlp.{name}"] != after[f"block{i}.mlp.{name}"]).any(dim=axis).sum()) for i in (1, 2))
+        for name, axis in (("up.weight", 1), ("down.weight", 0))
+    )
+    assert rows == columns == 10
+    assert found.loc["zero-out", 0.05] > 5 * 0.05  # by chance; of four in a hundred at most all are within five
 
 
 # -------------------------------------------------------------------------------------------------------------- scores

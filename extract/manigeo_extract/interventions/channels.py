@@ -149,8 +149,8 @@ class Masked:
             masks[module][channel] = 0.0
         return masks
 
-    def logits(self, batch: Batch, masks: Masks) -> Float[Tensor, "batch classes"]:
-        """The answers of the network to a batch, in the mode that it is in."""
+    def logits(self, batch: Batch, masks: Masks) -> Float[Tensor, "batch ... classes"]:
+        """The answers of the network to a batch, in the mode that it is in; of whole sequences at every position."""
         tensors = {
             f"root.{name}": tensor * mask[of.of[name]]
             for of, own, mask in zip(self.channels, self._tensors, masks, strict=True)
