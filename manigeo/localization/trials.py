@@ -15,10 +15,11 @@ ALL = "all"
 # architecture of the package -> the kind of network on trial that it is like
 _LIKE = {
     "mlp": "mlp", "cnn": "cnn", "vgg11": "cnn", "vgg16": "cnn", "alexnet": "cnn", "resmlp": "residual",
-    "resnet18": "residual", "densenet": "residual", "vit": "transformer",
+    "resnet18": "residual", "densenet": "residual", "vit": "transformer", "gpt": "language",
 }  # fmt: skip
 _NAMES = {
-    "mlp": "fully connected", "cnn": "convolutional", "residual": "residual", "transformer": "transformer", ALL: "planted",
+    "mlp": "fully connected", "cnn": "convolutional", "residual": "residual", "transformer": "transformer",
+    "language": "language-model", ALL: "planted",
 }  # fmt: skip
 
 
