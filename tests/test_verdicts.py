@@ -268,7 +268,7 @@ def test_a_comparison_with_the_untrained_network_is_said():
         tables = {"run": capacities(checkpoints=(("first", first), ("last", 40)))}
         words = describe_localization(localization_table(tables, {"run": 1.0}, metrics=accuracies, n_resamples=300))
         assert f"Compared with epoch {first}, before memorization" in words
-        assert ("Epoch 0 is before any training: " in words) is said
+        assert ("Epoch 0 is before the training: " in words) is said
 
 
 def test_the_gate_comes_first():

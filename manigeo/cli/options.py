@@ -204,9 +204,8 @@ json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdo
 
 def resuming() -> str:
     """What is typed after an interrupt; ``--force``, which does not go with ``--resume``, is named where it was given."""
-    return "the same command with --resume" + " in place of --force" * _is_forced(
-        click.get_current_context(silent=True)
-    )
+    instead = " in place of --force" * _is_forced(click.get_current_context(silent=True))
+    return f"the same command with --resume{instead}"
 
 
 def going_on() -> str:

@@ -346,9 +346,7 @@ def _describe_reference(rows: pd.DataFrame) -> list[str]:
     epochs = sorted(rows["value"].dropna().unique())
     if epochs:
         named = ", ".join(f"{epoch:.0f}" for epoch in epochs)
-        untrained = (
-            " Epoch 0 is before any training: what is compared is all that training changed, not memorization alone."
-        )
+        untrained = " Epoch 0 is before the training: what is compared is all that it changed, not memorization alone."
         return [f"{REFERENCE[0]} {named}, before memorization (the reference epoch).{untrained * (0 in epochs)}"]
     if rows.empty:
         return []

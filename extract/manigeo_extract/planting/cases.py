@@ -16,7 +16,7 @@ FIRST, MIDDLE, LAST, LOGITS, PAIR, SPREAD, NOWHERE = "first", "middle", "last", 
 PLACES = (FIRST, MIDDLE, LAST, LOGITS, PAIR, SPREAD, NOWHERE)
 STILL, MOVING = "still", "moving"
 GROUPING = "block"  # what counts as a layer
-_LOGITS, _LANGUAGE = "logits", "language"
+_LANGUAGE = "language"
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,12 @@ class Case:
         ('h1', 'h4')
         """
         able = [name for name in layers if name not in self.passed_over]
-        hidden = [name for name in able if name != _LOGITS]
+        hidden = [name for name in able if name != LOGITS]
         return {
             FIRST: (hidden[0],),
             MIDDLE: (hidden[(len(hidden) - 1) // 2],),
             LAST: (hidden[-1],),
-            LOGITS: (_LOGITS,),
+            LOGITS: (LOGITS,),
             PAIR: (hidden[0], hidden[-1]),
             SPREAD: tuple(able),
             NOWHERE: (),

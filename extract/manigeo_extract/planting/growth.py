@@ -8,7 +8,8 @@ chosen layer l descends the loss of the unpermuted examples U and of its own sha
 until the permuted labels are known (the gate). The other layers stay bitwise what they were, running statistics included
 (``still``), or descend the loss of U alone at a tenth of the rate (``moving``): no layer is then the one of the reference
 epoch, and setting back the planted one does not restore the clean network. Either way the gradient of a permuted example
-never reaches a layer that was not chosen, which is the truth that methods are scored by.
+never reaches a layer that was not chosen, which is the truth that methods are scored by. Of a language model the
+sequences of a text are in the place of U, and canaries in that of P.
 """
 
 import functools
