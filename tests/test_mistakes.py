@@ -152,7 +152,7 @@ analyze run --skip extrct | the steps are extract |
 analyze run --checkpoints middle | there are: best, epoch-0000 |
 analyze acts.h5 | is an activation file |
 sweep missing.toml | wang2022 | sweep wang2022 --show
-benchmark --cases nothing | manigeo benchmark --dry-run lists all (66 cases) | benchmark --dry-run
+benchmark --cases nothing | manigeo benchmark --dry-run lists all (71 cases) | benchmark --dry-run
 demo --data cifar10 | 'glyphs', 'digits' |
 """
 ROWS = [[part.strip() for part in line.replace("LAST", LAST).split("|")] for line in MISTAKES.strip().splitlines()]
