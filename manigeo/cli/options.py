@@ -203,13 +203,13 @@ json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdo
 
 
 def resuming() -> str:
-    """What is typed after an interrupt; ``--force``, which does not go with ``--resume``, is named where it was given."""
+    """Words for what is typed after an interrupt, with ``--force`` named where it was given: ``--resume`` does not go with it."""
     instead = " in place of --force" * _is_forced(click.get_current_context(silent=True))
     return f"the same command with --resume{instead}"
 
 
 def going_on() -> str:
-    """What a command says at an interrupt that goes on by itself, unless it is forced to begin anew; by its name, since a
+    """Words at an interrupt of a command that goes on by itself, unless it is forced to begin anew; by its name, since a
     command that it carries out may have spoken before."""
     context = click.get_current_context()
     again = f"manigeo {context.info_name}, given again" + " without --force" * _is_forced(context)
