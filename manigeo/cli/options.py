@@ -203,7 +203,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdo
 
 
 def resuming() -> str:
-    """Words for what is typed after an interrupt, with ``--force`` named where it was given: ``--resume`` does not go with it."""
+    """Words for what is typed after an interrupt; ``--force``, if it was given, is named, which excludes ``--resume``."""
     instead = " in place of --force" * _is_forced(click.get_current_context(silent=True))
     return f"the same command with --resume{instead}"
 
