@@ -42,3 +42,12 @@ def test_layers_that_are_narrow_already_stay_as_they_are():
 def test_no_direction_is_refused():
     with pytest.raises(ValueError, match="takes 1 direction or more, got 0"):
         project_manifolds(clouds(), 0)
+
+
+def test_points_keep_their_precision_where_it_holds_them():
+    X = np.random.default_rng(0).standard_normal((5, 400))
+    for dtype in (np.float16, np.float32, np.float64):
+        assert project_manifolds([X.astype(dtype)], 20)[0].dtype == dtype
+    assert project_manifolds([(9 * X).astype(np.int64)], 20)[0].dtype == np.float64
+    large = np.full((2, 400), 6e4, dtype=np.float16)  # sums of which float16 does not hold
+    assert np.isfinite(project_manifolds([large], 20)[0]).all()

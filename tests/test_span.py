@@ -1,16 +1,22 @@
 """The numerical span: a layer of rank r has r dimensions, whatever the number of its features."""
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
-from manigeo import manifold_capacity
+import manigeo_extract as mx
+from manigeo import manifold_capacity, read_results
 from manigeo.capacity import cavity as cavities
 from manigeo.capacity.pooled import moments
 from manigeo.capacity.projection import project_manifolds
 from manigeo.capacity.span import ALL_POINTS, pooled_points
+from tests.command_line import done
 
 MEASURES = ("capacity", "radius", "dimension", "dimension_prx")
 
@@ -19,6 +25,14 @@ def clouds(P: int, M: int, N: int, decay: float, radius: float, offset: float, s
     rng = np.random.default_rng(seed)
     widths = np.arange(1, N + 1) ** -decay
     return [widths * (rng.standard_normal(N) + radius * rng.standard_normal((M, N))) + offset for _ in range(P)]
+
+
+def said_of(folder: Path, X: np.ndarray, *words: object) -> pd.DataFrame:
+    """What the command line says of the manifolds of one area, by measure."""
+    np.savez(folder / "area.npz", area=X)
+    done("capacity", folder / "area.npz", "--draws", 60, "--no-total-dimension", "--force", *words)
+    table = read_results(folder / "area.capacity.csv")
+    return table[table["manifold"] == ""].set_index("metric")
 
 
 def isometry(N: int, wider: int, seed: int = 0) -> np.ndarray:
@@ -43,6 +57,32 @@ def test_digits_in_more_features_have_the_capacity_of_the_digits(digits, wider, 
             assert getattr(b, name) == pytest.approx(getattr(a, name), rel=tolerance), name
         assert b.flag == a.flag
         assert b.occupancy == pytest.approx(a.occupancy, abs=0.02)
+
+
+def test_the_command_line_sees_digits_in_20000_features_projected_or_not(digits, tmp_path):
+    """A random projection of points of rank 64 is an invertible map of their span: what is separable stays so."""
+    pixels = said_of(tmp_path, np.array(digits))
+    for dtype, *words in (("float32",), ("float16", "--project", 5000), ("float64", "--project", 1000)):
+        wide = said_of(tmp_path, (np.array(digits) @ isometry(64, 20_000)).astype(dtype), *words)
+        for name in MEASURES:
+            # draws, classes and points are the same: what is left is that 1000 directions keep lengths to some per cent
+            assert abs(wide["value"][name] - pixels["value"][name]) < pixels["stderr"][name], (dtype, words, name)
+        assert wide["value"]["occupancy"] == pytest.approx(pixels["value"]["occupancy"], abs=0.05), (dtype, words)
+
+
+def test_layers_of_20000_features_keep_their_capacity_in_the_sketch_of_extract(digits, tmp_path):
+    net = torch.nn.Linear(64, 20_000, bias=False)
+    net.weight.data = torch.from_numpy(isometry(64, 20_000).T.astype(np.float32))
+    data = torch.from_numpy(np.concatenate(digits).astype(np.float32)), torch.arange(10).repeat_interleave(31)
+    for dtype in ("float16", "float32"):
+        acts = mx.extract(net, data, project=1000, dtype=dtype, out=tmp_path / f"{dtype}.h5", progress=False)
+        with acts:
+            (layer,) = set(acts.layers) - {"input"}
+            clouds = acts.manifolds(layer, "all")
+        assert clouds[0].shape == (31, 1000)
+        a, b = (manifold_capacity(X, n_draws=60) for X in (digits, clouds))
+        for name in MEASURES:
+            assert abs(getattr(b, name) - getattr(a, name)) < getattr(a.stderr, name), (dtype, name)
 
 
 def test_a_random_projection_adds_no_dimensions(digits):

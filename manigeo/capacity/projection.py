@@ -15,7 +15,8 @@ _ROWS_AT_ONCE = 1024  # and drawn again for so many rows
 def project_manifolds(
     manifolds: Sequence[np.ndarray], n_directions: int, seed: int | np.random.SeedSequence = 0
 ) -> Sequence[np.ndarray]:
-    r"""The manifolds on ``n_directions`` random directions, float64; as they are where they have no more features.
+    r"""The manifolds on ``n_directions`` random directions, in their own precision (whole numbers in float64); as they are
+    where they have no more features.
 
     .. math:: x \mapsto W x, \qquad W_{ij} = g_{ij} / |g_i|,\quad g_{ij} \sim N(0, 1)
 
@@ -48,4 +49,11 @@ def _project(points: np.ndarray, n_directions: int, seed: int | np.random.SeedSe
         g = rng.standard_normal((block.shape[1], n_directions), dtype=np.float32)
         projected += block @ g
         squares += np.square(g, dtype=np.float64).sum(axis=0)
-    return projected / np.sqrt(squares)
+    return _as_precise(projected / np.sqrt(squares), points.dtype)
+
+
+def _as_precise(projected: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """The projected points in the precision ``dtype`` of the points, where it holds them: the type tells which directions
+    are rounding (:mod:`manigeo.capacity.span`), and rounding projected is rounding still."""
+    held = dtype.kind == "f" and np.abs(projected).max(initial=0.0) <= np.finfo(dtype).max
+    return projected.astype(dtype, copy=False) if held else projected
