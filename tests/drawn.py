@@ -89,6 +89,7 @@ TABLES = {
     "rewind": rewound(),
     "reinit": reinitialised(),
     "final-reset": reset(),
+    "lens": as_table(rows(["lens_accuracy", "lens_exact"])),
     "utilisation": as_table(rows(["prefix_accuracy"])),
     "criticality": as_table(rows(["criticality", "criticality_error"], [""])),
     "channels": flipped(),

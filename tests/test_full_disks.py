@@ -45,6 +45,7 @@ LINES = {
         "ch.csv",
     ),
     "memorization": (["memorization", "base", "other", "third"], "mem.csv"),
+    "lens": (["lens", "--weights", "init", "--arch", "gpt", *TEXT], "ln.csv"),
     "suffixes": (["suffixes", "--weights", "init", "--arch", "gpt", *TEXT], "sf.csv"),
     "localize": (["localize", "base.csv"], "l.csv"),
     "plot": (["plot", "base.csv", "--dpi", 30], "p.png"),

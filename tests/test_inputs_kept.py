@@ -33,6 +33,7 @@ LINES = {
     "gradients": ["folder", "--labels", "in.csv"],
     "channels": ["folder", "--labels", "in.csv"],
     "suffixes": ["--model", "in.csv"],
+    "lens": ["--model", "in.csv"],
 }
 FOLDERS = {"train", "memorization"}  # these read folders, whose files are the inputs
 WITHOUT = {"info", "layers", "analyze", "sweep", "benchmark", "demo"}  # these write to a name of their own, or nothing
@@ -79,6 +80,7 @@ def test_so_is_one_that_an_option_names(here, option):
     ("memorization", "folder", "--influence", "m.csv", "--kinds", "m.csv"),
     ("channels", "folder", "--out", "m.csv", "--per-example", "m.csv"),
     ("suffixes", "--out", "m.csv", "--kinds", "m.csv"),
+    ("lens", "--out", "m.csv", "--per-example", "m.csv"),
 ])  # fmt: skip
 def test_two_results_do_not_go_to_one_file(here, words):
     code, _, err = run(*words)

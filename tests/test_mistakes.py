@@ -115,6 +115,7 @@ examples acts.h5 --measures dept | 'depth', 'margin', 'dynamics' | examples acts
 examples acts.h5 --run run | no record of examples | train --data digits --record-examples all --dry-run
 channels acts.h5 | expected the folder of a run | capacity acts.h5 --dry-run
 suffixes --model run/checkpoints/last.pt | no sequences of tokens: give a text (--data text:PATH) |
+lens --model run/checkpoints/last.pt | --utilisation puts a trained probe on each | reinit run --utilisation --dry-run
 channels run --kinds tset | 'permuted', 'unpermuted', 'test' |
 memorization run | --subset 0.7 | train --data digits --subset 0.7 --record-examples last --dry-run
 plot acts.h5 | manigeo capacity acts.h5 makes results of it | capacity acts.h5 --dry-run

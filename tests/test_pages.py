@@ -315,7 +315,7 @@ INSTEAD = {
         "manigeo examples": "manigeo examples --jobs 1",
     },
     "language_models": {
-        "--data sentences": "--data sentences --data-arg n=100 --data-arg scored=20 --arch-arg width=16 --arch-arg depth=1",
+        "--data sentences": "--data sentences --data-arg n=100 --data-arg scored=20 --arch-arg width=16 --arch-arg depth=2",
         "--epochs 14": "--epochs 1",
         "manigeo analyze run": f"{REWIND} --layers block1 run",
         "manigeo analyze gpt": f"{ANALYZE} --skip localize --layers transformer.h.0 gpt",
@@ -362,7 +362,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 
 def net():
-    sizes = {"vocab_size": 300, "n_positions": 64, "n_embd": 32, "n_layer": 1, "n_head": 2}
+    sizes = {"vocab_size": 300, "n_positions": 64, "n_embd": 32, "n_layer": 2, "n_head": 2}
     return GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=0, eos_token_id=0))
 """
 

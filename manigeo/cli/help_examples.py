@@ -66,6 +66,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "manigeo channels run --per-example channels.examples.csv",
         "manigeo channels run --kinds permuted --examples 20 --max-channels 100 --jobs 2",
     ),
+    "lens": (
+        "manigeo lens --model run/checkpoints/last.pt",
+        "manigeo lens --model gpt2.pt --arch net.py:net --data text:pages --per-example lens.examples.csv",
+    ),
     "gradients": ("manigeo gradients run", "manigeo gradients run --checkpoints init,before,last --sizes 200,2000"),
     "sweep": ("manigeo sweep wang2022 --show", "manigeo sweep grid.toml --jobs 4", "manigeo sweep wang2022 --dry-run"),
     "analyze": (

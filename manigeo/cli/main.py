@@ -39,6 +39,7 @@ SECTIONS = {
         "rewind": "Set layers back to an earlier epoch, and score the four kinds.",
         "reinit": "Re-initialise, re-randomise, zero each layer: is it critical?",
         "channels": "Fewest channels that flip an example, and their layers.",
+        "lens": "Answers that the head reads out of each block: the logit lens.",
         "gradients": "Label-dependent and independent parts of the gradient.",
     },
     "Answers": {

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from manigeo.activations import Activations
 
 # what ranks examples, the first that a table has; what follows decides among equal ones
-RANKED_BY = ("memorization", "channels_to_flip", "prediction_depth", "area_under_margin", "margin")
+RANKED_BY = ("memorization", "channels_to_flip", "prediction_depth", "area_under_margin", "margin", "lens_depth")
 _IMAGE = "input"  # the layer that holds them
 _GRAY, _COLOR = 1, 3
 

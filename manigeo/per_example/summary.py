@@ -40,7 +40,7 @@ class Summary:
 
 DIFFICULTY = {
     "prediction_depth": 1, "margin": -1, "epoch_learned": 1, "forgetting": 1, "area_under_margin": -1, "confidence": -1,
-    "variability": 1, "el2n": 1, "memorization": 1, "channels_to_flip": -1,
+    "variability": 1, "el2n": 1, "memorization": 1, "channels_to_flip": -1, "lens_depth": 1,
 }  # 1: more is more difficult  # fmt: skip
 SUMMED = ("prediction_depth", "memorization_depth", "last_true_layer", *list(DIFFICULTY)[1:])
 

@@ -1,6 +1,7 @@
 """The figure of single examples: depths, test accuracy at each of them, loads, and the data map."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from manigeo.results import identities
 from manigeo.vocabulary import metric_words
 
 _NETWORK = ["run", "checkpoint", "epoch", "fingerprint"]
+_DEPTHS = ("prediction_depth", "lens_depth")
 _DATA_MAP = ("variability", "confidence")
 _MOST_COLUMNS = 3  # what fits a page
 
@@ -24,9 +26,10 @@ _MOST_COLUMNS = 3  # what fits a page
 def plot_examples(table: pd.DataFrame, ax: Any = None) -> Any:
     """Draw single examples of one network: a panel for each of these that the table holds.
 
-    Depths: which share of each kind has each prediction depth. Accuracy: of test examples, by their prediction depth, with
-    one standard error. Load: mean load of the examples of each kind over that of all, at every layer; 1 is an equal share.
-    Channels: the share of each kind that another answer is given to without so many channels (Maini et al. 2023).
+    Depths: which share of each kind has each prediction depth, and each depth by the head's answers. Accuracy: of test
+    examples, by their prediction depth, with one standard error. Load: mean load of the examples of each kind over that of
+    all, at every layer; 1 is an equal share. Channels: the share of each kind that another answer is given to without so
+    many channels (Maini et al. 2023).
     Data map (Swayamdipta et al. 2020): confidence against variability over training, one point per example.
 
     ``table``: a table of :func:`~manigeo.examples_table`. ``ax``: axes to draw into, one per panel; without, the figure is
@@ -68,10 +71,9 @@ def _panels(table: pd.DataFrame) -> list[tuple[Callable[[Axes, pd.DataFrame], No
     whole = wide_examples(table[table["layer"] == ""])
     loads = [table[table["metric"] == measure] for measure in ("load", "load_joint")]
     channels = table[table["metric"] == "channels_to_flip"]
-    has_depths = "prediction_depth" in whole
-    panels = [
-        (_draw_depths, whole, has_depths),
-        (_draw_accuracy, whole, has_depths and "answer" in whole and (whole["kind"] == "test").any()),
+    panels: list[tuple[Callable[[Axes, pd.DataFrame], None], pd.DataFrame, bool]] = [
+        *((partial(_draw_depths, depth=name), whole, name in whole) for name in _DEPTHS),
+        (_draw_accuracy, whole, {"prediction_depth", "answer"} <= set(whole) and "test" in set(whole["kind"])),
         *((_draw_loads, rows, len(rows) > 0) for rows in loads),
         (_draw_channels, channels, len(channels) > 0),
         (_draw_map, whole, set(_DATA_MAP) <= set(whole)),
@@ -79,14 +81,14 @@ def _panels(table: pd.DataFrame) -> list[tuple[Callable[[Axes, pd.DataFrame], No
     return [(draw, rows) for draw, rows, there in panels if there]
 
 
-def _draw_depths(ax: Axes, whole: pd.DataFrame) -> None:
-    depths = np.arange(int(whole["prediction_depth"].max()) + 1)
+def _draw_depths(ax: Axes, whole: pd.DataFrame, depth: str) -> None:
+    depths = np.arange(int(whole[depth].max()) + 1)
     for kind in in_order(whole["kind"]):
-        of_kind = whole.loc[whole["kind"] == kind, "prediction_depth"].dropna().astype(int)
+        of_kind = whole.loc[whole["kind"] == kind, depth].dropna().astype(int)
         color, marker = look(kind)
         share = np.bincount(of_kind, minlength=len(depths)) / max(len(of_kind), 1)
         ax.plot(depths, share, color=color, marker=marker, markersize=4, linewidth=1.6, label=kind)
-    ax.set(xlabel=metric_words("prediction_depth").name, ylabel="share of the examples", ylim=(0, None))
+    ax.set(xlabel=metric_words(depth).name, ylabel="share of the examples", ylim=(0, None))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 

@@ -35,7 +35,7 @@ def examples_report(table: "pd.DataFrame") -> str:
 
 def _blocks(s: Summary) -> Iterator[str]:
     n = ", ".join(f"{kind} {count}" for kind, count in s.n.items())
-    yield f"{n} examples, {s.n_layers} layers"
+    yield f"{n} examples" + f", {s.n_layers} layers" * (s.n_layers > 0)
     if s.depths:
         lines = {metric_words(name).name: {kind: cell(*of) for kind, of in by.items()} for name, by in s.depths.items()}
         table = pd.DataFrame.from_dict(lines, orient="index").reindex(columns=[k for k in s.n if k in s.depths_kinds()])

@@ -142,6 +142,14 @@ FIGURES = {
         "were trained again for some steps. A circle is the choice of validation data.",
         "Where test accuracy rises above that at k = 0, the reset regularizes; the other lines show what it costs.",
     ),
+    "lens": Figure(
+        "what the network's own head makes of each block (manigeo lens)",
+        "Answers read out of each block",
+        "Share of the examples of each kind that the head of the network answers by their label when it is given the output "
+        "of a block in place of the last one's; of a text also the share of suffixes that are answered token by token.",
+        "Where the line of memorized examples rises, the answer to them is there to be read. The last block is the network "
+        "itself.",
+    ),
     "utilisation": Figure(
         "a linear probe on the layers up to each (manigeo reinit --utilisation)",
         "What layers up to each are enough for",
@@ -194,8 +202,8 @@ DRAWN = frozenset(
     (
         "capacity", "capacity_joint", "capacity_simulated", "capacity_sweep", "label_dependent_centred_norm",
         "label_dependent_centred_norm_sweep", "accuracy_drop", "accuracy_gain", "channels_to_flip", "profile", "step_angle",
-        "gap", "transfer_accuracy", "prefix_accuracy", "criticality", "kmeans_nmi", "knn_purity_1", "knn_purity_class",
-        "margin_ovr", "nearest_mean_accuracy", "probe_accuracy", "separation_fuzziness",
+        "gap", "transfer_accuracy", "prefix_accuracy", "lens_accuracy", "criticality", "kmeans_nmi", "knn_purity_1",
+        "knn_purity_class", "margin_ovr", "nearest_mean_accuracy", "probe_accuracy", "separation_fuzziness",
         "cka", "procrustes_angle", "latent_linear", "latent_mean", "latent_neighbours", "latent_subspace",
     )
 )

@@ -155,6 +155,11 @@ _FAMILIES: dict[str, dict[str, Metric]] = {
         "others_changed": Metric("share of other examples with another answer", 3),
         "channel_share": Metric("share of the channels that flip an example", 3),
     },
+    "lens": {
+        "lens_accuracy": Metric("share of examples that the head answers by their label", 3),
+        "lens_exact": Metric("share of suffixes that it answers token by token", 3),
+        "lens_depth": Metric("block, from 0, from which on the head gives the label", 2),
+    },
     "gradients": {
         "gradient_norm": Metric("gradient", symbol="|g|"),
         "accumulated_gradient": Metric("change that is due to the examples of a kind", symbol="|a_k|"),

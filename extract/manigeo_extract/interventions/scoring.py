@@ -88,6 +88,11 @@ class Examiner:
         """Number of examples of a kind that are looked at."""
         return len(self._members[kind][0])
 
+    def members(self, kind: str) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+        """Places of the examples of a kind among all that are looked at, and the labels that they are scored by."""
+        at, labels = (tensor.cpu().numpy() for tensor in self._members[kind])
+        return at, labels
+
     def batches(self, most: int | None = None) -> Iterator[Batch]:
         """The inputs of all examples, or of the first ``most`` of them, in their order."""
         n = len(self.rows) if most is None else min(most, len(self.rows))

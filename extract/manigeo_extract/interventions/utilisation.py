@@ -32,7 +32,6 @@ from manigeo_extract.interventions.scoring import Examiner, Row
 from manigeo_extract.recording.hooks import record_layers
 from manigeo_extract.recording.layers import Layer, list_layers
 from manigeo_extract.recording.readouts import with_readout
-from manigeo_extract.training.evaluation import members_of
 from manigeo_extract.training.runs import Run
 
 INPUT, NETWORK = "input", "(none)"
@@ -87,7 +86,7 @@ def prefix_curve(
     where L-BFGS did not end, and with NaN "not_recorded" where a group has no output of its own with a row for each
     example, and "one_class" where there is nothing to tell apart. ``settings`` hold C, features and readout.
     """
-    members = _members(run, examiner)
+    members = {kind: Labelled(*examiner.members(kind)) for kind in examiner.kinds}
     fitted = _fitted(run, examiner, plan)
     layers = list_layers(run.model, run.data.inputs([0, 1]))
     read = [(INPUT, 0, layer) for layer in layers if layer.module_class == "Input"]  # texts have none
@@ -101,16 +100,6 @@ def prefix_curve(
 
 
 # -------------------------------------------------------------------------------------------------------------- examples
-def _members(run: Run, examiner: Examiner) -> Members:
-    """The examples of every kind, by the labels that it is scored by."""
-    found = {}
-    for kind in examiner.kinds:
-        rows, labels = members_of(run.examples, kind)
-        looked_at = np.isin(rows, examiner.rows)
-        found[kind] = Labelled(np.searchsorted(examiner.rows, rows[looked_at]), labels[looked_at])
-    return found
-
-
 def _fitted(run: Run, examiner: Examiner, plan: ProbePlan) -> Labelled:
     """Training examples, by the labels of training."""
     looked_at = run.examples.iloc[examiner.rows]
