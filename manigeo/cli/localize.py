@@ -33,6 +33,7 @@ def localize_command(
     which layers hold what was memorized. Both compare with the epoch of highest validation accuracy before memorization.
     """
     from manigeo.localization.gate import gate_accuracy
+    from manigeo.localization.measurements import measured_once
     from manigeo.localization.reference import known_curves, run_reference
     from manigeo.localization.statement import describe_localization, has_memorized, localization_table
     from manigeo.localization.trials import kind_of
@@ -40,14 +41,14 @@ def localize_command(
 
     folders, files = [path for path in runs if path.is_dir()], [path for path in runs if not path.is_dir()]
     limit = _common_limit(folders, near_guessing)
-    found_in = {str(folder): run_tables(folder) for folder in folders}
+    found_in = {str(folder): measured_once(run_tables(folder)) for folder in folders}
     gates = {run: gate_accuracy(_recorded(run), found.table, found.folders) for run, found in found_in.items()}
     curves = {run: known for run in found_in if (known := known_curves(RunFolder(Path(run)))) is not None}
     for run in found_in:
         if has_memorized(gates[run]):
             run_reference(RunFolder(Path(run)), limit)  # refused where no checkpoint can be compared with
     if files:
-        given = found_in["tables"] = find_tables(files)
+        given = found_in["tables"] = measured_once(find_tables(files), named=True)
         gates["tables"] = gate_accuracy(None, given.table, given.folders)
     options.tell_left_out(*found_in.values())
     check_out(out, force)

@@ -36,6 +36,7 @@ import numpy as np
 import pandas as pd
 
 from manigeo.capacity.unstructured import unstructured_capacity
+from manigeo.localization.measurements import check_measured_once
 from manigeo.localization.profile import Evidence
 from manigeo.localization.reference import BEFORE
 from manigeo.results import in_roles, with_settings
@@ -55,11 +56,12 @@ class Curve:
 
 @dataclass(frozen=True)
 class Method:
-    """Method of finding memorization: its name, the question that it answers, and its reader of tables, which takes the
-    reference epoch too (None where there is none)."""
+    """Method of finding memorization: its name, the question that it answers, the analysis that measures it, and its reader
+    of tables, which takes the reference epoch too (None where there is none)."""
 
     name: str
     question: str
+    analysis: str
     of_table: Callable[[pd.DataFrame, float | None], Curve | None]
 
     @property
@@ -68,7 +70,11 @@ class Method:
 
     def read(self, table: pd.DataFrame, before: float | None = None) -> Curve | None:
         """Evidence from the results of one network; None where the table holds no numbers of this method. Without the
-        epoch ``before`` the one that the table names counts: that of the checkpoint ``before``, or else ``best``."""
+        epoch ``before`` the one that the table names counts: that of the checkpoint ``before``, or else ``best``.
+
+        Raises :class:`~manigeo.errors.InputError` where they were measured in two ways.
+        """
+        check_measured_once(table, self.analysis)
         table = in_roles(table)
         return self.of_table(table, named_reference(table) if before is None else before)
 
@@ -195,15 +201,15 @@ def _at(epochs: pd.Series, epoch: float | None) -> pd.Series:
 METHODS: Mapping[str, Method] = {
     method.name: method
     for method in (
-        Method("geometry", APART, geometry),
-        Method("separability", APART, separability),
-        Method("rewinding", HELD, rewinding),
-        Method("retraining", HELD, retraining),
-        Method("grafting", HELD, grafting),
-        Method("re-initialisation", HELD, reinitialisation),
-        Method("gradients", HELD, gradients),
-        Method("weights", HELD, weights),
-        Method("channels", HELD, channels),
+        Method("geometry", APART, "mean_field", geometry),
+        Method("separability", APART, "probe", separability),
+        Method("rewinding", HELD, "rewind", rewinding),
+        Method("retraining", HELD, "rewind", retraining),
+        Method("grafting", HELD, "rewind", grafting),
+        Method("re-initialisation", HELD, "reinit", reinitialisation),
+        Method("gradients", HELD, "gradients", gradients),
+        Method("weights", HELD, "weights", weights),
+        Method("channels", HELD, "channels", channels),
     )
 }
 
