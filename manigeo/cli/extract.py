@@ -24,6 +24,13 @@ storing_options = options.several(
     click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "float16"]),
                  help="Type of the stored numbers; float16 is half as large, and refused where it cannot hold a layer."),
 )  # fmt: skip
+points_options = options.several(
+    click.option("--manifolds", default="label", show_default=True, type=click.Choice(["label", "sequence"]),
+                 help="Of a text: a manifold holds the contexts that one token follows, or the positions of one sequence."),
+    click.option("--positions", multiple=True, type=int, metavar="PLACE",
+                 help="Of a text: take the contexts of the tokens at these places of a sequence alone, from 0, or -1 for the "
+                 "last; may be repeated."),
+)  # fmt: skip
 memory_options = options.several(
     click.option("--batch-size", type=click.IntRange(min=1), help="Examples at a time. Default: 256, or as many as fit "
                  "--max-memory."),
@@ -43,6 +50,7 @@ running_options = options.several(
 @click.option("--out", default="acts.h5", show_default=True, type=click.Path(path_type=Path, dir_okay=False))
 @options.layer_options
 @options.per_class_option
+@points_options
 @options.arch_options
 @options.drop_tied_option
 @options.data_options
@@ -66,6 +74,7 @@ def extract_command(
     --data and --permute or --labels.
     """
     from manigeo.activations import inspect_activations
+    from manigeo_extract.data.positions import grouping_of
     from manigeo_extract.devices import check_device, local_device
     from manigeo_extract.opening.networks import open_extraction
     from manigeo_extract.opening.requests import ExtractionRequest, requested
@@ -87,6 +96,7 @@ def extract_command(
     check_device(device)
     check_target(out, force=force)
     settings = {"argv": sys.argv[1:], "backend": request.backend, "seed": plan.seed, "per_class": request.per_class}
+    settings |= grouping_of(request.manifolds, request.positions)
     settings |= {"left_out_layers": dict(plan.unlisted), "batch_axis": dict(request.batch_axis)}
     with _way_on(out):
         extract_activations(

@@ -214,6 +214,7 @@ def _outputs(acts: Activations) -> str:
     """The layer of the network's outputs: the last one, where it has one for each class; empty where it has not."""
     last = acts.layers[-1]
     known = acts.n_seen_classes <= acts.layer(last).n_features <= len(acts.class_names)
+    known &= "manifolds" not in acts.provenance  # of sequences, which the network does not name, however many there are
     return last if known and EVERY not in acts.examples["split"].unique() else ""
 
 

@@ -16,6 +16,7 @@ from manigeo.inputs import whole_number
 from manigeo.text.scores import doubts
 from manigeo_extract.data.datasets import DataSet
 from manigeo_extract.data.live import data_at_hand
+from manigeo_extract.data.positions import grouping_of
 from manigeo_extract.devices import check_device
 from manigeo_extract.recording.extraction import extract_activations, hold_activations, plan_extraction
 from manigeo_extract.recording.layers import unwrap
@@ -40,6 +41,8 @@ def extract(
     seed: int = 0,
     batch_size: int | None = None,
     batch_axis: Mapping[str, int] | None = None,
+    manifolds: str = "label",
+    positions: Sequence[int] = (),
     device: str | torch.device | None = None,
     checkpoint: str = "",
     epoch: int | None = None,
@@ -57,7 +60,7 @@ def extract(
 
     ``layers``, ``exclude`` (globs), ``regex`` and ``types`` choose layers, by default all that compute with parameters;
     ``readout``, ``per_class`` (examples per class and kind), ``project``, ``dtype``, ``seed``, ``batch_size`` and
-    ``batch_axis`` are as in ``manigeo extract``. The network computes in eval mode on its own device, or on ``device``, and
+    ``batch_axis`` are as in ``manigeo extract``, and so are ``manifolds`` and ``positions`` of a text. The network computes in eval mode on its own device, or on ``device``, and
     is then as it was: mode, device, buffers, hooks and the state of the random numbers of torch. ``checkpoint`` and
     ``epoch`` are what tables call these weights.
 
@@ -86,9 +89,10 @@ def extract(
     with left_as_found(model, device) as at:
         plan = plan_extraction(
             model, found, examples, readout=readout, per_class=per_class, project=project, dtype=dtype, seed=seed,
-            batch_axes=batch_axis, **chosen,
+            batch_axes=batch_axis, manifolds=manifolds, positions=tuple(positions), **chosen,
         )  # fmt: skip
         about = provenance_of(model, found, checkpoint, epoch)
+        about |= grouping_of(manifolds, positions)
         running: dict[str, Any] = {"batch_size": plan.batch_size(batch_size), "device": at, "progress": progress}
         if out is None:
             acts = hold_activations(model, found, plan, about, **running)

@@ -111,7 +111,8 @@ def open_extraction(
     plan = plan_extraction(
         module, model.data, model.examples, layers=request.layers, exclude=request.exclude, regex=request.layers_regex,
         types=request.types, readout=request.readout, per_class=request.per_class, project=request.project,
-        dtype=request.dtype, seed=request.model.seed, batch_axes=request.batch_axis,
+        dtype=request.dtype, seed=request.model.seed, batch_axes=request.batch_axis, manifolds=request.manifolds,
+        positions=request.positions,
     )  # fmt: skip
     for said in plan.notes:
         tell(said)

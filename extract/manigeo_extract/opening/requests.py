@@ -116,6 +116,8 @@ class ExtractionRequest:
     per_class: int = 50
     project: int | None = None
     dtype: str = "float32"
+    manifolds: str = "label"
+    positions: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ from manigeo.storage.commits import has_commit, partial_of
 from manigeo.storage.files import check_target
 from manigeo_extract.data.datasets import DataSet
 from manigeo_extract.data.label_files import read_labels  # noqa: F401  its place in earlier versions
+from manigeo_extract.data.positions import BY_LABEL, points_of
 from manigeo_extract.devices import InPieces, check_device
 from manigeo_extract.machine import this_machine
 from manigeo_extract.recording.census import doubts, take_census
@@ -48,6 +49,7 @@ from manigeo_extract.recording.sketching import describe_sketch, sketches
 _COPIES = 3.3  # the batch in the network, its copies, and those of the batch that is being written: measured
 _MEMORY = 2e9  # bytes
 _LEAST = 20  # contexts of each kind that a token must follow to be a manifold: tokens are not evenly frequent
+_NOT_NAMED = Scoring(why_not="the manifolds are sequences, which the network does not name")
 Computed = tuple[dict[str, np.ndarray], np.ndarray | None]  # a batch of every layer, and its outcomes
 
 
@@ -58,7 +60,7 @@ class ExtractionPlan:
     Layers of more than ``project`` features are projected to so many; ``seed`` is that of the examples' choice and of the
     projections. ``unlisted`` has the modules that have weights and are no layers, with the reason, ``notes`` what of this a
     user should know. ``scoring`` is how the network's output scores the classes; ``left_out`` says in words how many
-    examples take no part, and how to change that.
+    examples take no part, and how to change that; ``class_names`` are those of the labels in the table of examples.
     """
 
     rows: Int64[np.ndarray, " n"]
@@ -71,6 +73,7 @@ class ExtractionPlan:
     unlisted: Mapping[str, str] = field(default_factory=dict)
     scoring: Scoring = UNSCORED
     left_out: str = ""
+    class_names: tuple[str, ...] = ()
 
     @property
     def n_bytes(self) -> int:
@@ -153,15 +156,21 @@ def plan_extraction(
     dtype: str = "float32",
     seed: int = 0,
     batch_axes: Mapping[str, int] | None = None,
+    manifolds: str = BY_LABEL,
+    positions: Sequence[int] = (),
 ) -> ExtractionPlan:
     """Choose layers (:func:`~manigeo_extract.recording.layers.select_layers`), what is read of them, and examples: up to
     ``per_class`` of every class of every kind. ``batch_axes`` are those of
     :func:`~manigeo_extract.recording.census.take_census`.
 
+    Of a text, ``manifolds`` and ``positions`` are those of :func:`~manigeo_extract.data.positions.points_of`.
+
     Permuted and restored group the same images by different labels, so both draw, and the file holds the union. Of a text
     the default ``readout`` is the last token, else "flatten", and tokens of which a kind has few contexts are left out.
     """
-    rows, rare = _choose_rows(examples, per_class, seed, least=_LEAST if data.sequences else 0)
+    examples, class_names = points_of(data, examples, manifolds, positions)
+    by_token = data.sequences is not None and manifolds == BY_LABEL
+    rows, rare = _choose_rows(examples, per_class, seed, least=_LEAST if by_token else 0)
     batch = data.inputs(rows[:2])
     with taking_inputs(batch, data.spec):
         found = take_census(model, batch, batch_axes)
@@ -172,11 +181,12 @@ def plan_extraction(
     remarks = found.remarks if not (layers or regex or types) else []
     drawn = f"of {len(examples)}, at most {per_class} per class and kind (--per-class)"
     few = f"{rare} tokens that follow fewer than {_LEAST} contexts of a kind are left out" if rare else ""
-    left_out = "; ".join(filter(None, [drawn if len(rows) < len(examples) else "", few, data.left_out]))
+    each = "" if manifolds == BY_LABEL else f"{len(class_names)} sequences of each kind, as many as that with fewest has"
+    left_out = "; ".join(filter(None, [drawn if len(rows) < len(examples) else "", few, each, data.left_out]))
     return ExtractionPlan(
         rows, examples.iloc[rows].reset_index(drop=True), tuple(selected), project, dtype, seed,
         (*remarks, *doubts(selected)), {one.name: one.reason for one in found.left_out},
-        scoring_of(found.layers, data.n_classes), left_out,
+        scoring_of(found.layers, data.n_classes) if manifolds == BY_LABEL else _NOT_NAMED, left_out, class_names,
     )  # fmt: skip
 
 
@@ -247,14 +257,14 @@ def extract_activations(
     examples = plan.examples.iloc[own.start : own.stop].reset_index(drop=True)
     part = None
     if shard is not None:
-        whole = identity_of(plan.examples, data.class_names, stored, provenance)
+        whole = identity_of(plan.examples, plan.class_names, stored, provenance)
         part = Shard(*shard, own.start, len(plan.rows), whole)
     with _computing(model, data, plan, own, batch_size, tf32, progress, tell) as (computed, forward):
         begun = resume and has_commit(partial_of(path))
         ahead = [] if begun else list(itertools.islice(fresh := computed(0), 1))
         filters = chosen_filters(ahead[0][0], plan.dtype, compression) if ahead else {}
         with create_activations(
-            path, examples, data.class_names, stored, provenance, dtype=plan.dtype, batch_size=batch_size, shard=part,
+            path, examples, plan.class_names, stored, provenance, dtype=plan.dtype, batch_size=batch_size, shard=part,
             scoring=plan.scoring, filters=filters, force=force, resume=resume,
         ) as writer:  # fmt: skip
             with _one_ahead(lambda item: writer.append(*item)) as append:
@@ -284,7 +294,7 @@ def hold_activations(
     _check_memory(plan.n_bytes)
     stored = [plan.stored(layer) for layer in plan.layers]
     provenance = {**provenance, "batch_size": batch_size, "dtype": plan.dtype, **_numerics(device, tf32)}
-    writer = HeldWriter(plan.examples, data.class_names, stored, provenance, dtype=plan.dtype, scoring=plan.scoring)
+    writer = HeldWriter(plan.examples, plan.class_names, stored, provenance, dtype=plan.dtype, scoring=plan.scoring)
     every = range(len(plan.rows))
     with _computing(model, data, plan, every, batch_size, tf32, progress, tell) as (computed, forward):
         for item in computed(0):
