@@ -23,7 +23,8 @@ def plot_lens(table: pd.DataFrame, canvas: Canvas) -> None:
     for kind in SCORED:
         draw_line(ax, rows[rows["kind"] == kind].sort_values("depth"), kind)
         of_kind = whole[whole["kind"] == kind].sort_values("depth")
-        ax.plot(of_kind["depth"], of_kind["value"], "--", color=look(kind)[0], linewidth=1)
+        if len(of_kind):
+            ax.plot(of_kind["depth"], of_kind["value"], "--", color=look(kind)[0], linewidth=1)
     if len(whole):
         ax.plot([], "--", color="0.4", linewidth=1, label="whole suffixes")
     name_layers(ax, rows)
