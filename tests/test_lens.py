@@ -1,4 +1,4 @@
-"""What the network's own head makes of each block."""
+"""Answers that the network's own head reads out of each block."""
 
 import numpy as np
 import pandas as pd

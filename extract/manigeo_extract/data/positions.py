@@ -79,6 +79,6 @@ def _at(
 
 
 def grouping_of(manifolds: str, positions: Sequence[int]) -> dict[str, Any]:
-    """What a file of activations says of these, where it is not as usual."""
+    """Settings that a file of activations states of these, where they are not as usual."""
     said: dict[str, Any] = {"manifolds": manifolds, "positions": list(positions)}
     return {name: value for name, value in said.items() if value and value != BY_LABEL}

@@ -160,7 +160,7 @@ def lens_tables(
     place: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """What the head makes of each block, as a results table, and of single examples, as a table of these.
+    """Answers that the head reads out of each block: as a results table, and of single examples as a table of these.
 
     For each block and kind ``lens_accuracy``, the share of the examples that are answered by their label there; of
     sequences of this ``length`` that are looked at whole also ``lens_exact``, the share of suffixes that are answered token
@@ -190,7 +190,7 @@ def lens_tables(
 def _whole(
     hits: Bool[np.ndarray, "blocks examples"], sequences: Int[np.ndarray, " examples"]
 ) -> Bool[np.ndarray, "blocks sequences"]:
-    """Whether all positions of each sequence are answered.
+    """True for each sequence of which all positions are answered.
 
     >>> _whole(np.array([[True, True, False, True]]), np.array([5, 2, 2, 5])).tolist()
     [[False, True]]
