@@ -83,7 +83,7 @@ def test_answers_are_not_scored_by_the_number_of_a_sequence(data):
     acts = extract(model(data), data, manifolds="sequence", progress=False)
     assert acts.scores == {}
     assert acts.unscored == "the manifolds are sequences, which the network does not name"
-    few = load_data("sentences", SMALL | {"canaries": "", "scored": 256})  # as many sequences as there are tokens, if any
+    few = load_data("sentences", SMALL | {"canaries": "", "scored": 256})
     acts = extract(model(few), few, manifolds="sequence", progress=False)
     acts.class_names = acts.class_names[:1] * 256
     assert "prediction_depth" not in plan_examples(acts, k=2).measures

@@ -28,8 +28,8 @@ points_options = options.several(
     click.option("--manifolds", default="label", show_default=True, type=click.Choice(["label", "sequence"]),
                  help="Of a text: a manifold holds the contexts that one token follows, or the positions of one sequence."),
     click.option("--positions", multiple=True, type=int, metavar="PLACE",
-                 help="Of a text: take the contexts of the tokens at these places of a sequence alone, from 0, or -1 for the "
-                 "last; may be repeated."),
+                 help="Of a text: take the contexts of the tokens at these places of a sequence alone, from 0, or -1 for "
+                 "the last; may be repeated."),
 )  # fmt: skip
 memory_options = options.several(
     click.option("--batch-size", type=click.IntRange(min=1), help="Examples at a time. Default: 256, or as many as fit "

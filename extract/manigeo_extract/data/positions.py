@@ -25,9 +25,9 @@ def points_of(
     """The table of examples with those at other ``positions`` left out, and, of ``manifolds`` by "sequence", with the number
     of its sequence among those of its kind as label of each; and the names of the classes.
 
-    ``positions`` are places of the token that is answered in its sequence, from 0 on, or before its end from -1 on; empty for
-    all. The k-th sequences of two kinds have nothing in common but their number; each kind has its first ones, as many as
-    the kind that has the fewest.
+    ``positions`` are places of the token that is answered in its sequence, from 0 on, or before its end from -1 on; empty
+    for all. The k-th sequences of two kinds have nothing in common but their number; each kind has its first ones, as many
+    as the kind that has the fewest.
 
     Raises :class:`~manigeo.errors.UsageError` for data that are no sequences, for positions at which none is answered, and
     for sequences of which one position alone is taken.
@@ -52,9 +52,7 @@ def points_of(
     return _by_sequence(examples, number)
 
 
-def _by_sequence(
-    examples: pd.DataFrame, number: Int[np.ndarray, " examples"]
-) -> tuple[pd.DataFrame, tuple[str, ...]]:
+def _by_sequence(examples: pd.DataFrame, number: Int[np.ndarray, " examples"]) -> tuple[pd.DataFrame, tuple[str, ...]]:
     split = examples["split"]
     if pd.Series(number[split != LEFT_OUT]).value_counts().max() < 2:
         raise UsageError("a manifold of one sequence needs two of its positions or more: give several --positions")

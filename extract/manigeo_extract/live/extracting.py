@@ -60,9 +60,9 @@ def extract(
 
     ``layers``, ``exclude`` (globs), ``regex`` and ``types`` choose layers, by default all that compute with parameters;
     ``readout``, ``per_class`` (examples per class and kind), ``project``, ``dtype``, ``seed``, ``batch_size`` and
-    ``batch_axis`` are as in ``manigeo extract``, and so are ``manifolds`` and ``positions`` of a text. The network computes in eval mode on its own device, or on ``device``, and
-    is then as it was: mode, device, buffers, hooks and the state of the random numbers of torch. ``checkpoint`` and
-    ``epoch`` are what tables call these weights.
+    ``batch_axis`` are as in ``manigeo extract``, and so are ``manifolds`` and ``positions`` of a text. The network computes
+    in eval mode on its own device, or on ``device``, and is then as it was: mode, device, buffers, hooks and the state of
+    the random numbers of torch. ``checkpoint`` and ``epoch`` are what tables call these weights.
 
     Raises :class:`~manigeo.errors.UsageError` and :class:`~manigeo.errors.InputError`, with the remedy in the message, for
     data, labels, layers and devices that are not such or do not go together.

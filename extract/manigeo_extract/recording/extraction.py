@@ -181,7 +181,8 @@ def plan_extraction(
     remarks = found.remarks if not (layers or regex or types) else []
     drawn = f"of {len(examples)}, at most {per_class} per class and kind (--per-class)"
     few = f"{rare} tokens that follow fewer than {_LEAST} contexts of a kind are left out" if rare else ""
-    each = "" if manifolds == BY_LABEL else f"{len(class_names)} sequences of each kind, as many as that with fewest has"
+    even = f"{len(class_names)} sequences of each kind, as many as that with fewest has"
+    each = "" if manifolds == BY_LABEL else even
     left_out = "; ".join(filter(None, [drawn if len(rows) < len(examples) else "", few, each, data.left_out]))
     return ExtractionPlan(
         rows, examples.iloc[rows].reset_index(drop=True), tuple(selected), project, dtype, seed,
