@@ -57,7 +57,9 @@ def test_runs_of_one_name_are_columns_of_their_own_and_a_table_given_twice_is_on
 
 def test_layers_at_two_settings_are_not_drawn_as_one_line():
     other = geometry_table().assign(settings='{"per_class": 20}')
-    with pytest.raises(InputError, match="at different settings: plot one of the settings"):
+    with pytest.raises(
+        InputError, match=r"at different settings \(per_class 25 in place of 20\): plot one of the settings"
+    ):
         plot_geometry(pd.concat([geometry_table(), other]))
 
 

@@ -82,7 +82,7 @@ class _Chosen:
             return None
         known, source = self._settings.setdefault((analysis, sweep, run), (way, path))
         if way != known:
-            return source, f"{ANALYSES[analysis]} measured otherwise ({_difference(way, known)})"
+            return source, f"{ANALYSES[analysis]} measured otherwise ({difference(way, known)})"
         if analysis in _OF_ACTIVATIONS:
             known, source = self._activations.setdefault((analysis, run, epoch), (fingerprint, path))
             if fingerprint != known:
@@ -113,7 +113,12 @@ def _way(text: str) -> tuple[str, str, str]:
     return analysis, sweep, json.dumps(shared, sort_keys=True)
 
 
-def _difference(way: str, other: str) -> str:
+def difference(way: str, other: str) -> str:
+    """The settings, as JSON, in which one differs from the other.
+
+    >>> difference('{"seed": 1, "k": 2}', '{"k": 2}')
+    'seed 1 in place of null'
+    """
     one, two = json.loads(way), json.loads(other)
     names = [name for name in sorted({*one, *two}) if one.get(name) != two.get(name)]
     return ", ".join(f"{name} {json.dumps(one.get(name))} in place of {json.dumps(two.get(name))}" for name in names)

@@ -7,11 +7,16 @@ from matplotlib.axes import Axes
 from manigeo.errors import InputError
 from manigeo.kinds import SCORED
 from manigeo.plots.canvas import Canvas
-from manigeo.plots.style import draw_line, draws, look, name_layers, rows_of
+from manigeo.plots.style import NETWORK, draw_line, draws, look, name_layers, rows_of
 from manigeo.vocabulary import metric_words
 
 
-@draws("channels", "channels_to_flip", needs=("channels_to_flip_ci_low", "channels_to_flip_ci_high", "channel_share"))
+@draws(
+    "channels",
+    "channels_to_flip",
+    needs=("channels_to_flip_ci_low", "channels_to_flip_ci_high", "channel_share"),
+    one=NETWORK,
+)
 def plot_channels(table: pd.DataFrame, canvas: Canvas) -> None:
     counts = rows_of(table, ["channels_to_flip", "channels_to_flip_ci_low", "channels_to_flip_ci_high"], SCORED)
     if not counts["metric"].eq("channels_to_flip").any():

@@ -1,6 +1,5 @@
 """Capacity, radius and dimension against depth, by one estimator or several, and against the number of points."""
 
-import json
 from collections.abc import Collection
 
 import numpy as np
@@ -13,7 +12,7 @@ from manigeo.errors import InputError
 from manigeo.kinds import UNSEEN, in_order
 from manigeo.plots.canvas import FLOOR, SATURATED, Canvas, entitle
 from manigeo.plots.style import (
-    IDENTITY,
+    NETWORK,
     by_checkpoint,
     draw_line,
     draws,
@@ -22,7 +21,6 @@ from manigeo.plots.style import (
     rows_of,
     setting,
 )
-from manigeo.results import row_settings
 from manigeo.vocabulary import metric_words
 
 PANELS = ("capacity", "radius", "dimension", "center_correlation")
@@ -121,11 +119,7 @@ def _aggregates(table: pd.DataFrame, metrics: Collection[str], by_size: bool = F
     table = rows_of(table, metrics)
     if UNSEEN in set(table["kind"]) and table["kind"].nunique() > 1:
         raise InputError(f"capacities of {UNSEEN} classes do not compare with those of others: plot their table alone")
-    line = [*IDENTITY, "layer", "kind", "metric"]
-    table = table.drop_duplicates([*line, "settings"])
-    settings = [_without_size(text) for text in table["settings"]] if by_size else table["settings"]
-    if table.assign(settings=settings).groupby(line, dropna=False)["settings"].nunique().max() > 1:
-        raise InputError("the tables hold the same layers at different settings: plot one of the settings")
+    table = table.drop_duplicates([*NETWORK, "layer", "kind", "metric", "settings"])
     sizes = pd.Series(
         [_size(text, by_size) for text in table["settings"]], index=table["kind"] + " " + table["checkpoint"]
     )
@@ -146,11 +140,6 @@ def _refuse_different(sizes: pd.Series, what: str) -> None:
             f"{what} different numbers of classes or examples per class ({found}), and capacity depends on these: "
             "run manigeo capacity on all of them with one --per-class (or --sweep-examples)"
         )
-
-
-def _without_size(settings: str) -> str:
-    known = row_settings(settings)
-    return json.dumps({key: value for key, value in known.items() if key != "per_class"}) if known else settings
 
 
 # ------------------------------------------------------------------------------------------------------------- drawing

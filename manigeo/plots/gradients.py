@@ -8,10 +8,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
-from manigeo.errors import InputError
 from manigeo.kinds import BY_MEMORY, SCORED
 from manigeo.plots.canvas import Canvas, entitle
-from manigeo.plots.style import draw_line, draws, name_layers, rows_of, setting
+from manigeo.plots.style import NETWORK, draw_line, draws, name_layers, rows_of, setting
 from manigeo.vocabulary import metric_words
 
 GRADIENT_PANELS = (
@@ -23,7 +22,7 @@ _CHANCE = "slope $-1/2$"
 _MOST_LAYERS = 8
 
 
-@draws("gradients", "label_dependent_centred_norm", panels=GRADIENT_PANELS)
+@draws("gradients", "label_dependent_centred_norm", panels=GRADIENT_PANELS, one=["run"])
 def plot_gradients(table: pd.DataFrame, canvas: Canvas) -> None:
     part = _of_one_run(table, canvas.panels)
     with_other = [setting(settings, "with") for settings in part["settings"]]
@@ -49,7 +48,7 @@ def plot_gradients(table: pd.DataFrame, canvas: Canvas) -> None:
     canvas.legend()
 
 
-@draws("gradient-sizes", "label_dependent_centred_norm_sweep", panels=_SWEPT)
+@draws("gradient-sizes", "label_dependent_centred_norm_sweep", panels=_SWEPT, one=NETWORK)
 def plot_gradient_sizes(table: pd.DataFrame, canvas: Canvas) -> None:
     part = _of_one_run(table, canvas.panels, "gradients --sizes")
     columns = _layers(part)
@@ -67,8 +66,6 @@ def plot_gradient_sizes(table: pd.DataFrame, canvas: Canvas) -> None:
 
 def _of_one_run(table: pd.DataFrame, metrics: Sequence[str], remedy: str = "") -> pd.DataFrame:
     part = rows_of(table, metrics, SCORED, remedy)
-    if part["run"].nunique() > 1:
-        raise InputError(f"the tables are of {part['run'].nunique()} runs: plot one at a time")
     return part.drop_duplicates(["checkpoint", "epoch", "fingerprint", "layer", "kind", "metric", "settings"])
 
 

@@ -7,14 +7,14 @@ from matplotlib.axes import Axes
 from manigeo.errors import InputError
 from manigeo.kinds import SCORED
 from manigeo.plots.canvas import Canvas
-from manigeo.plots.style import draw_line, draw_map, draws, name_colors, name_layers, rows_of
+from manigeo.plots.style import NETWORK, draw_line, draw_map, draws, name_colors, name_layers, rows_of
 from manigeo.results import with_settings
 
 _SWEEPS = {"last": "last $k$ layers rewound", "each": "one layer rewound", "prefix": "first $k$ layers rewound"}
 _WHOLE = "test, whole network rewound"
 
 
-@draws("rewind", "accuracy_drop", of="rewind")
+@draws("rewind", "accuracy_drop", of="rewind", one=NETWORK)
 def plot_rewind(table: pd.DataFrame, canvas: Canvas) -> None:
     full = with_settings(table, "analysis", "sweep", "to", "to_epoch", "k", "direction")
     full = full[(full["analysis"] == "rewind") & full["metric"].isin(["accuracy", "selected"])]
@@ -53,7 +53,7 @@ def _draw_rewinds(ax: Axes, at: pd.DataFrame, sweep: str) -> None:
     ax.set_ylim(-0.02, 1.02)
 
 
-@draws("reinit", "accuracy_drop", of="reinit")
+@draws("reinit", "accuracy_drop", of="reinit", one=NETWORK)
 def plot_reinit(table: pd.DataFrame, canvas: Canvas) -> None:
     full = with_settings(table, "analysis", "sweep", "to", "to_epoch")
     accuracy = full[(full["analysis"] == "reinit") & (full["metric"] == "accuracy")]

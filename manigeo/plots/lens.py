@@ -4,10 +4,10 @@ import pandas as pd
 
 from manigeo.kinds import SCORED
 from manigeo.plots.canvas import Canvas
-from manigeo.plots.style import draw_line, draws, look, name_layers, rows_of
+from manigeo.plots.style import NETWORK, draw_line, draws, look, name_layers, rows_of
 
 
-@draws("lens", "lens_accuracy")
+@draws("lens", "lens_accuracy", one=NETWORK)
 def plot_lens(table: pd.DataFrame, canvas: Canvas) -> None:
     """Draw the figure ``lens``.
 

@@ -8,7 +8,7 @@ from matplotlib.patches import Rectangle
 
 from manigeo.errors import InputError, shorten
 from manigeo.plots.canvas import LONGEST, Canvas
-from manigeo.plots.style import draws
+from manigeo.plots.style import NETWORK, draws
 from manigeo.results import with_settings
 
 _KEPT = "annotation-mark"  # what stands on the cells of a heat map, in the same colours on a dark page
@@ -17,7 +17,7 @@ _KEPT = "annotation-mark"  # what stands on the cells of a heat map, in the same
 _CENTER = tuple(f"center_of_mass{end}" for end in ("", "_ci_low", "_ci_high"))
 
 
-@draws("localization", "profile", needs=("profile_ci_low", "profile_ci_high", "localized", *_CENTER))
+@draws("localization", "profile", needs=("profile_ci_low", "profile_ci_high", "localized", *_CENTER), one=NETWORK)
 def plot_localization(table: pd.DataFrame, canvas: Canvas) -> None:
     full = with_settings(table, "analysis", "method", "other")
     full = full[(full["analysis"] == "localize") & full["method"].notna() & full["other"].isna()]

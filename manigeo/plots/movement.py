@@ -45,6 +45,8 @@ def plot_correlation(table: pd.DataFrame, canvas: Canvas) -> None:
     moved = of_run[(of_run["metric"] != "gap") & of_run["layer"].ne("")]
     if gaps.empty or moved.empty:
         raise InputError("nothing to plot: the table holds no gaps of runs; make it with manigeo correlate")
+    if moved["metric"].nunique() > 1 or gaps.index.has_duplicates:
+        raise InputError("the tables hold several correlations: plot one of them")
     measure, gap = moved["metric"].iloc[0], setting(table["settings"].iloc[0], "gap")
     layers = list(moved.drop_duplicates("layer")["layer"])
     axes = canvas.wrapped(len(layers), (1.0, 0.6), (2.6, 2.6), sharey=True)

@@ -11,7 +11,7 @@ from manigeo.errors import InputError
 from manigeo.kinds import in_order, memorized_kind
 from manigeo.plots.canvas import MOST_COLUMNS, Canvas, entitle
 from manigeo.plots.style import (
-    IDENTITY,
+    NETWORK,
     by_checkpoint,
     draw_layers,
     draw_line,
@@ -124,7 +124,7 @@ def plot_latent(table: pd.DataFrame, canvas: Canvas) -> None:
     canvas.legend()
 
 
-@draws("progress", *_OVER_EPOCHS, panels=_OVER_EPOCHS, when=lambda table: shows_progress(table))
+@draws("progress", *_OVER_EPOCHS, panels=_OVER_EPOCHS, one=["run"], when=lambda table: shows_progress(table))
 def plot_progress(table: pd.DataFrame, canvas: Canvas) -> None:
     """Draw the figure ``progress``.
 
@@ -187,7 +187,7 @@ def plot_transfer(table: pd.DataFrame, canvas: Canvas) -> None:
     name_colors(canvas.figure, axes, metric_words("probe_accuracy").label)
 
 
-@draws("memorization", "probe_accuracy", when=lambda table: shows_memorization(table))
+@draws("memorization", "probe_accuracy", one=["run"], when=lambda table: shows_memorization(table))
 def plot_memorization(table: pd.DataFrame, canvas: Canvas) -> None:
     """Draw the figure ``memorization``.
 
@@ -262,12 +262,7 @@ def _paired(memorized: pd.DataFrame) -> pd.DataFrame:
 def _aggregates(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     """The rows over classes of these metrics, each once, of one setting."""
     rows = rows_of(table, metrics)
-    line = [*IDENTITY, "layer", "kind", "metric"]
-    rows = rows.drop_duplicates([*line, "settings"])
-    origins = [str(setting(settings, "trained_on")) for settings in rows["settings"]]
-    if rows.assign(origin=origins).duplicated([*line, "origin"]).any():
-        raise InputError("the tables hold the same layers at different settings: plot one of the settings")
-    return rows
+    return rows.drop_duplicates([*NETWORK, "layer", "kind", "metric", "settings"])
 
 
 def _draw_profiles(ax: Axes, rows: pd.DataFrame) -> None:

@@ -7,14 +7,14 @@ from matplotlib.axes import Axes
 from manigeo.errors import InputError
 from manigeo.kinds import MARKERS, SCORED
 from manigeo.plots.canvas import Canvas
-from manigeo.plots.style import COLOR, draw_line, draws, name_layers, rows_of
+from manigeo.plots.style import COLOR, NETWORK, draw_line, draws, name_layers, rows_of
 from manigeo.results import with_settings
 from manigeo.vocabulary import metric_words
 
 _BOUNDS = ("criticality", "criticality_error", "criticality_absolute")
 
 
-@draws("final-reset", "accuracy_gain", of="final_reset")
+@draws("final-reset", "accuracy_gain", of="final_reset", one=NETWORK)
 def plot_final_reset(table: pd.DataFrame, canvas: Canvas) -> None:
     full = with_settings(table, "analysis", "k", "to", "steps", "chosen")
     full = full[(full["analysis"] == "final_reset") & (full["metric"] == "accuracy")]
@@ -46,7 +46,7 @@ def _draw_resets(ax: Axes, rows: pd.DataFrame, kind: str, steps: int) -> None:
         ax.plot(line["depth"], line["value"], "--", color=COLOR[kind], marker=MARKERS[kind], markersize=3, linewidth=1)
 
 
-@draws("utilisation", "prefix_accuracy")
+@draws("utilisation", "prefix_accuracy", one=NETWORK)
 def plot_utilisation(table: pd.DataFrame, canvas: Canvas) -> None:
     rows = rows_of(table, ["prefix_accuracy"], None, "reinit --utilisation")
     full = with_settings(table, "analysis")
@@ -61,7 +61,7 @@ def plot_utilisation(table: pd.DataFrame, canvas: Canvas) -> None:
     canvas.legend()
 
 
-@draws("criticality", "criticality")
+@draws("criticality", "criticality", one=NETWORK)
 def plot_criticality(table: pd.DataFrame, canvas: Canvas) -> None:
     rows = rows_of(table[table["layer"] != "(all)"], _BOUNDS, None, "reinit --criticality")
     ((ax,),) = canvas.subplots(1, 1, (1.6, 4.0), (0.6 * rows["layer"].nunique(), 0.0))
