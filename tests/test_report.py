@@ -587,7 +587,7 @@ def test_two_answers_are_not_drawn_on_one_axis_as_their_mean(tmp_path):
     from manigeo.plots.localization import plot_depth
 
     files = [read_results(run_with_answer(tmp_path, n, s) / "analysis/localize.csv") for n, s in (("s0", 2), ("s1", 4))]
-    with pytest.raises(InputError, match="several answers"):
+    with pytest.raises(InputError, match="two values of the same numbers"):
         plot_depth(pd.concat(files))
     figure = plot_depth(files[0])
     assert [text.get_text() for text in figure.axes[0].texts] == ["0", "0", "100", "0", "0", "0"]

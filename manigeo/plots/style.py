@@ -161,7 +161,8 @@ def _check_once(table: pd.DataFrame) -> None:
     twice = cells.duplicated(keep=False)
     if twice.any():
         same = (cells == cells[twice].iloc[0]).all(axis=1)
-        why = difference(*(bare_settings(text) for text in rows.loc[same, "settings"][:2])) or "and values"
+        if not (why := difference(*(bare_settings(text) for text in rows.loc[same, "settings"][:2]))):
+            raise InputError("the tables hold two values of the same numbers: plot one of them")
         raise InputError(f"the tables hold the same layers at different settings ({why}): plot one of the settings")
 
 
