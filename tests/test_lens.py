@@ -156,6 +156,19 @@ def test_blocks_are_found_in_networks_of_images(arch):
     assert [block.name for block in found] == ["block1", "block2", "block3"]
 
 
+def test_experts_within_a_block_are_no_blocks():
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.experts = nn.ModuleList(Adding(torch.zeros(CLASSES, CLASSES)) for _ in range(5))
+
+        def forward(self, x):
+            return torch.stack([expert(x) for expert in self.experts]).mean(0)
+
+    found = find_blocks(Named([Mixed(), Mixed()]), torch.eye(CLASSES))
+    assert [block.name for block in found] == ["blocks.0", "blocks.1"]
+
+
 def test_chains_of_plain_layers_are_no_blocks():
     data = load_data("digits", {"per_class": 4})
     args = {"input_shape": data.input_shape, "n_classes": data.n_classes, "width": 8, "depth": 3}

@@ -40,7 +40,8 @@ from manigeo_extract.training.evaluation import HasInputs, answered
 
 def find_blocks(model: nn.Module, batch: Batch) -> list[Layer]:
     """The longest series of blocks of the network: modules in one module, of one class, that return one shape; of equally
-    long ones the last. A chain of plain layers, which has no shortcut, is no block.
+    long ones the last. Modules within a block, such as experts, make no series of blocks, and a chain of plain layers, which
+    has no shortcut, is no block.
 
     >>> from manigeo_extract.models import build_model
     >>> net = build_model("resmlp", {"input_shape": (1, 4, 4), "n_classes": 3, "depth": 2})
@@ -49,19 +50,21 @@ def find_blocks(model: nn.Module, batch: Batch) -> list[Layer]:
 
     Raises :class:`~manigeo.errors.UsageError` where no two modules are such.
     """
-    series: dict[tuple[object, ...], list[Layer]] = {}
+    series: dict[tuple[str, str, tuple[int, ...]], list[Layer]] = {}
     root = unwrap(model)
     for layer in list_layers(root, batch):
         if layer.batched and layer.calls == 1 and not layer.part and _is_block(root, layer):
             beside = layer.name.rpartition(".")[0]
             series.setdefault((beside, layer.module_class, layer.feature_shape), []).append(layer)
-    longest = max(map(len, series.values()), default=0)
-    if longest < 2:
+    several = {key: blocks for key, blocks in series.items() if len(blocks) > 1}
+    inside = tuple(f"{block.name}." for blocks in several.values() for block in blocks)
+    outer = [blocks for (beside, *_), blocks in several.items() if not f"{beside}.".startswith(inside)]
+    if not outer:
         raise UsageError(
             "the network has no two blocks beside shortcuts, of one class and shape, such as those of gpt, vit or resmlp: "
             "its head can read its last layer alone; manigeo reinit --utilisation puts a trained probe on each"
         )
-    return [blocks for blocks in series.values() if len(blocks) == longest][-1]
+    return max(reversed(outer), key=len)
 
 
 def _is_block(root: nn.Module, layer: Layer) -> bool:
