@@ -69,9 +69,9 @@ def test_a_table_of_hostile_names_comes_out_of_the_report_as_it_went_in(tmp_path
 def test_no_hostile_name_runs_in_a_browser(tmp_path):
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright to drive a browser")
     for i, name in enumerate(HOSTILE.values()):
-        write_results(
-            geometry(layers=1, layer=name, run=name, flag=name, kind=name if i % 2 else "test"), tmp_path / f"{i}.csv"
-        )
+        table = geometry(layers=1, layer=name, run=name, flag=name, kind=name if i % 2 else "test")
+        one_kind = table.drop_duplicates(["checkpoint", "metric", "manifold"])
+        write_results(one_kind, tmp_path / f"{i}.csv")
     write_page(render_page(collect_sources([tmp_path])), tmp_path / "report.html")
     complaints: list[str] = []
     with playwright.sync_playwright() as driver:
