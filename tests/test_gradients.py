@@ -473,5 +473,5 @@ def test_figures_have_a_column_a_layer_and_a_line_a_kind(recorded, tmp_path):
     assert [label.get_text() for label in one.axes[-1].get_xticklabels()] == ["h1.linear", "h2.linear", "logits"]
     with pytest.raises(InputError, match="make it with manigeo gradients"):
         plot_gradients(table[table["metric"] == "parts_residual"])
-    with pytest.raises(InputError, match="the tables are of 2 networks .*other.*: plot one at a time"):
+    with pytest.raises(InputError, match=r"the tables are of 2 networks .*other.*: plot one at a time"):
         plot_gradient_sizes(pd.concat([table, table.assign(run="other")]))
