@@ -20,6 +20,8 @@ from manigeo.kinds import KINDS
 from manigeo_extract.batches import Batch, called
 from manigeo_extract.data.datasets import DataSet, Permutation, load_data, permute_labels
 from manigeo_extract.data.grammar import sentences
+from manigeo_extract.interventions.lens import find_blocks, lens_answers
+from manigeo_extract.interventions.scoring import Examiner
 from manigeo_extract.models import IMAGE_MODELS, build_model, complete_args
 from manigeo_extract.recording.hooks import record_layers
 from manigeo_extract.recording.layers import hooked, list_layers, select_layers
@@ -432,3 +434,27 @@ def test_a_pretrained_language_model_tells_itself_what_it_memorized(tmp_path, mo
     assert open_activations("acts.h5").kinds == ("memorized", "typical")
     done("capacity", "acts.h5", "--draws", 20, "--out", "capacity.csv")
     assert {"memorized", "typical"} == set(read_results("capacity.csv")["kind"]) - {""}
+
+
+def test_the_head_of_a_language_model_of_hugging_face_reads_each_of_its_blocks():
+    import transformers as hf
+
+    data = load_data("sentences", {"n": 20, "length": 16, "prefix": 4, "scored": 3})
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 300, "n_positions": 16, "n_embd": 48, "n_layer": 3, "n_head": 2}
+    config = hf.GPT2Config(
+        **sizes, bos_token_id=0, eos_token_id=0, initializer_range=0.3
+    )  # other answers in each block
+    net = answering_contexts(hf.GPT2LMHeadModel(config).eval(), data)
+    blocks = find_blocks(net, data.inputs(slice(0, 2)))
+    assert [block.name for block in blocks] == [f"transformer.h.{i}" for i in range(3)]
+    examiner = Examiner(data, permute_labels(data, Permutation()))
+    answers = lens_answers(net, examiner, blocks)
+    ids, mask = data.inputs(examiner.rows).values()
+    with torch.no_grad():
+        first = net.transformer(ids.long(), output_hidden_states=True).hidden_states[1]
+        scores = net.lm_head(net.transformer.ln_f(first))[torch.arange(len(ids)), mask.sum(1) - 1]
+    own = examiner.answers(net).log_p.argmax(dim=1).numpy()
+    assert (answers[0] == scores.argmax(dim=1).numpy()).all()
+    assert (answers[-1] == own).all()
+    assert (answers[0] != own).mean() > 0.5
