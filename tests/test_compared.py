@@ -42,3 +42,10 @@ def test_networks_that_are_drawn_together_have_panels_of_their_own(name):
 def test_two_networks_are_refused_where_one_is_drawn(name):
     with pytest.raises(InputError, match=REFUSED):
         FIGURES[name].draw(of_another(TABLES[name]))
+
+
+def test_tables_of_another_program_are_refused_too():
+    table = TABLES["geometry"]
+    both = [table.assign(settings=f"M={n}", value=n) for n in (20, 30)]
+    with pytest.raises(InputError, match="two values of the same numbers"):
+        FIGURES["geometry"].draw(pd.concat(both, ignore_index=True))

@@ -211,6 +211,8 @@ def test_the_command_writes_both_tables_and_says_what_is_in_them(tmp_path, monke
     assert "share of examples that the head answers by their label" in said
     assert "block, from 0, from which on the head gives the label" in said
     assert set(singles["metric"]) == {"lens_depth"}
+    assert set(table["checkpoint"]) == set(singles["checkpoint"]) == {"init"}  # and not of a file
+    assert set(table["run"]) | set(table["fingerprint"]) == {""}
     done("plot", "lens.examples.csv")
     done("plot", "lens.csv", "--out", "lens.png")
     code, _, error = run("lens", *TEXT)

@@ -19,13 +19,9 @@ SMALL = {"n": 30, "length": 16, "prefix": 4, "scored": 3, "canaries": [4, 10, 10
 
 
 @pytest.fixture(scope="module")
-def data():
-    return load_data("sentences", SMALL)
-
-
-@pytest.fixture(scope="module")
-def examples(data):
-    return permute_labels(data, Permutation())
+def text():
+    data = load_data("sentences", SMALL)
+    return data, permute_labels(data, Permutation())
 
 
 def model(data, depth=1):
@@ -34,13 +30,15 @@ def model(data, depth=1):
     )
 
 
-def test_as_usual_a_class_is_a_token(data, examples):
+def test_as_usual_a_class_is_a_token(text):
+    data, examples = text
     found, names = points_of(data, examples)
     assert found is examples
     assert names == data.class_names
 
 
-def test_positions_leave_the_other_answers_out(data, examples):
+def test_positions_leave_the_other_answers_out(text):
+    data, examples = text
     found, names = points_of(data, examples, positions=[4, -1])
     taken = found[found["split"] != LEFT_OUT]
     place, number = taken["index"] % 16, taken["index"] // 16
@@ -52,7 +50,8 @@ def test_positions_leave_the_other_answers_out(data, examples):
     assert names == data.class_names
 
 
-def test_a_class_is_a_sequence_of_each_kind(data, examples):
+def test_a_class_is_a_sequence_of_each_kind(text):
+    data, examples = text
     found, names = points_of(data, examples, "sequence")
     assert names == ("sequence 1", "sequence 2", "sequence 3")  # there are three scored ones
     for kind in ("memorized", "control", "test", "typical"):
@@ -66,7 +65,8 @@ def test_a_class_is_a_sequence_of_each_kind(data, examples):
     assert (fourth["index"] // 16).nunique() == 1  # canary, left out so that kinds have as many
 
 
-def test_the_points_of_a_manifold_are_the_layer_at_the_positions_of_its_sequence(data, examples):
+def test_the_points_of_a_manifold_are_the_layer_at_the_positions_of_its_sequence(text):
+    data, examples = text
     net = model(data)
     acts = extract(net, data, layers="block1", manifolds="sequence", positions=[4, 5, -1], progress=False)
     assert (acts.provenance["manifolds"], acts.provenance["positions"]) == ("sequence", [4, 5, -1])
@@ -79,7 +79,8 @@ def test_the_points_of_a_manifold_are_the_layer_at_the_positions_of_its_sequence
     assert np.abs(clouds[1] - x).max(axis=1).min() > 1e-2
 
 
-def test_answers_are_not_scored_by_the_number_of_a_sequence(data):
+def test_answers_are_not_scored_by_the_number_of_a_sequence(text):
+    data, _ = text
     acts = extract(model(data), data, manifolds="sequence", progress=False)
     assert acts.scores == {}
     assert acts.unscored == "the manifolds are sequences, which the network does not name"
@@ -98,8 +99,8 @@ def test_answers_are_not_scored_by_the_number_of_a_sequence(data):
     ("digits", {"positions": [5]}, r"digits has no sequences of tokens, and so no positions: give a text"),
     ("digits", {"manifolds": "sequence"}, r"and so no manifolds by sequence: give a text"),
 ])  # fmt: skip
-def test_what_is_not_there_is_refused(data, spec, asked, said):
-    of = data if spec == "sentences" else load_data(spec, {"per_class": 4})
+def test_what_is_not_there_is_refused(text, spec, asked, said):
+    of = text[0] if spec == "sentences" else load_data(spec, {"per_class": 4})
     with pytest.raises(UsageError, match=said):
         points_of(of, permute_labels(of, Permutation()), **asked)
 

@@ -46,7 +46,6 @@ def lens_command(
     from manigeo_extract.interventions.lens import find_blocks, lens_tables
     from manigeo_extract.opening.networks import open_model
     from manigeo_extract.opening.requests import ModelRequest, requested
-    from manigeo_extract.training.runs import place_of
 
     on = check_device(device)
     check_out(out, force)
@@ -60,7 +59,7 @@ def lens_command(
         return
     table, singles = lens_tables(
         network, opened.data, opened.examples, blocks, length=sequences.length if sequences else None, most=most, device=on,
-        batch_size=batch_size, seed=seed, place=place_of(opened.checkpoint), progress=True,
+        batch_size=batch_size, seed=seed, place=opened.place, progress=True,
     )
     save(table, out, force)
     tell(table, out, lens_report, as_json)

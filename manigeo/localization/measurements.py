@@ -114,11 +114,11 @@ def _way(text: str) -> tuple[str, str, str]:
 
 
 def difference(way: str, other: str) -> str:
-    """The settings, as JSON, in which one differs from the other.
+    """The settings in which one differs from the other; none for those of another program, which are no JSON.
 
     >>> difference('{"seed": 1, "k": 2}', '{"k": 2}')
     'seed 1 in place of null'
     """
-    one, two = json.loads(way), json.loads(other)
+    one, two = row_settings(way), row_settings(other)
     names = [name for name in sorted({*one, *two}) if one.get(name) != two.get(name)]
     return ", ".join(f"{name} {json.dumps(one.get(name))} in place of {json.dumps(two.get(name))}" for name in names)

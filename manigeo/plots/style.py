@@ -20,9 +20,10 @@ from matplotlib.figure import Figure
 
 from manigeo.errors import InputError, UsageError, check_choice, shorten
 from manigeo.kinds import ALL_KINDS, MARKERS, VALIDATION
-from manigeo.localization.measurements import difference
 from manigeo.plots.canvas import LONGEST, SATURATED, Canvas, Given
-from manigeo.results import COLUMNS, bare_settings, check_table, row_settings, with_settings
+from manigeo.plots.comparing import NETWORK as NETWORK
+from manigeo.plots.comparing import check_once, check_one
+from manigeo.results import check_table, row_settings, with_settings
 from manigeo.storage.files import check_target, whole_file
 from manigeo.vocabulary import FIGURES, metric_words
 
@@ -30,7 +31,6 @@ COLOR = dict(zip(ALL_KINDS, sns.color_palette("colorblind", len(ALL_KINDS)), str
 MOST_TICKS = 14
 _UNDATED = {".png": {}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 _OPEN = {"axes.spines.top": False, "axes.spines.right": False}
-NETWORK = ["run", "epoch", "checkpoint", "fingerprint"]  # runs may share a name
 Axs = TypeVar("Axs", bound=Given)
 _AX = (
     "``ax``: matplotlib axes to draw into, or an array of them, one per panel; they are returned. Without, the figure is, "
@@ -87,8 +87,8 @@ def draws(
 ) -> Callable[[Callable[[pd.DataFrame, Canvas], None]], Draw]:
     """Registers a function as the figure ``name`` of :data:`manigeo.vocabulary.FIGURES`, which also holds its docstring, and
     draws it in the style of all figures; ``panels`` are metrics that have a panel each, ``needs`` those without whose rows
-    nothing is drawn, ``of`` the analysis that a table must hold, ``one`` the columns in which all
-    its rows are the same, such as :data:`NETWORK`. The metrics must be such as never lack a number."""
+    nothing is drawn, ``of`` the analysis that a table must hold, ``one`` the columns in which all rows that are drawn are
+    the same, such as :data:`NETWORK`. The metrics must be such as never lack a number."""
 
     def register(draw: Callable[[pd.DataFrame, Canvas], None]) -> Draw:
         @functools.wraps(draw)
@@ -97,8 +97,8 @@ def draws(
             named = set(table["metric"])
             if named & set(metrics) and (missing := sorted(set(needs) - named)):
                 raise InputError(f"nothing to plot: the table has no rows of {', '.join(missing)}; give it whole")
-            _check_one(_rows_drawn(table, metrics, of), one)
-            _check_once(table)
+            check_one(table, metrics, of, one)
+            check_once(table)
             canvas = Canvas(name, ax, _chosen(name, panels, metric), set(table["kind"]) - {""}, _advice(panels, metric))
             with in_style():
                 draw(table, canvas)
@@ -122,48 +122,6 @@ def draws(
         return styled
 
     return register
-
-
-# settings that tell rows of one table apart, beside its columns
-_CELL = (
-    "analysis", "sweep", "to", "to_epoch", "k", "direction", "steps", "chosen", "method", "question", "other", "with",
-    "trained_on", "measure", "null", "against", "against_run", "against_checkpoint", "against_epoch",
-)  # fmt: skip
-_SIZES = ("per_class", "examples")  # in which the points of a curve differ
-
-
-def _rows_drawn(table: pd.DataFrame, metrics: Collection[str], of: str | None) -> pd.DataFrame:
-    """The rows of these metrics, or of an analysis."""
-    if of is None:
-        return table[table["metric"].isin(list(metrics))]
-    return table[with_settings(table, "analysis")["analysis"] == of]
-
-
-def _check_one(rows: pd.DataFrame, columns: Sequence[str]) -> None:
-    """Check that rows are the same in these columns: of one network, or of one run."""
-    found = rows[list(columns)].drop_duplicates() if columns else rows[:0]
-    if len(found) > 1:
-        what = "networks" if "fingerprint" in columns else "runs"
-        named = found[[name for name in ("run", "checkpoint") if name in columns]].to_numpy()
-        names = dict.fromkeys("/".join(filter(None, of)) for of in named)
-        raise InputError(
-            f"the tables are of {len(found)} {what} ({shorten(', '.join(filter(None, names)), 80)}): plot one at a time"
-        )
-
-
-def _check_once(table: pd.DataFrame) -> None:
-    """Check that no number over manifolds stands in the tables twice, at two settings."""
-    rows = with_settings(table[table["manifold"] == ""], *_CELL, *_SIZES).drop_duplicates(list(COLUMNS))
-    is_curve = rows["metric"].str.endswith("_sweep")
-    sizes = {name: rows[name].where(is_curve) for name in ("n", *_SIZES)}
-    cells = rows[[*NETWORK, "layer", "kind", "metric", *_CELL]].assign(**sizes)
-    cells = cells.astype(object).where(cells.notna(), "").map(str)
-    twice = cells.duplicated(keep=False)
-    if twice.any():
-        same = (cells == cells[twice].iloc[0]).all(axis=1)
-        if not (why := difference(*(bare_settings(text) for text in rows.loc[same, "settings"][:2]))):
-            raise InputError("the tables hold two values of the same numbers: plot one of them")
-        raise InputError(f"the tables hold the same layers at different settings ({why}): plot one of the settings")
 
 
 def _chosen(name: str, panels: Sequence[str], metric: str | None) -> Sequence[str]:

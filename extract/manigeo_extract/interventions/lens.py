@@ -51,9 +51,9 @@ def find_blocks(model: nn.Module, batch: Batch) -> list[Layer]:
     Raises :class:`~manigeo.errors.UsageError` where no two modules are such.
     """
     series: dict[tuple[str, str, tuple[int, ...]], list[Layer]] = {}
-    root = unwrap(model)
-    for layer in list_layers(root, batch):
-        if layer.batched and layer.calls == 1 and not layer.part and _is_block(root, layer):
+    modules = dict(unwrap(model).named_modules())
+    for layer in list_layers(model, batch):
+        if layer.batched and layer.calls == 1 and not layer.leaf and _has_parts(modules.get(layer.name)):
             beside = layer.name.rpartition(".")[0]
             series.setdefault((beside, layer.module_class, layer.feature_shape), []).append(layer)
     several = {key: blocks for key, blocks in series.items() if len(blocks) > 1}
@@ -67,12 +67,12 @@ def find_blocks(model: nn.Module, batch: Batch) -> list[Layer]:
     return max(reversed(outer), key=len)
 
 
-def _is_block(root: nn.Module, layer: Layer) -> bool:
-    if layer.leaf or layer.name not in dict(root.named_modules()):
+def _has_parts(module: nn.Module | None) -> bool:
+    """True for a module that is more than a chain of plain layers."""
+    if module is None:  # the input, the output, a further output
         return False
-    module = root.get_submodule(layer.path)
     chained = type(module).forward is nn.Sequential.forward
-    return not (chained and all(not list(child.children()) for child in module.children()))
+    return not chained or any(list(child.children()) for child in module.children())
 
 
 def lens_answers(

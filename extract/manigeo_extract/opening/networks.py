@@ -41,6 +41,7 @@ from manigeo_extract.recording.extraction import ExtractionPlan, plan_extraction
 from manigeo_extract.recording.next_token import answering_contexts
 from manigeo_extract.recording.tracing import with_functions
 from manigeo_extract.resolve import why_unnamed
+from manigeo_extract.training.runs import place_of
 
 Tell = Callable[[str], None]
 
@@ -85,6 +86,14 @@ class Model:
             "permutation": plain(labels.permutation(self.checkpoint.permutation)) if labels.labels is None else None,
             "labels": None if labels.labels is None else hashlib.sha256(labels.labels.read_bytes()).hexdigest(),
         }
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Columns of the results table that identify the network; an untrained one has no file of its own."""
+        if self.path is None:
+            return {"checkpoint": "init", "epoch": 0}
+        untrained = {"checkpoint": "init", "fingerprint": ""} if self.network.weights == "init" else {}
+        return place_of(self.checkpoint) | untrained
 
 
 def open_model(path: Path | None, request: ModelRequest, tell: Tell = silent) -> Model:
