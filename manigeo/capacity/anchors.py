@@ -106,10 +106,11 @@ def solve_cone(
     multipliers, residual = _SOLVERS[solver](Z / lengths[:, None], t, radius)
     multipliers /= lengths
     inside = np.flatnonzero(_left(Z, t, multipliers) <= _NOTHING_LEFT)
-    least = _of_least_mass(Z, t[inside])
-    lighter = least.sum(axis=1) < (1 - _SAME_MASS) * multipliers[inside].sum(axis=1)
-    lighter &= _left(Z, t[inside], least) <= _KKT_RTOL
-    multipliers[inside[lighter]] = least[lighter]
+    if len(inside):
+        least = _of_least_mass(Z, t[inside])
+        lighter = least.sum(axis=1) < (1 - _SAME_MASS) * multipliers[inside].sum(axis=1)
+        lighter &= _left(Z, t[inside], least) <= _KKT_RTOL
+        multipliers[inside[lighter]] = least[lighter]
     mass = multipliers.sum(axis=1)
     interior = mass == 0
     weights = multipliers / np.where(interior, 1.0, mass)[:, None]
