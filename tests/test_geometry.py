@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manigeo import frame_geometry, manifold_capacity, manifold_geometry
-from manigeo.capacity.geometry import cone_geometry
+from manigeo.capacity.geometry import cone_geometries, cone_geometry, halved_measures
 from manigeo.capacity.theory import ball_capacity, point_capacity
 from manigeo.errors import InputWarning
 from tests.reference import shared, simplex, theory_cases, vertices
@@ -267,3 +267,17 @@ def test_a_rounding_of_a_metric_moves_no_manifold(spectrum):
     )
     for name in ("capacity", "radius", "dimension", "dimension_prx"):
         assert getattr(b, name) == pytest.approx(getattr(a, name), rel=1e-8), name
+
+
+def test_halves_of_the_draws_have_the_measures_of_these_draws():
+    rng = np.random.default_rng(0)
+    cones = [(X @ X.T, 1 + 0.1 * rng.standard_normal(len(X))) for X in rng.standard_normal((3, 8, 6))]
+    halves = halved_measures(cones, 0.1, 40, rngs=[np.random.default_rng(k) for k in range(3)])
+    for half in range(2):
+        rngs = [np.random.default_rng(k) for k in range(3)]
+        for rng in rngs[: 3 * half]:
+            rng.standard_normal((20, 9))
+        expected = [
+            [1 / g.capacity, g.radius, g.dimension, g.dimension_prx] for g in cone_geometries(cones, 0.1, 20, rngs=rngs)
+        ]
+        np.testing.assert_allclose(halves[:, half], expected, rtol=1e-9)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from manigeo.capacity.anchors import solve_cone
 from manigeo.capacity.stacks import stacks
@@ -208,6 +208,31 @@ def cone_geometries(
     return [found[i] for i in range(len(cones))]
 
 
+def halved_measures(
+    cones: Sequence[Cone],
+    kappa: float,
+    n_draws: int,
+    *,
+    rngs: Sequence[np.random.Generator],
+    solver: str = "pivoting",
+) -> Float[np.ndarray, "cones halves 4"]:
+    """Inverse capacity, radius and both dimensions of many manifolds as in :func:`cone_geometries`, from either half of
+    their draws."""
+    found = np.empty((len(cones), 2, 4))
+    for members in stacks([along for _, along in cones]):
+        sideways, along = (np.stack(parts) for parts in zip(*(cones[i] for i in members), strict=True))
+        g = np.stack([_gaussian(rngs[i], 2 * (n_draws // 2), cones[i]) for i in members])
+        points, t, rank = _cone_draws(sideways, along, g)
+        fields = t + kappa * np.eye(t.shape[-1])[-1]
+        solved = [solve_cone(Z, drawn, solver) for Z, drawn in zip(points, fields, strict=True)]
+        anchors = np.stack([s.weights for s in solved]) @ points
+        interior = np.stack([s.interior for s in solved])
+        halves = [np.stack(np.split(x, 2, axis=1), axis=1) for x in (anchors, t, fields, interior)]
+        inverse, r2, d_prx, c = _measured(halves[0], halves[1], halves[2], halves[3]).mean(axis=-1)
+        found[members] = np.stack([inverse, np.sqrt(r2), rank[:, None] * c**2, d_prx], axis=-1)
+    return found
+
+
 def cone_loads(
     sideways: Float[np.ndarray, "points points"],
     along: Float[np.ndarray, " points"],
@@ -310,14 +335,7 @@ def _geometries(
     fields = t + kappa * np.eye(t.shape[-1])[-1]
     solved = [solve_cone(Z, drawn, solver) for Z, drawn in zip(points, fields, strict=True)]
     interior = np.stack([s.interior for s in solved])
-    anchors = np.stack([s.weights for s in solved]) @ points
-    # t . s + kappa over |s|, squared, is the squared length of the projection on the anchor
-    gap = np.maximum(_dots(fields, anchors), 0.0)
-    inverse_capacity = np.where(interior, 0.0, gap**2 / _dots(anchors, anchors))
-    around = anchors - anchors.mean(axis=1, keepdims=True)
-    t, anchors = t[..., :-1], anchors[..., :-1]
-    projection, length = _over(_dots(t, anchors), np.sqrt(_dots(anchors, anchors))), np.sqrt(_dots(t, t))
-    measured = np.stack([inverse_capacity, _dots(around, around), projection**2, _over(projection, length)])
+    measured = _measured(np.stack([s.weights for s in solved]) @ points, t, fields, interior)
     means, errors = measured.mean(axis=-1), standard_error(np.moveaxis(measured, -1, 0))
     return [
         FrameGeometry(
@@ -329,6 +347,22 @@ def _geometries(
         )
         for i in range(len(solved))
     ]
+
+
+def _measured(
+    anchors: Float[np.ndarray, "*stack draws dim"],
+    t: Float[np.ndarray, "*stack draws dim"],
+    fields: Float[np.ndarray, "*stack draws dim"],
+    interior: Bool[np.ndarray, "*stack draws"],
+) -> Float[np.ndarray, "4 *stack draws"]:
+    """Inverse capacity, squared radius and projection, and cosine of every draw."""
+    # t . s + kappa over |s|, squared, is the squared length of the projection on the anchor
+    gap = np.maximum(_dots(fields, anchors), 0.0)
+    inverse_capacity = np.where(interior, 0.0, gap**2 / _dots(anchors, anchors))
+    around = anchors - anchors.mean(axis=-2, keepdims=True)
+    t, anchors = t[..., :-1], anchors[..., :-1]
+    projection, length = _over(_dots(t, anchors), np.sqrt(_dots(anchors, anchors))), np.sqrt(_dots(t, t))
+    return np.stack([inverse_capacity, _dots(around, around), projection**2, _over(projection, length)])
 
 
 def _of_means(means: Float[np.ndarray, " 4"], errors: Float[np.ndarray, " 4"], dimension: int) -> dict[str, Any]:

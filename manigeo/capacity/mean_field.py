@@ -5,7 +5,7 @@ samples, account for the directions that the manifolds share, express each manif
 centre's norm, :math:`S = (X - x_0)/|x_0|`, and average over manifolds: capacity harmonically, the rest arithmetically.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -17,7 +17,15 @@ from threadpoolctl import threadpool_limits
 from manigeo.capacity.cavity import Cavity, cavity, centers_in_metric, grams_without
 from manigeo.capacity.centers import center_correlation, low_rank_centers
 from manigeo.capacity.crossing import crossing_ratio
-from manigeo.capacity.geometry import CENTER_RTOL, Cone, FrameGeometry, check_sampling, cone_geometries, cone_loads
+from manigeo.capacity.geometry import (
+    CENTER_RTOL,
+    Cone,
+    FrameGeometry,
+    check_sampling,
+    cone_geometries,
+    cone_loads,
+    halved_measures,
+)
 from manigeo.capacity.loads import AnchorLoads, mean_loads
 from manigeo.capacity.pooled import Moments, around_centers, is_flat, moments
 from manigeo.capacity.span import PooledPoints, pooled_points
@@ -25,9 +33,9 @@ from manigeo.capacity.uncertainty import (
     MEASURES,
     aggregates,
     jackknife_stderr,
+    linear,
     stderr_over_draws,
     stderr_over_manifolds,
-    with_other_draws,
 )
 from manigeo.errors import check_choice
 from manigeo.faces.results import Drawn
@@ -41,8 +49,8 @@ _POINT_RTOL = 1e-15
 # Of the dimensions that there are: where manifolds want more, capacity was up to a tenth below simulation in 56 dimensions.
 _NEARLY_ALL = 0.9
 _GROUPS = 10  # of manifolds, left out one after the other; a manifold each where there are no more
-_JACKKNIFE_UP_TO = 30  # manifolds, of errors="auto": with ten more metrics a layer takes two to three times as long
-_JACKKNIFE_DRAWS = 40  # of a manifold: the same with and without a group, so that few tell the difference
+_JACKKNIFE_UP_TO = 30  # manifolds, of errors="auto": with ten more metrics a layer takes twice as long
+_JACKKNIFE_DRAWS = 80  # of a manifold, in halves: the same with and without a group, so that few tell the difference
 _DATA_STREAM = 2_018_031_003  # of the sketch: what is seen of the data is theirs, and no other seed changes it
 
 ERRORS = ("auto", "jackknife", "manifolds")
@@ -150,11 +158,10 @@ def manifold_capacity(
     equations have no solution that can be verified.
 
     ``errors``, of the rule ``"auto"``: ``"manifolds"`` takes manifolds as independent, although they are seen around one
-    mean and in one metric; on rectified features of 10 classes these errors were .68 to .82 of the spread over new classes.
-    ``"jackknife"`` leaves out one of ten groups of manifolds (or each, of up to ten), makes mean and metric anew, and
-    gives the larger of the two (.94 to 1.05 there, up to 1.7 where all manifolds share few axes), which takes two to three
-    times as long; ``"auto"`` is the second for up to 30 manifolds (``tests/bench/coverage.py``). Of two manifolds no error
-    is known: NaN.
+    mean and in one metric; on rectified features of 10 classes these errors were .74 to .87 of the spread over new classes.
+    ``"jackknife"`` leaves out one of ten groups of manifolds (or each, of up to ten) and makes mean and metric anew
+    (.97 to 1.06 there, 1.2 to 1.5 where all manifolds share few axes), which takes twice as long; ``"auto"`` is the second
+    for up to 30 manifolds (``tests/bench/coverage.py``). Of two manifolds no error is known: NaN.
 
     Returns a :class:`ManifoldCapacity`: capacity in manifolds per dimension, radius in units of the centre norm. Chung,
     Lee & Sompolinsky (2018), Phys. Rev. X 8, 031003; Stephenson et al. (2021).
@@ -238,6 +245,13 @@ class _Draws:
         geometries = iter(cone_geometries(there, self.kappa, self.n_draws, rngs=rngs, solver=self.solver))
         return pd.DataFrame([_row(next(geometries) if cone else None) for cone in cones])
 
+    def halved(self, cones: Sequence[Cone | None], positions: Iterable[int]) -> np.ndarray:
+        """Measures by either half of a few draws of the manifolds that have a cone, (manifolds, 2, measures)."""
+        there, rngs = zip(
+            *((cone, stream(self.seed, mu)) for cone, mu in zip(cones, positions, strict=True) if cone), strict=True
+        )
+        return halved_measures(there, self.kappa, min(self.n_draws, _JACKKNIFE_DRAWS), rngs=rngs, solver=self.solver)
+
 
 def _mean_field(manifolds: Clouds, draws: _Draws, centers: str, errors: str) -> ManifoldCapacity:
     pooled = moments(manifolds, stream(_DATA_STREAM))
@@ -255,10 +269,7 @@ def _mean_field(manifolds: Clouds, draws: _Draws, centers: str, errors: str) -> 
     jackknife = errors == "jackknife" and seen.inside is not None and seen.solved and len(defined) > 2
     over_classes = stderr_over_manifolds(defined)
     if jackknife:
-        of_groups = _jackknife(
-            seen, defined, draws
-        )  # the larger of both: few groups can miss what few manifolds differ by
-        over_classes = {name: max(error, over_classes[name]) for name, error in of_groups.items()}
+        over_classes = _jackknife(seen, defined, draws)
     return ManifoldCapacity(
         **aggregates(defined),
         center_correlation=rho,
@@ -345,25 +356,27 @@ def _defined(cones: Sequence[Cone], pooled: Moments) -> list[Cone | None]:
 
 
 def _jackknife(seen: _Seen, table: pd.DataFrame, draws: _Draws) -> dict[str, float]:
-    """Standard errors from the aggregates without each group of manifolds, every tenth in one, with few draws: the error of
-    these is taken off, and that of the draws of the ``table`` put in its place."""
+    """Standard errors from the values of the ``table`` and from how those of the others change, by either half of a few
+    draws, without each group of manifolds, every tenth in one; those of the draws where the halves agree on none."""
     points, inside = seen.points, seen.inside
     assert points is not None
     assert inside is not None
-    few = replace(draws, n_draws=min(draws.n_draws, _JACKKNIFE_DRAWS))
     there = [mu for mu, cone in enumerate(seen.cones) if cone]
     groups = [there[first::_GROUPS] for first in range(min(_GROUPS, len(there)))]
+    everyone, *without = grams_without(points, inside, groups)
 
-    def measured(left_out: Collection[int]) -> pd.DataFrame:
-        kept = [mu for mu in range(len(seen.cones)) if mu not in left_out]
-        grams = grams_without(points, inside, left_out)
-        rows = few.table([_like(seen.cones[mu], K) for mu, K in zip(kept, grams, strict=True)], kept)
-        return rows[rows["flag"] != "zero_center"]
+    def measured(kept: Iterable[int], grams: Sequence[np.ndarray]) -> np.ndarray:
+        at = list(kept)
+        return draws.halved([_like(seen.cones[mu], K) for mu, K in zip(at, grams, strict=True)], at)
 
-    whole, left_out = measured(()), [aggregates(measured(group)) for group in groups]
-    errors = jackknife_stderr(aggregates(whole), left_out, [len(group) for group in groups])
-    errors, drawn = (e | {"capacity": e["capacity"] / seen.crossing} for e in (errors, stderr_over_draws(whole)))
-    return with_other_draws(errors, drawn, stderr_over_draws(table))
+    whole, moved = measured(range(len(seen.cones)), everyone), []
+    for group, grams in zip(groups, without, strict=True):
+        left = measured((mu for mu in range(len(seen.cones)) if mu not in group), grams)
+        moved.append((left - whole[[mu not in group for mu in there]]).mean(axis=0))
+    changes = np.stack(moved, axis=1) * [seen.crossing, 1, 1, 1]  # of 1/alpha, which the crossing multiplies
+    places = [[there.index(mu) for mu in group] for group in groups]
+    errors, drawn = jackknife_stderr(linear(table), changes, places), stderr_over_draws(table)
+    return {name: error or drawn[name] for name, error in errors.items()}
 
 
 def _like(cone: Cone | None, K: np.ndarray) -> Cone | None:

@@ -2,20 +2,26 @@ r"""Aggregates over manifolds and their standard errors: over draws, over manifo
 
 Capacity is averaged harmonically, the rest arithmetically. Manifolds that are seen around one mean, in one metric, are not
 independent: the spread over manifolds by the square root of their number misses what they have in common. The jackknife
-leaves out one group after the other, of :math:`m_j` manifolds of P, with mean and metric made anew,
+leaves out one group G after the other, of :math:`m` manifolds of P, with mean and metric made anew, where the value
+:math:`f_\nu` of another manifold becomes :math:`f_\nu^{-G}`. The pseudo-value of the group,
 
-.. math:: \tilde\theta_j = h_j \hat\theta - (h_j - 1)\, \hat\theta_{-j}, \quad h_j = P / m_j, \qquad
-          \mathrm{se}^2 = \frac1g \sum_{j=1}^{g} \frac{(\tilde\theta_j - \hat\theta_J)^2}{h_j - 1}, \qquad
-          \hat\theta_J = g\,\hat\theta - \sum_j (1 - 1/h_j)\, \hat\theta_{-j} .
+.. math:: \tilde\theta_G = \frac1m \sum_{\mu \in G} f_\mu + \frac1m \sum_{\nu \notin G} (f_\nu - f_\nu^{-G}),
 
-Busing, Meijer & van der Leeden (1999), Statistics and Computing 9, 3.
+is its own part of the mean and what it does to the others; with h = P / m and the mean :math:`\hat\theta_J` of the
+:math:`\tilde\theta_G`, weighted by 1/h,
 
-Neither is right everywhere: of rectified features the spread over manifolds is a third too small; where radii differ much,
-few manifolds compete for the same dimensions, and it is up to a third too large and the jackknife, in which the forms do not
-answer, a quarter too small. The larger of the two is taken.
+.. math:: \mathrm{se}^2 = \frac1g \sum_G \frac{(\tilde\theta_G - \hat\theta_J)^2}{h - 1} .
+
+Busing, Meijer & van der Leeden (1999), Statistics and Computing 9, 3, where :math:`\tilde\theta = h \hat\theta - (h - 1)
+\hat\theta_{-G}`, which is the same. Own parts are of all draws, so that their error is part of the result. Differences are
+of a few draws that are the same in both terms; what error is left of them would add to the square, and does not to the
+product of pseudo-values by one and by the other half of these draws, which takes its place.
+
+The jackknife is too large where manifolds act on each other in pairs (Efron & Stein 1981, Ann. Statist. 9, 586): in
+``tests/bench/coverage.py``, by half for the radius where all manifolds share few axes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -51,46 +57,26 @@ def stderr_over_draws(table: pd.DataFrame) -> dict[str, float]:
     return {"capacity": _error_of_reciprocal(inverse.mean(), of_mean(table["capacity_stderr"] * inverse**2))} | errors
 
 
-def with_other_draws(
-    errors: Mapping[str, float], drawn: Mapping[str, float], others: Mapping[str, float]
-) -> dict[str, float]:
-    """Standard errors over manifolds as they would be with other draws: the error of those that were drawn is taken off, in
-    squares, and that of the ``others`` put in its place; it is the least that remains.
-
-    >>> with_other_draws({"radius": 0.5}, {"radius": 0.4}, {"radius": 0.4})
-    {'radius': 0.5}
-    """
-    return {
-        name: float(np.sqrt(np.maximum(error**2 - drawn[name] ** 2, 0.0) + others[name] ** 2))
-        for name, error in errors.items()
-    }
+def linear(table: pd.DataFrame) -> Float[np.ndarray, "manifolds measures"]:
+    """The measures whose aggregates are means over manifolds: 1/alpha in the place of capacity."""
+    return np.column_stack([_inverse(table), *(table[name].astype(float) for name in MEASURES[1:])])
 
 
 def jackknife_stderr(
-    whole: Mapping[str, float], left_out: Sequence[Mapping[str, float]], sizes: Sequence[int]
+    values: Float[np.ndarray, "manifolds measures"],
+    moved: Float[np.ndarray, "2 groups measures"],
+    groups: Sequence[Sequence[int]],
 ) -> dict[str, float]:
-    """Standard errors of aggregates from those without each group, of ``sizes`` manifolds; capacity through 1/alpha."""
-    P, inverse = sum(sizes), 1 / whole["capacity"]
-    estimates = _linear(whole), np.array([_linear(aggregate) for aggregate in left_out])
-    errors = dict(zip(MEASURES, _delete_groups(*estimates, P / np.array(sizes)), strict=True))
-    return errors | {"capacity": _error_of_reciprocal(inverse, errors["capacity"])}
-
-
-def _linear(aggregate: Mapping[str, float]) -> Float[np.ndarray, " measures"]:
-    """The aggregates that are means over manifolds: 1/alpha in the place of capacity."""
-    return np.array([_reciprocal(aggregate["capacity"]), *(aggregate[name] for name in MEASURES[1:])])
-
-
-def _delete_groups(
-    whole: Float[np.ndarray, " measures"],
-    left_out: Float[np.ndarray, "groups measures"],
-    h: Float[np.ndarray, " groups"],
-) -> Float[np.ndarray, " measures"]:
-    """The equations of the module."""
-    h = h[:, None]
-    pseudo = h * whole - (h - 1) * left_out
-    center = len(h) * whole - ((1 - 1 / h) * left_out).sum(axis=0)
-    return np.sqrt((np.square(pseudo - center) / (h - 1)).mean(axis=0))
+    """Standard errors of the means of ``values``. Without a group those of the others are ``moved`` on average, by either
+    half of the draws; capacity through 1/alpha. Zero where the halves agree on no error."""
+    mean = values.mean(axis=0)
+    h = len(values) / np.array([len(group) for group in groups])[:, None]
+    own = np.stack([values[list(group)].mean(axis=0) for group in groups])
+    pseudo = own - (h - 1) * moved
+    first, second = pseudo - (pseudo / h).sum(axis=1, keepdims=True)
+    squares = (first * second / (h - 1)).mean(axis=0)
+    errors = dict(zip(MEASURES, np.sqrt(np.maximum(squares, 0.0)).tolist(), strict=True))
+    return errors | {"capacity": _error_of_reciprocal(mean[0], errors["capacity"])}
 
 
 def _inverse(table: pd.DataFrame) -> pd.Series:
