@@ -20,13 +20,12 @@ themselves.
 """
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
-from manigeo.capacity.pivoting import natural_residuals, nonnegative_least_squares
+from manigeo.capacity.pivoting import lawson_hanson, natural_residuals, nonnegative_least_squares
 
 _KKT_RTOL = 5e-10  # draws above it are solved once more; what is promised is 1e-9
 # A Gram squares the ratio of radius to centre norm. Beyond 1e3 it holds the centre's 1 with fewer than ten digits (against
@@ -172,13 +171,10 @@ def _by_pivoting(unit: np.ndarray, t: np.ndarray, radius: float) -> tuple[np.nda
 
 
 def _on_points(unit: np.ndarray, t: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
-    """min |Z'a - t| by scipy's active set method with orthogonal factors, whose condition is the root of the Gram's."""
-    from scipy.optimize import nnls  # slow to import, and seldom needed
-
+    """min |Z'a - t| on the points, whose condition is the root of the Gram's; a residual says where it gave up."""
     a = np.zeros((len(t), len(unit)))
     for i in _not_interior(unit, t):
-        with suppress(RuntimeError):  # out of iterations: multipliers stay zero, and the residual says so
-            a[i] = nnls(unit.T, t[i], maxiter=30 * len(unit))[0]
+        a[i] = lawson_hanson(unit.T, t[i])
     return a, kkt_residual(unit, t, a)
 
 

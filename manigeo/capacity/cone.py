@@ -29,6 +29,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.linalg import lapack
 
 from manigeo.capacity.kernels import kernel
+from manigeo.capacity.pivoting import lawson_hanson
 
 # Points have norm one, so K has a unit diagonal. On real layers a first shift of a third of this, or halving the decade
 # between shifts, changed the time of a draw by a quarter at most.
@@ -209,13 +210,8 @@ def _descend(G, signs, g, x, most):
 
 
 def _by_active_set(problem: _Problem) -> _Solution:
-    """The method of Lawson & Hanson (1974): slower, without anything to tune."""
-    from scipy.optimize import nnls  # slow to import, and seldom needed
-
-    try:
-        return _positive(nnls((problem.signs[:, None] * problem.shared.points).T, problem.draw)[0])
-    except RuntimeError:  # it gave up; the residual of what there is says so
-        return _positive(np.zeros_like(problem.b))
+    """The method of Lawson & Hanson (1974): slower, without anything to tune; a residual says where it gave up."""
+    return _positive(lawson_hanson((problem.signs[:, None] * problem.shared.points).T, problem.draw))
 
 
 def _by_proximal_points(problem: _Problem) -> _Solution:

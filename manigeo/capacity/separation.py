@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.linalg import cho_factor, cho_solve
 
+from manigeo.capacity.pivoting import lawson_hanson
 from manigeo.manifolds import principal_directions
 
 # A certificate counts from here on. Inner products of unit vectors carry 1e-16 per term, 1e-13 over a thousand; a margin
@@ -73,7 +74,10 @@ def linear_separation(
     lengths = np.linalg.norm(points, axis=1)
     signed = points * np.divide(labels, lengths, out=np.zeros_like(lengths), where=lengths > 0)[:, None]
     separation = _least_squares_of_inequalities(signed)
-    return separation if separation.certified else _least_squares_of_combinations(signed)
+    if separation.certified:
+        return separation
+    multipliers = lawson_hanson(np.vstack([signed.T, np.ones(len(signed))]), np.append(np.zeros(signed.shape[1]), 1.0))
+    return _separation(signed, signed.T @ multipliers, multipliers) if multipliers.any() else separation
 
 
 def whitened(points: Float[np.ndarray, "points dim"]) -> Float[np.ndarray, "points rank"]:
@@ -117,13 +121,6 @@ def _least_squares_of_inequalities(signed: np.ndarray) -> Separation:
         length = _line_search(slack, change)
         w, slack = w + length * step, slack - length * change
     return _separation(signed, w, np.maximum(slack, 0.0))
-
-
-def _least_squares_of_combinations(signed: np.ndarray) -> Separation:
-    from scipy.optimize import nnls  # slow to import, and seldom needed
-
-    multipliers, _ = nnls(np.vstack([signed.T, np.ones(len(signed))]), np.append(np.zeros(signed.shape[1]), 1.0))
-    return _separation(signed, signed.T @ multipliers, multipliers)
 
 
 def _line_search(slack: np.ndarray, change: np.ndarray) -> float:
