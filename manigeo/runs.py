@@ -165,6 +165,17 @@ class RunFolder:
         return told if isinstance(told, str) else None
 
     @property
+    def network(self) -> str:
+        """The architecture with its arguments, where ``run.json`` tells them; else empty.
+
+        >>> RunFolder(Path("nowhere")).network
+        ''
+        """
+        arguments = self.description().get("arch_args") if self.arch else None
+        shown = arguments if isinstance(arguments, dict) else {}
+        return " ".join([self.arch or "", *(f"{name}={json.dumps(shown[name])}" for name in sorted(shown))]).strip()
+
+    @property
     def n_classes(self) -> int | None:
         """Number of classes that were trained on, from ``run.json`` or else the labels; None where neither tells."""
         try:
@@ -235,6 +246,19 @@ def distinct_names(paths: Sequence[PathLike]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     raise UsageError("a run is given twice: name each once")
+
+
+def check_no_copies(runs: Sequence[PathLike]) -> None:
+    """Check that no run is given twice, in its own folder or in a copy of it.
+
+    Raises :class:`~manigeo.errors.UsageError` where one is.
+    """
+    known: dict[str, PathLike] = {}
+    for run in runs:
+        identity = RunFolder(Path(run)).identity or str(Path(run).resolve())
+        if identity in known:
+            raise UsageError(f"{run} is given twice, or is a copy of {known[identity]}: name each run once")
+        known[identity] = run
 
 
 @lru_cache(maxsize=4096)

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -92,8 +93,14 @@ def test_runs_of_one_name_are_told_apart_by_their_folders(runs, tmp_path):
     table = correlation_table([runs[0], tmp_path / "other" / "run0"], n_resamples=100)
     assert set(table["run"]) == {"", f"{tmp_path.name}/run0", "other/run0"}
     assert set(table[table["metric"] == "pearson"]["flag"]) == {"fewer_than_4_runs"}
-    with pytest.raises(UsageError, match="a run is given twice"):
+    with pytest.raises(UsageError, match="run0 is given twice"):
         correlation_table([runs[0], runs[0]])
+
+
+def test_a_copy_of_a_run_is_no_further_point(runs, tmp_path):
+    shutil.copytree(runs[2], tmp_path / "copy")
+    with pytest.raises(UsageError, match=r"copy is given twice, or is a copy of .*run2: name each run once"):
+        correlation_table([*runs, tmp_path / "copy"])
 
 
 def test_what_varied_between_the_runs_is_known_and_the_machine_is_none_of_it(runs):

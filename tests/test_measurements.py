@@ -1,13 +1,14 @@
 """Tables of one network that were measured in two ways, of which one is read."""
 
 import json
+import shutil
 
 import pandas as pd
 import pytest
 
 from manigeo.errors import InputError
 from manigeo.localization.evidence import METHODS
-from manigeo.localization.measurements import measured_once
+from manigeo.localization.measurements import check_networks, measured_once, measured_otherwise
 from manigeo.results import as_table, write_results
 from manigeo.runs import RunFolder, find_tables, run_tables
 from tests.command_line import run
@@ -130,3 +131,55 @@ def test_a_method_refuses_a_table_of_two_measurements():
     with pytest.raises(InputError, match="the table holds capacities of other activations than others"):
         METHODS["geometry"].read(table)
     assert METHODS["rewinding"].read(table) is None
+
+
+def network(folder, seed=0, values=(0.1, 0.1, 0.5), per_class=20, **options):
+    """The folder of a run that has memorized, with capacities before and after."""
+    folder.parent.mkdir(exist_ok=True)
+    path = trained(folder, seed, **options).path
+    metrics = pd.read_csv(path / "metrics.csv")
+    metrics.loc[(metrics["epoch"] == 1) & (metrics["kind"] == "permuted"), "accuracy"] = 0.0
+    metrics = pd.concat([metrics, metrics[metrics["kind"] == "test"].assign(kind="validation")])
+    metrics.to_csv(path / "metrics.csv", index=False)
+    of_both = (capacities([0.1] * 3, per_class, "b", epoch=1), capacities(values, per_class, epoch=2))
+    written(path / "analysis" / "c.csv", pd.concat(of_both, ignore_index=True), path)
+    return path
+
+
+def test_a_network_counts_once(tmp_path):
+    one = network(tmp_path / "one")
+    shutil.copytree(one, tmp_path / "copy")
+    mistakes = {
+        (one, tmp_path / "copy"): "are of one network, which would count twice: leave one out",
+        (one, one / "analysis" / "c.csv"): "are of one network, which would count twice: leave one out",
+        (one / "analysis" / "c.csv", network(tmp_path / "two", seed=1) / "analysis" / "c.csv"):
+            ": tables of 2 networks (run@",
+    }  # fmt: skip
+    for given, words in mistakes.items():
+        code, _, error = run("localize", *given, "--out", tmp_path / "l.csv")
+        assert (code, words in error, error.count("\n")) == (3, True, 1), error
+    assert run("localize", one, tmp_path / "two", "--out", tmp_path / "l.csv")[0] == 0
+
+
+def test_tables_without_an_identity_are_told_apart_by_the_names_of_their_runs():
+    table = capacities([0.1, 0.1, 0.5])
+    check_networks({"a": table, "b": table.assign(run="another"), "c": table.assign(run="")})
+    with pytest.raises(InputError, match=r"a: tables of 2 networks \(another, run\)"):
+        check_networks({"a": pd.concat([table, table.assign(run="another"), table.assign(run="")])})
+
+
+def test_runs_of_two_architectures_are_not_localized_together(tmp_path):
+    folders = [network(tmp_path / name, i, arch="mlp", arch_args={"depth": i}) for i, name in enumerate("ab")]
+    code, _, error = run("localize", *folders, "--out", tmp_path / "l.csv")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "the runs are of different networks: mlp depth=0 " in error
+
+
+def test_runs_that_were_measured_otherwise_are_named(tmp_path):
+    folders = [network(tmp_path / "a"), network(tmp_path / "b", 1, per_class=10)]
+    code, _, said = run("localize", *folders, "--out", tmp_path / "l.csv")
+    told = (
+        f"note: capacities of {folders[1]} measured otherwise than those of {folders[0]} (per_class 10 in place of 20)"
+    )
+    assert (code, told in said) == (0, True)
+    assert not measured_otherwise({"a": capacities([0.1] * 3, seed=1), "b": capacities([0.1] * 3, seed=2)})

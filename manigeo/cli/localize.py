@@ -8,7 +8,7 @@ import click
 from manigeo.cli import options
 from manigeo.cli.commands import command
 from manigeo.cli.tables import check_out, save, tell
-from manigeo.errors import InputError, UsageError
+from manigeo.errors import InputError, UsageError, shorten
 
 
 @command("localize")
@@ -33,13 +33,14 @@ def localize_command(
     which layers hold what was memorized. Both compare with the epoch of highest validation accuracy before memorization.
     """
     from manigeo.localization.gate import gate_accuracy
-    from manigeo.localization.measurements import measured_once
+    from manigeo.localization.measurements import measured_once, measured_otherwise
     from manigeo.localization.reference import known_curves, run_reference
     from manigeo.localization.statement import describe_localization, has_memorized, localization_table
     from manigeo.localization.trials import kind_of
     from manigeo.runs import RunFolder, find_tables, run_tables
 
     folders, files = [path for path in runs if path.is_dir()], [path for path in runs if not path.is_dir()]
+    _check_one_architecture(folders)
     limit = _common_limit(folders, near_guessing)
     found_in = {str(folder): measured_once(run_tables(folder)) for folder in folders}
     gates = {run: gate_accuracy(_recorded(run), found.table, found.folders) for run, found in found_in.items()}
@@ -48,8 +49,9 @@ def localize_command(
         if has_memorized(gates[run]):
             run_reference(RunFolder(Path(run)), limit)  # refused where no checkpoint can be compared with
     if files:
-        given = found_in["tables"] = measured_once(find_tables(files), named=True)
-        gates["tables"] = gate_accuracy(None, given.table, given.folders)
+        named = shorten(", ".join(map(str, files)), 80)
+        given = found_in[named] = measured_once(find_tables(files), named=True)
+        gates[named] = gate_accuracy(None, given.table, given.folders)
     options.tell_left_out(*found_in.values())
     check_out(out, force)
     tables = {run: found.table for run, found in found_in.items()}
@@ -57,8 +59,22 @@ def localize_command(
     found = localization_table(
         tables, gates, metrics=curves, network=kind, near_guessing=limit, n_resamples=resamples, seed=seed
     )
+    for said in measured_otherwise(tables):
+        options.note(f"{said}, and averaged with them")
     save(found, out, force)
     tell(found, out, describe_localization, as_json)
+
+
+def _check_one_architecture(folders: Sequence[Path]) -> None:
+    from manigeo.runs import RunFolder
+
+    known: dict[str, Path] = {}
+    for folder in folders:
+        if network := RunFolder(folder).network:
+            known.setdefault(network, folder)
+    if len(known) > 1:
+        told = "; ".join(f"{network} ({folder})" for network, folder in known.items())
+        raise UsageError(f"the runs are of different networks: {told}; localize the seeds of one network at a time")
 
 
 def _common_limit(folders: Sequence[Path], asked: float | None) -> float:

@@ -1,4 +1,5 @@
-"""Measurements: numbers of one network that were measured in one way, so that a method can read them together.
+"""Measurements: numbers of one network that were measured in one way, so that a method can read them together; and networks,
+each of which counts once.
 
 Several tables of one network may hold the same numbers twice: of other classes, of other activations (another readout), of
 blocks and of the layers in them. Layers of two measurements do not compare, and their mean is of neither. What tells
@@ -6,13 +7,14 @@ measurements apart are the settings that all rows of one share, and, where activ
 """
 
 import json
+from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
 
 import pandas as pd
 
-from manigeo.errors import InputError
-from manigeo.results import bare_settings, row_settings
+from manigeo.errors import InputError, shorten
+from manigeo.results import bare_settings, row_settings, with_settings
 from manigeo.runs import Found, FoundTable
 
 # analysis -> what it gives
@@ -58,6 +60,48 @@ def check_measured_once(table: pd.DataFrame, analysis: str) -> None:
     verdicts = _Chosen().verdicts(table, Path("the table"), analysis)
     for _, why in filter(None, verdicts.values()):
         raise InputError(f"the table holds {why} than others, so that layers do not compare: take the rows of one")
+
+
+def check_networks(tables: Mapping[str, pd.DataFrame]) -> None:
+    """Check that each table is of one network, and no two of the same.
+
+    Raises :class:`~manigeo.errors.InputError` where a table is of several, or where a network would count twice.
+    """
+    known: dict[str, str] = {}
+    for name, table in tables.items():
+        identified, others = _networks(table)
+        found = [*identified.values(), *others]
+        if len(found) > 1:
+            names = shorten(", ".join(found), 80)
+            raise InputError(
+                f"{name}: tables of {len(found)} networks ({names}): give the folders of their runs, or the tables of one"
+            )
+        for identity in identified:
+            if (other := known.setdefault(identity, name)) != name:
+                raise InputError(f"{other} and {name} are of one network, which would count twice: leave one out")
+
+
+def _networks(table: pd.DataFrame) -> tuple[dict[str, str], list[str]]:
+    """The names of the runs that measurements are of: by their identities, and of those that have none."""
+    rows = with_settings(table[["run", "settings"]], "analysis", "run_id")
+    rows = rows.loc[rows["analysis"].isin(list(ANALYSES)), ["run", "run_id"]].drop_duplicates().astype(object)
+    identified = {str(row.run_id): str(row.run) for row in rows[rows["run_id"].notna()].itertuples()}
+    others = {str(run) for run in rows.loc[rows["run_id"].isna(), "run"]} - {"", *identified.values()}
+    return identified, sorted(others)
+
+
+def measured_otherwise(tables: Mapping[str, pd.DataFrame]) -> list[str]:
+    """What of each network was measured otherwise than of the first that has it, but for seeds."""
+    first: dict[tuple[str, str], tuple[str, str]] = {}
+    told = []
+    for name, table in tables.items():
+        for analysis, sweep, way in dict.fromkeys(map(_way, table["settings"])):
+            if analysis not in ANALYSES:
+                continue
+            known, source = first.setdefault((analysis, sweep), (way, name))
+            if source != name and (why := difference(way, known, but=("seed",))):
+                told.append(f"{ANALYSES[analysis]} of {name} measured otherwise than those of {source} ({why})")
+    return list(dict.fromkeys(told))
 
 
 class _Chosen:
@@ -113,12 +157,12 @@ def _way(text: str) -> tuple[str, str, str]:
     return analysis, sweep, json.dumps(shared, sort_keys=True)
 
 
-def difference(way: str, other: str) -> str:
-    """The settings in which one differs from the other; none for those of another program, which are no JSON.
+def difference(way: str, other: str, but: Collection[str] = ()) -> str:
+    """The settings in which one differs from the other, ``but`` these; none for those of another program, which are no JSON.
 
     >>> difference('{"seed": 1, "k": 2}', '{"k": 2}')
     'seed 1 in place of null'
     """
     one, two = row_settings(way), row_settings(other)
-    names = [name for name in sorted({*one, *two}) if one.get(name) != two.get(name)]
+    names = [name for name in sorted({*one, *two} - {*but}) if one.get(name) != two.get(name)]
     return ", ".join(f"{name} {json.dumps(one.get(name))} in place of {json.dumps(two.get(name))}" for name in names)

@@ -19,6 +19,7 @@ from manigeo.errors import InputError
 from manigeo.kinds import MEMORIZED, TYPICAL, memorized_kind
 from manigeo.localization.depth import INPUT, common_scale, layer_list, read_at, same_layer, unwrapped
 from manigeo.localization.evidence import APART, HELD, METHODS, Curve, Method, epochs_compared, named_reference, rewound
+from manigeo.localization.measurements import check_networks
 from manigeo.localization.profile import Estimate, Evidence, Localization, agreement, locate
 from manigeo.localization.reference import GATE, NEAR_GUESSING, reference_epoch
 from manigeo.localization.trials import ALL, trial_of
@@ -59,8 +60,10 @@ def localization_table(
     places with ``_ci_low`` and ``_ci_high``; ``p_value`` of nothing being located; ``localized`` is 1, or 0 with the reason
     as its flag. Rows of two methods: ``agreement``, Spearman's correlation of their profiles.
 
-    Raises :class:`~manigeo.errors.InputError` where runs that have memorized have tables of no method.
+    Raises :class:`~manigeo.errors.InputError` where runs that have memorized have tables of no method, where a table is of
+    two networks, or two are of the same.
     """
+    check_networks(runs)
     kinds = {kind for table in (*runs.values(), *(of for of, _ in (metrics or {}).values())) for kind in table["kind"]}
     runs = {run: in_roles(table) for run, table in runs.items()}
     common = {

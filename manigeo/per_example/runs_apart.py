@@ -14,7 +14,7 @@ from manigeo.kinds import LEFT_OUT
 from manigeo.per_example.recorded import Recorded, read_record
 from manigeo.per_example.subsets import influence, memorization
 from manigeo.per_example.table import example_rows
-from manigeo.runs import RunFolder
+from manigeo.runs import RunFolder, check_no_copies
 
 _REMEDY = "train with --subset 0.7 --record-examples last"
 _SAME = ("index", "true_label", "train_label", "permuted")
@@ -58,16 +58,15 @@ def read_subsets(runs: Sequence[Path]) -> Subsets:
             raise InputError(
                 f"{path} is of other examples or labels than {runs[0]}: give runs that differ in subset and seed"
             )
-    ids = [record.run_id for record in records]
-    if len(set(ids)) < len(runs):
-        twice = next(path for path, one in zip(runs, ids, strict=True) if ids.count(one) > 1)
-        raise UsageError(f"{twice} is given twice, or copied: name each run once")
+    check_no_copies(runs)
     inside = np.stack([record.examples["split"].eq("train").to_numpy()[trained] for record in records])
     if inside.all():
         raise InputError(f"none of the {len(runs)} runs leaves training examples out: {_REMEDY}")
     correct = np.stack([record.answers.correct[-1] for record in records])
     train, test = (first[of].drop(columns="split").reset_index(drop=True) for of in (trained, ~trained))
-    return Subsets(tuple(ids), train, test, inside, correct[:, trained], correct[:, ~trained])
+    return Subsets(
+        tuple(record.run_id for record in records), train, test, inside, correct[:, trained], correct[:, ~trained]
+    )
 
 
 def _record(path: Path) -> Recorded:

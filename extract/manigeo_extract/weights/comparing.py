@@ -13,7 +13,7 @@ from manigeo.correlation import COEFFICIENTS, correlate
 from manigeo.errors import InputError, check_choice
 from manigeo.faces.progress import track
 from manigeo.results import as_table
-from manigeo.runs import RunFolder, distinct_names
+from manigeo.runs import RunFolder, check_no_copies, distinct_names
 from manigeo.weights import MEASURES
 from manigeo_extract.training.recorder import flat_settings
 from manigeo_extract.weights.trajectory import run_checkpoints, weight_table
@@ -68,10 +68,12 @@ def correlation_table(
     ``pearson``, ``spearman``, ``kendall`` and their ``_ci_low`` and ``_ci_high``, and the same ending in ``_partial`` with
     the number of the layer's weights given (its logarithm), which distances grow with.
 
-    Raises :class:`~manigeo.errors.InputError` for runs without metrics, test data, two checkpoints or a layer in common.
+    Raises :class:`~manigeo.errors.InputError` for runs without metrics, test data, two checkpoints or a layer in common,
+    :class:`~manigeo.errors.UsageError` for a run that is given twice, or copied.
     """
     check_choice("measure", measure, MEASURES)
     check_choice("gap", gap, GAPS)
+    check_no_copies(runs)
     settings = json.dumps(
         {"analysis": "correlate", "measure": measure, "gap": gap, "resamples": n_resamples, "seed": seed}
     )
