@@ -148,12 +148,16 @@ def test_a_sequence_counts_where_all_of_it_is_answered():
     assert "lens_exact" not in set(table["metric"])
 
 
-@pytest.mark.parametrize("arch", ["vit", "resmlp"])
+OF_IMAGES = {"vit": {"depth": 3}, "resmlp": {"depth": 3}, "resnet18": {}}
+
+
+@pytest.mark.parametrize("arch", OF_IMAGES)
 def test_blocks_are_found_in_networks_of_images(arch):
     data = load_data("digits", {"per_class": 4})
-    args = {"input_shape": data.input_shape, "n_classes": data.n_classes, "width": 8, "depth": 3}
-    found = find_blocks(build_model(arch, args), data.inputs(np.arange(2)))
-    assert [block.name for block in found] == ["block1", "block2", "block3"]
+    args = {"input_shape": data.input_shape, "n_classes": data.n_classes, "width": 8} | OF_IMAGES[arch]
+    found = [block.name for block in find_blocks(build_model(arch, args), data.inputs(np.arange(2)))]
+    # the first block of a stage has a projection in place of a shortcut, and what it returns is of the stage's stream
+    assert found == (["stage4.block1", "stage4.block2"] if arch == "resnet18" else ["block1", "block2", "block3"])
 
 
 def test_experts_within_a_block_are_no_blocks():
@@ -174,6 +178,32 @@ def test_chains_of_plain_layers_are_no_blocks():
     args = {"input_shape": data.input_shape, "n_classes": data.n_classes, "width": 8, "depth": 3}
     with pytest.raises(UsageError, match="its head can read its last layer alone"):
         find_blocks(build_model("mlp", args), data.inputs(np.arange(2)))
+
+
+def test_blocks_without_shortcuts_are_no_blocks():
+    class Replacing(Adding):
+        def forward(self, x):
+            return self.linear(x).relu()
+
+    class AlsoReplacing(Replacing):
+        pass
+
+    blocks = [of(torch.eye(CLASSES)) for of in (Replacing, Replacing, Replacing, AlsoReplacing, AlsoReplacing)]
+    with pytest.raises(UsageError, match="no two blocks beside shortcuts"):
+        find_blocks(Named(blocks), torch.eye(CLASSES))
+    blocks += [Adding(torch.eye(CLASSES)) for _ in range(2)]
+    found = find_blocks(Named(blocks), torch.eye(CLASSES))
+    assert [block.name for block in found] == ["blocks.5", "blocks.6"]
+
+
+def test_normalised_weights_beside_a_shortcut_are_seen_and_left_as_they_were():
+    net = swapping()
+    for block in net.blocks:
+        block.linear.weight.data += 1
+        nn.utils.parametrizations.weight_norm(block.linear)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    assert len(find_blocks(net, torch.eye(CLASSES))) == 3
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
 def test_blocks_that_hand_on_no_stream_are_refused():

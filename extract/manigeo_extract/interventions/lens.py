@@ -35,13 +35,16 @@ from manigeo.results import as_table
 from manigeo_extract.batches import Batch, like_parameters
 from manigeo_extract.interventions.scoring import Examiner, Row
 from manigeo_extract.recording.layers import Layer, eagerly, evaluating, list_layers, unwrap, without_gradients
+from manigeo_extract.recording.next_token import answers
 from manigeo_extract.training.evaluation import HasInputs, answered
+
+_NEARLY_ZERO = 1e-12  # times a weight: nothing beside what a shortcut hands on
 
 
 def find_blocks(model: nn.Module, batch: Batch) -> list[Layer]:
-    """The longest series of blocks of the network: modules in one module, of one class, that return one shape; of equally
-    long ones the last. Modules within a block, such as experts, make no series of blocks, and a chain of plain layers, which
-    has no shortcut, is no block.
+    """The longest series of blocks of the network: modules in one module, of one class, that return one shape, of which
+    all but the first return what they were given where their weights are nearly zero: they stand beside shortcuts. Of
+    equally long series the last. Modules within a block, such as experts, make none.
 
     >>> from manigeo_extract.models import build_model
     >>> net = build_model("resmlp", {"input_shape": (1, 4, 4), "n_classes": 3, "depth": 2})
@@ -50,15 +53,19 @@ def find_blocks(model: nn.Module, batch: Batch) -> list[Layer]:
 
     Raises :class:`~manigeo.errors.UsageError` where no two modules are such.
     """
+    root = unwrap(model)
     series: dict[tuple[str, str, tuple[int, ...]], list[Layer]] = {}
-    modules = dict(unwrap(model).named_modules())
+    modules = {name: module for name, module in root.named_modules() if any(True for _ in module.parameters())}
     for layer in list_layers(model, batch):
-        if layer.batched and layer.calls == 1 and not layer.leaf and _has_parts(modules.get(layer.name)):
+        if layer.batched and layer.calls == 1 and not layer.leaf and layer.name in modules:
             beside = layer.name.rpartition(".")[0]
             series.setdefault((beside, layer.module_class, layer.feature_shape), []).append(layer)
-    several = {key: blocks for key, blocks in series.items() if len(blocks) > 1}
-    inside = tuple(f"{block.name}." for blocks in several.values() for block in blocks)
-    outer = [blocks for (beside, *_), blocks in several.items() if not f"{beside}.".startswith(inside)]
+    several = [
+        blocks for blocks in series.values()
+        if len(blocks) > 1 and _beside_shortcuts(root, [modules[block.name] for block in blocks[1:]], batch)
+    ]  # fmt: skip
+    inside = tuple(f"{block.name}." for blocks in several for block in blocks)
+    outer = [blocks for blocks in several if not blocks[0].name.startswith(inside)]
     if not outer:
         raise UsageError(
             "the network has no two blocks beside shortcuts, of one class and shape, such as those of gpt, vit or resmlp: "
@@ -67,12 +74,36 @@ def find_blocks(model: nn.Module, batch: Batch) -> list[Layer]:
     return max(reversed(outer), key=len)
 
 
-def _has_parts(module: nn.Module | None) -> bool:
-    """True for a module that is more than a chain of plain layers."""
-    if module is None:  # the input, the output, a further output
-        return False
-    chained = type(module).forward is nn.Sequential.forward
-    return not chained or any(list(child.children()) for child in module.children())
+def _beside_shortcuts(root: nn.Module, blocks: Sequence[nn.Module], batch: Batch) -> bool:
+    """True where the stream goes through all blocks unchanged while their weights are nearly zero; zero itself has no
+    direction, which a normalised weight needs. Blocks that return no tensor are not looked at."""
+    given: dict[nn.Module, list[Tensor]] = {}
+    unchanged = set(blocks)
+
+    def before(module: nn.Module, args: tuple[object, ...], named: dict[str, object]) -> None:
+        given[module] = [x.clone() for x in (*args, *named.values()) if isinstance(x, Tensor)]
+
+    def after(module: nn.Module, args: object, output: object) -> None:
+        stream = output[0] if isinstance(output, tuple) and output else output
+        if isinstance(stream, Tensor) and not any(
+            x.shape == stream.shape and torch.allclose(x, stream) for x in given.pop(module)
+        ):
+            unchanged.discard(module)
+
+    weights = {p: p.data for block in blocks for p in block.parameters() if p.is_floating_point()}
+    hooks = [block.register_forward_pre_hook(before, with_kwargs=True) for block in blocks]
+    hooks += [block.register_forward_hook(after) for block in blocks]
+    try:
+        for p, data in weights.items():
+            p.data = data * _NEARLY_ZERO
+        with evaluating(root), eagerly(root), without_gradients():
+            answers(root, like_parameters(root, batch))
+    finally:
+        for p, data in weights.items():
+            p.data = data
+        for hook in hooks:
+            hook.remove()
+    return len(unchanged) == len(blocks)
 
 
 def lens_answers(
