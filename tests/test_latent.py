@@ -104,6 +104,11 @@ def values(acts: Activations, **changes) -> pd.DataFrame:
     return table[table["manifold"] == ""].set_index("metric")
 
 
+def test_activations_without_outcomes_have_no_scores_and_say_so():
+    acts = corrupted(known=False)
+    assert (acts.scores, acts.unscored) == ({}, "no scores were recorded")
+
+
 def test_classifiers_of_permuted_labels_find_what_the_network_does_not():
     rows = values(corrupted())
     for name in ("mean", "neighbours", "linear"):

@@ -29,7 +29,7 @@ class Scoring:
     why_not: str = ""
 
 
-UNSCORED = Scoring()
+UNSCORED = Scoring(why_not="no scores were recorded")
 
 
 def create_outcomes(file: h5py.File, n_examples: int, scoring: Scoring) -> None:
@@ -47,7 +47,7 @@ def create_outcomes(file: h5py.File, n_examples: int, scoring: Scoring) -> None:
 def read_outcomes(file: h5py.File, n_done: int) -> tuple[Scoring, Float32[np.ndarray, "n 3"]]:
     """The outcomes of the examples that are done: predicted class, cross-entropy on the true and on the trained label."""
     if PLACE not in file:
-        why_not = file.attrs.get("unscored", "") or "the file was written without scores"
+        why_not = file.attrs.get("unscored", "") or UNSCORED.why_not
         return Scoring(why_not=str(why_not)), np.empty((0, len(COLUMNS)), np.float32)
     dataset = file[PLACE]
     check_chunks(PLACE, dataset, n_done, file.id.get_filesize())
