@@ -325,8 +325,9 @@ def find_tables(places: Sequence[PathLike], *, runs_within: bool = True) -> Foun
         if not path.exists():
             raise InputError(f"{path} does not exist; expected the folder of a run, or tables of {_MAKERS}")
     folders = _unique([folder for path in paths if path.is_dir() for folder in _with_runs(path, runs_within)])
-    runs = [RunFolder(folder) for folder in folders if RunFolder(folder).exists]
-    search = _Search(runs)
+    runs, copies = _originals([RunFolder(folder) for folder in folders if RunFolder(folder).exists])
+    folders = [folder for folder in folders if not copies.keys() & {folder, folder.parent}]
+    search = _Search(runs, copies)
     for path in paths:
         if path.is_file():
             search.take(path.resolve(), read_results(path), named=True)
@@ -338,6 +339,16 @@ def find_tables(places: Sequence[PathLike], *, runs_within: bool = True) -> Foun
     if found.table.empty:
         raise InputError(_nothing_found(paths, found))
     return found
+
+
+def _originals(runs: Sequence[RunFolder]) -> tuple[list[RunFolder], dict[Path, str]]:
+    """The runs, each once, and why not the folders that hold one of them again."""
+    known: dict[str, RunFolder] = {}
+    for run in runs:
+        known.setdefault(run.identity or os.fspath(run.path.resolve()), run)
+    originals = list(known.values())
+    copies = {run.path: f"a copy of {known[run.identity].path}" for run in runs if run not in originals}
+    return originals, copies
 
 
 def _nothing_found(places: Sequence[Path], found: Found) -> str:
@@ -374,10 +385,10 @@ class _Claim(NamedTuple):
 class _Search:
     """Tables as they are found, each once, and the runs known so far."""
 
-    def __init__(self, runs: Sequence[RunFolder]) -> None:
+    def __init__(self, runs: Sequence[RunFolder], left_out: Mapping[Path, str]) -> None:
         self._runs = {run.path.resolve(): run for run in runs}
         self._tables: dict[Path, pd.DataFrame] = {}
-        self._left_out: dict[Path, str] = {}
+        self._left_out = dict(left_out)
         self._damaged: list[Path] = []
 
     def look(self, path: Path, beside: bool = False) -> None:
@@ -428,7 +439,8 @@ class _Search:
         if run is None:
             return "" if beside else None
         if ids:
-            return f"of another training than {run.path} ({ids[0][:6]}, expected {run.identity[:6] or 'none'})"
+            other = next(one for one in ids if one not in by_id)
+            return f"of another training than {run.path} ({other[:6]}, expected {run.identity[:6] or 'none'})"
         if not run.identity or not claim.run:
             return None
         files = {name: file_digest(path) for name, path in run.checkpoint_files().items()}

@@ -583,6 +583,14 @@ def test_runs_are_answered_one_by_one_and_together_with_their_range(tmp_path):
     assert "together" not in one[: one.index("Has it memorized?")]
 
 
+def test_two_answers_about_one_run_have_the_names_of_their_files(tmp_path):
+    folder = run_with_answer(tmp_path, "s0", 2)
+    assert "analysis/localize.csv" not in re.findall("<h3>.*</h3>", render_page(collect_sources([folder])))[0]
+    shutil.copy(folder / "analysis" / "localize.csv", folder / "another.csv")
+    found = re.findall("<h3>s0.*</h3>", render_page(collect_sources([folder])))
+    assert found == [f"<h3>s0 <small>{name}</small></h3>" for name in ("s0/analysis/localize.csv", "s0/another.csv")]
+
+
 def test_two_answers_are_not_drawn_on_one_axis_as_their_mean(tmp_path):
     from manigeo.plots.localization import plot_depth
 

@@ -1,6 +1,7 @@
 """Runs: what a number belongs to is known by content, never by the name of a folder or file."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -179,6 +180,17 @@ def test_a_damaged_table_is_an_error_with_its_line(tmp_path, change, message):
     assert code == 3
     assert "t.csv" in said
     assert "line 3" in said
+
+
+def test_a_copy_of_a_run_is_left_out(tmp_path):
+    run = trained(tmp_path / "run")
+    write_results(rows_about(run), run.path / "t.csv")
+    shutil.copytree(run.path, tmp_path / "a copy")
+    write_results(rows_about(run).assign(value=7.0), tmp_path / "a copy" / "analysis.csv")
+    for places in ([run.path, tmp_path / "a copy"], [run.path, tmp_path]):
+        found = find_tables(places)
+        assert found.left_out == {tmp_path / "a copy": f"a copy of {run.path}"}
+        assert [table.path for table in found.tables] == [run.path / "t.csv"]
 
 
 def test_a_record_cut_short_is_an_error_with_its_number(tmp_path):

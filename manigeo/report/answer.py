@@ -8,6 +8,7 @@ import pandas as pd
 
 from manigeo.localization.depth import layer_list
 from manigeo.localization.statement import REFERENCE, correlation_matrix, describe_localization
+from manigeo.report.sources import ResultsFile
 from manigeo.results import with_settings
 from manigeo.text.cells import NOTHING, number
 from manigeo.vocabulary import flags_words
@@ -38,10 +39,11 @@ class Correlations:
 @dataclass(frozen=True)
 class Answer:
     """``leads``: the two sentences of the answer, or the one that says why there is none; ``blocks``: sentences beside them,
-    and ``points``, a line per method; ``correlations`` of the methods' profiles; ``of``: the runs.
+    and ``points``, a line per method; ``correlations`` of the methods' profiles; ``of``: the runs, and ``source``: the file.
     """
 
     of: tuple[str, ...]
+    source: str
     leads: tuple[str, ...]
     blocks: tuple[str, ...]
     points: tuple[str, ...]
@@ -49,14 +51,15 @@ class Answer:
     correlations: Correlations
 
 
-def read_answers(tables: Iterable[pd.DataFrame]) -> list[Answer]:
+def read_answers(files: Iterable[ResultsFile]) -> list[Answer]:
     """The answers, one of each table that localizes: of one run, or of several together; those of most runs first."""
-    found = [answer for table in tables if (answer := read_answer(table[table["manifold"] == ""]))]
+    of_files = ((file.name, file.table[file.table["manifold"] == ""]) for file in files)
+    found = [answer for name, aggregates in of_files if (answer := read_answer(aggregates, name))]
     return sorted(found, key=lambda answer: -len(answer.of))
 
 
-def read_answer(aggregates: pd.DataFrame) -> Answer | None:
-    """Read the answer from the table; None where nothing was localized."""
+def read_answer(aggregates: pd.DataFrame, source: str = "") -> Answer | None:
+    """Read the answer from the table of the file ``source``; None where nothing was localized."""
     rows = with_settings(aggregates, "analysis", "method", "other")
     rows = rows[rows["analysis"] == "localize"]
     if rows.empty:
@@ -70,7 +73,7 @@ def read_answer(aggregates: pd.DataFrame) -> Answer | None:
         leads, blocks, points = (said,), (), ()
     of_one = rows[rows["method"].notna() & rows["other"].isna()]
     verdicts = tuple(_verdict(str(method), part) for method, part in of_one.groupby("method", sort=False))
-    return Answer(of, leads, blocks, points, verdicts, _correlations(rows))
+    return Answer(of, source, leads, blocks, points, verdicts, _correlations(rows))
 
 
 def _correlations(rows: pd.DataFrame) -> Correlations:

@@ -42,9 +42,9 @@ def render_page(sources: Sources, title: str = "", additions: Sequence[Addition]
     aggregates = sources.aggregates
     script, style = (_asset(name) for name in ("report.js", "report.css"))
     pictures = draw_pictures(sources.tables)
-    answers = read_answers(file.table for file in sources.tables)
+    answers = read_answers(sources.tables)
     if (weighed := weigh_together(sources, answers)) is not None:
-        answers = [*read_answers([weighed.table]), *answers]
+        answers = [*read_answers([weighed]), *answers]
         pictures = [*drawn_together(weighed, ANSWERING), *pictures]
     kind = memorized_kind({*aggregates["kind"], *(kind for run in sources.runs for kind in _scored(run))})
     return _template(kind).render(
