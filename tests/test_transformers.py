@@ -458,3 +458,22 @@ def test_the_head_of_a_language_model_of_hugging_face_reads_each_of_its_blocks()
     assert (answers[0] == scores.argmax(dim=1).numpy()).all()
     assert (answers[-1] == own).all()
     assert (answers[0] != own).mean() > 0.5
+
+
+OF_HUGGING_FACE = {
+    "Llama": {"intermediate_size": 32}, "GPTNeoX": {"intermediate_size": 32}, "Mamba": {}, "Gemma2": {"head_dim": 8},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OF_HUGGING_FACE)
+def test_the_lens_finds_the_blocks_of_language_models_beside_shortcuts(name):
+    import transformers as hf
+
+    data = load_data("sentences", {"n": 8, "length": 16, "prefix": 4, "scored": 1})
+    sizes = {"vocab_size": 300, "hidden_size": 16, "num_hidden_layers": 2} | OF_HUGGING_FACE[name]
+    sizes |= (
+        {} if name == "Mamba" else {"num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 16}
+    )
+    net = hf.AutoModelForCausalLM.from_config(getattr(hf, f"{name}Config")(**sizes)).eval()
+    blocks = find_blocks(answering_contexts(net, data), data.inputs(slice(0, 2)))
+    assert [block.name.rpartition("layers.")[2] for block in blocks] == ["0", "1"]
