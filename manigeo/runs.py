@@ -326,7 +326,7 @@ def find_tables(places: Sequence[PathLike], *, runs_within: bool = True) -> Foun
             raise InputError(f"{path} does not exist; expected the folder of a run, or tables of {_MAKERS}")
     folders = _unique([folder for path in paths if path.is_dir() for folder in _with_runs(path, runs_within)])
     runs, copies = _originals([RunFolder(folder) for folder in folders if RunFolder(folder).exists])
-    folders = [folder for folder in folders if not copies.keys() & {folder, folder.parent}]
+    folders = [folder for folder in folders if not copies.keys() & {folder.resolve(), folder.resolve().parent}]
     search = _Search(runs, copies)
     for path in paths:
         if path.is_file():
@@ -347,7 +347,7 @@ def _originals(runs: Sequence[RunFolder]) -> tuple[list[RunFolder], dict[Path, s
     for run in runs:
         known.setdefault(run.identity or os.fspath(run.path.resolve()), run)
     originals = list(known.values())
-    copies = {run.path: f"a copy of {known[run.identity].path}" for run in runs if run not in originals}
+    copies = {run.path.resolve(): f"a copy of {known[run.identity].path}" for run in runs if run not in originals}
     return originals, copies
 
 

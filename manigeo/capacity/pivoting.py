@@ -51,8 +51,8 @@ def nonnegative_least_squares(K: np.ndarray, B: np.ndarray) -> tuple[np.ndarray,
 
 
 def lawson_hanson(A: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The ``x >= 0`` (m,) that minimises ``|A x - b|``, from A (n, m) itself: ten times slower than from its products, whose
-    condition is the square. All zero where it gives up.
+    """The ``x >= 0`` (m,) that minimises ``|A x - b|``, from A (n, m) itself: slower than from its products, whose condition
+    is the square. All zero where it gives up.
 
     >>> lawson_hanson(np.eye(2), np.array([3.0, -1.0])).tolist()
     [3.0, 0.0]

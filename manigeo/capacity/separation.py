@@ -13,7 +13,8 @@ least squares of the combination, ten times slower, decide:
 
 .. math:: \min_{\lambda \ge 0} |Z^\top \lambda|^2 + (1 - \mathbf 1^\top \lambda)^2,
 
-at whose minimum :math:`Z^\top \lambda` separates unless it vanishes.
+at whose minimum :math:`Z^\top \lambda` separates unless it vanishes. Where they give up, Newton's answer stands without a
+certificate.
 """
 
 from dataclasses import dataclass
