@@ -109,7 +109,7 @@ def test_few_classes_are_said_to_be_few(acts):
 def test_below_ten_classes_the_plan_warns_of_estimators_and_recommends_simulation(acts):
     plan = done("capacity", acts, "--dry-run", "--classes", 5, "--per-class", 4)
     (line,) = [line for line in plan.splitlines() if line.startswith("P = 5 classes are few")]
-    assert "mean field was up to 6 % below simulation, joint up to 6 % off: use --simulate" in line
+    assert "mean field was up to 5 % below simulation, joint up to 5 % off: use --simulate" in line
     two = done("capacity", acts, "--dry-run", "--classes", 2, "--per-class", 4)
     assert "P = 2 classes have one dichotomy, so no simulated capacity" in two
     assert "use --joint" in two

@@ -23,11 +23,12 @@ For Gaussian correlations the replica method leads to the same picture: Wakhloo,
 
 Degrees of freedom are a mean over dichotomies, from which :mod:`manigeo.capacity.crossing` finds the number of dimensions
 that simulated capacity counts. In 92 samples of layers of eight networks (10 to 30 classes, ``tests/bench/real_layers.py``)
-this lies within 1.4 % of simulation on average, 5 % in all but one, 6.4 % at worst. On 22 layers of three networks (10 to 100 classes), without the
-crossing, it was 1.6 % off; the authors' removal of directions of the centres is 10 % off, 5 % from thirty classes on, and no
-removal 55 % too high. No criterion for how many directions to remove (parallel analysis, permutation null, elbows, least or
-penalised correlation) came below 7.8 %, and the best number of each layer in hindsight does no better than this. On planted
-directions all but the last agree with the closed form to 1 %. The comparison is in ``notebooks/centers.ipynb``.
+this lies within 1.4 % of simulation on average, 5 % in all but one, 6.4 % at worst. On 22 layers of three networks (10 to
+100 classes), without the crossing, it was 1.6 % off; the authors' removal of directions of the centres is 10 % off, 5 % from
+thirty classes on, and no removal 55 % too high. No criterion for how many directions to remove (parallel analysis,
+permutation null, elbows, least or penalised correlation) came below 7.8 %, and the best number of each layer in hindsight
+does no better than this. On planted directions all but the last agree with the closed form to 1 %. The comparison is in
+``notebooks/centers.ipynb``.
 
 The points around their centre and the centre itself are carried as separate rows, :math:`Z = T F` with
 :math:`T = (1 | \mathbf 1)`, and :math:`T^\top W T` in place of W: manifolds of radius 1e-8 keep their digits.

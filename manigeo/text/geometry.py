@@ -93,8 +93,8 @@ def _few_classes(n_classes: int) -> str:
     if n_classes == 2:
         return "P = 2 classes have one dichotomy, so no simulated capacity; mean field is up to a half too low: use --joint"
     return (
-        f"P = {n_classes} classes are few: on layers of a trained network at P = 5 mean field was up to 6 % below "
-        "simulation, joint up to 6 % off: use --simulate"
+        f"P = {n_classes} classes are few: on layers of a trained network at P = 5 mean field was up to 5 % below "
+        "simulation, joint up to 5 % off: use --simulate"
     )
 
 
