@@ -91,7 +91,7 @@ def _networks(table: pd.DataFrame) -> tuple[dict[str, str], list[str]]:
 
 
 def measured_otherwise(tables: Mapping[str, pd.DataFrame]) -> list[str]:
-    """What of each network was measured otherwise than of the first that has it, but for seeds."""
+    """Sentences that name each network measured otherwise than the first that has such numbers, but for seeds."""
     first: dict[tuple[str, str], tuple[str, str]] = {}
     told = []
     for name, table in tables.items():
