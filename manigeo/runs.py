@@ -261,6 +261,20 @@ def check_no_copies(runs: Sequence[PathLike]) -> None:
         known[identity] = run
 
 
+def check_one_network(runs: Sequence[PathLike]) -> None:
+    """Check that runs are of one architecture, as far as they tell.
+
+    Raises :class:`~manigeo.errors.UsageError` where they are of several.
+    """
+    known: dict[str, PathLike] = {}
+    for run in runs:
+        if network := RunFolder(Path(run)).network:
+            known.setdefault(network, run)
+    if len(known) > 1:
+        told = "; ".join(f"{network} ({run})" for network, run in known.items())
+        raise UsageError(f"the runs are of different networks: {told}; give those of one at a time")
+
+
 @lru_cache(maxsize=4096)
 def _digest(path: Path, size: int, time: int) -> str:
     with open(path, "rb") as file:

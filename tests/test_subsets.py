@@ -56,12 +56,12 @@ TABLE = pd.DataFrame(
 )
 
 
-def written(folder, inside, correct, run_id=None, table=TABLE):
+def written(folder, inside, correct, run_id=None, table=TABLE, **described):
     """A run of four training examples, of which those ``inside`` are trained on, and two of the test."""
     folder.mkdir()
     table = table.assign(split=[*np.where(inside, "train", "left_out"), "test", "test"])
     run_id = run_id or folder.name
-    (folder / "run.json").write_text(json.dumps({"run_id": run_id}))
+    (folder / "run.json").write_text(json.dumps({"run_id": run_id} | described))
     create_record(folder / "examples.record", run_id, table)
     for answers in (np.zeros(6, bool), np.array(correct, bool)):
         epoch = int(answers.any())
@@ -100,6 +100,15 @@ def test_no_pair_of_influence_is_an_empty_table(tmp_path):
 REFUSED = {
     "one run": (lambda runs, tmp: runs[:1], UsageError, "two runs or more, .* got 1; train with --subset 0.7"),
     "one run twice": (lambda runs, tmp: [runs[0]] * 2, UsageError, "a is given twice"),
+    "two networks": (
+        lambda runs, tmp: [
+            runs[0],
+            written(tmp / "c", [0, 0, 1, 1], [1] * 6, arch="vit"),
+            written(tmp / "d", [0, 1, 0, 1], [1] * 6, arch="mlp"),
+        ],
+        UsageError,
+        r"different networks: vit \(.*c\); mlp \(.*d\); give those of one at a time",
+    ),
     "no record": (lambda runs, tmp: [*runs, tmp], InputError, "no record of examples: train with --subset"),
     "other labels": (
         lambda runs, tmp: [*runs, written(tmp / "c", [1, 0, 1, 0], [1] * 6, table=TABLE.assign(train_label=1))],

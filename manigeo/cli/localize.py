@@ -37,10 +37,10 @@ def localize_command(
     from manigeo.localization.reference import known_curves, run_reference
     from manigeo.localization.statement import describe_localization, has_memorized, localization_table
     from manigeo.localization.trials import kind_of
-    from manigeo.runs import RunFolder, find_tables, run_tables
+    from manigeo.runs import RunFolder, check_one_network, find_tables, run_tables
 
     folders, files = [path for path in runs if path.is_dir()], [path for path in runs if not path.is_dir()]
-    _check_one_architecture(folders)
+    check_one_network(folders)
     limit = _common_limit(folders, near_guessing)
     found_in = {str(folder): measured_once(run_tables(folder)) for folder in folders}
     gates = {run: gate_accuracy(_recorded(run), found.table, found.folders) for run, found in found_in.items()}
@@ -63,18 +63,6 @@ def localize_command(
         options.note(f"{said}, and averaged with them")
     save(found, out, force)
     tell(found, out, describe_localization, as_json)
-
-
-def _check_one_architecture(folders: Sequence[Path]) -> None:
-    from manigeo.runs import RunFolder
-
-    known: dict[str, Path] = {}
-    for folder in folders:
-        if network := RunFolder(folder).network:
-            known.setdefault(network, folder)
-    if len(known) > 1:
-        told = "; ".join(f"{network} ({folder})" for network, folder in known.items())
-        raise UsageError(f"the runs are of different networks: {told}; localize the seeds of one network at a time")
 
 
 def _common_limit(folders: Sequence[Path], asked: float | None) -> float:

@@ -14,7 +14,7 @@ from manigeo.kinds import LEFT_OUT
 from manigeo.per_example.recorded import Recorded, read_record
 from manigeo.per_example.subsets import influence, memorization
 from manigeo.per_example.table import example_rows
-from manigeo.runs import RunFolder, check_no_copies
+from manigeo.runs import RunFolder, check_no_copies, check_one_network
 
 _REMEDY = "train with --subset 0.7 --record-examples last"
 _SAME = ("index", "true_label", "train_label", "permuted")
@@ -44,7 +44,8 @@ def read_subsets(runs: Sequence[Path]) -> Subsets:
     """Read the records of ``runs``, folders of trainings on subsets of one training set.
 
     Raises :class:`~manigeo.errors.InputError` for a run without a record, of other examples or labels than the first, and
-    where no run leaves examples out; :class:`~manigeo.errors.UsageError` for fewer than two runs, and for one given twice.
+    where no run leaves examples out; :class:`~manigeo.errors.UsageError` for fewer than two runs, for one given twice, and
+    for runs of several architectures.
     """
     if len(runs) < 2:
         raise UsageError(
@@ -59,6 +60,7 @@ def read_subsets(runs: Sequence[Path]) -> Subsets:
                 f"{path} is of other examples or labels than {runs[0]}: give runs that differ in subset and seed"
             )
     check_no_copies(runs)
+    check_one_network(runs)
     inside = np.stack([record.examples["split"].eq("train").to_numpy()[trained] for record in records])
     if inside.all():
         raise InputError(f"none of the {len(runs)} runs leaves training examples out: {_REMEDY}")
