@@ -160,8 +160,9 @@ def manifold_capacity(
     ``errors``, of the rule ``"auto"``: ``"manifolds"`` takes manifolds as independent, although they are seen around one
     mean and in one metric; on rectified features of 10 classes these errors were .74 to .87 of the spread over new classes.
     ``"jackknife"`` leaves out one of ten groups of manifolds (or each, of up to ten) and makes mean and metric anew
-    (.97 to 1.06 there, 1.2 to 1.5 where all manifolds share few axes), which takes two to three times as long; ``"auto"``
-    is the second for up to 30 manifolds (``tests/bench/coverage.py``). Of two manifolds no error is known: NaN.
+    (.97 to 1.03 there, .85 to .90 of 5 classes; up to 1.6 for the radius where all manifolds share few axes), which takes
+    two to three times as long; ``"auto"`` is the second for up to 30 manifolds (``tests/bench/coverage.py``). Of two
+    manifolds no error is known: NaN.
 
     Returns a :class:`ManifoldCapacity`: capacity in manifolds per dimension, radius in units of the centre norm. Chung,
     Lee & Sompolinsky (2018), Phys. Rev. X 8, 031003; Stephenson et al. (2021).
