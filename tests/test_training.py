@@ -515,3 +515,15 @@ def test_batches_are_drawn_anew_in_every_epoch(data: DataSet, examples: pd.DataF
     assert not np.array_equal(first[0], first[1])
     a, b = (np.sort(batch.reshape(100, -1), axis=0) for batch in first)
     np.testing.assert_array_equal(a, b)  # all examples, once
+
+
+@pytest.mark.parametrize(("took", "expected", "runs"), [((1.0, 0.01, 0.01), 0.01, 3), ((4.0, 0.01), 4.0, 1)])
+def test_an_estimate_is_not_that_of_one_slow_moment(took, expected, runs, monkeypatch):
+    clock, waits = [0.0], iter((0.0, *took))  # the first run does not count
+
+    def work():
+        clock[0] += next(waits)
+
+    monkeypatch.setattr(training.time, "monotonic", lambda: clock[0])
+    assert training._seconds(work) == pytest.approx(expected)
+    assert len(list(waits)) == len(took) - runs
