@@ -185,7 +185,7 @@ for ax in (left, right):
 # %% [markdown]
 # On the left, what removal does: with ten classes each direction takes another 10 to 15 % off, and the truth lies
 # between three and four of them. On the right, the rules: those that choose K are off by up to tens of per cent; `auto`
-# is within 3 % in all layers but the first. With ten manifolds that is about as much as one can ask of
+# is within 4 % in all layers but the first. With ten manifolds that is about as much as one can ask of
 # mean-field theory, whose limit is many. In `h1`, which is linear in the 8 × 8 pixels, the manifolds want 50 of less
 # than 60 dimensions: there `auto` is 2 to 10 % too low, which its flags say (`near_saturation` or `saturated`, with the
 # share of the dimensions that it finds wanted as `occupancy`), and most dichotomies of the permuted examples cannot be
