@@ -156,6 +156,11 @@ class RunFolder:
             return ""
 
     @property
+    def key(self) -> str:
+        """Text that is the same for copies of a run: its identity, or of one without, where it lies."""
+        return self.identity or os.fspath(self.path.resolve())
+
+    @property
     def arch(self) -> str | None:
         """Name of the architecture, where ``run.json`` tells it."""
         try:
@@ -255,10 +260,10 @@ def check_no_copies(runs: Sequence[PathLike]) -> None:
     """
     known: dict[str, PathLike] = {}
     for run in runs:
-        identity = RunFolder(Path(run)).identity or str(Path(run).resolve())
-        if identity in known:
-            raise UsageError(f"{run} is given twice, or is a copy of {known[identity]}: name each run once")
-        known[identity] = run
+        key = RunFolder(Path(run)).key
+        if key in known:
+            raise UsageError(f"{run} is given twice, or is a copy of {known[key]}: name each run once")
+        known[key] = run
 
 
 def check_one_network(runs: Sequence[PathLike]) -> None:
@@ -359,9 +364,9 @@ def _originals(runs: Sequence[RunFolder]) -> tuple[list[RunFolder], dict[Path, s
     """The runs, each once, and why not the folders that hold one of them again."""
     known: dict[str, RunFolder] = {}
     for run in runs:
-        known.setdefault(run.identity or os.fspath(run.path.resolve()), run)
+        known.setdefault(run.key, run)
     originals = list(known.values())
-    copies = {run.path.resolve(): f"a copy of {known[run.identity].path}" for run in runs if run not in originals}
+    copies = {run.path.resolve(): f"a copy of {known[run.key].path}" for run in runs if run not in originals}
     return originals, copies
 
 

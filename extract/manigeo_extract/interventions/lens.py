@@ -84,7 +84,7 @@ def _beside_shortcuts(root: nn.Module, blocks: Sequence[nn.Module], batch: Batch
         given[module] = [x.clone() for x in (*args, *named.values()) if isinstance(x, Tensor)]
 
     def after(module: nn.Module, args: object, output: object) -> None:
-        stream = output[0] if isinstance(output, tuple) and output else output
+        stream = _first(output)
         if isinstance(stream, Tensor) and not any(
             x.shape == stream.shape and torch.allclose(x, stream) for x in given.pop(module)
         ):
@@ -169,9 +169,13 @@ class _Stream:
         return (self._shown, *output[1:])
 
 
+def _first(output: object) -> object:
+    return output[0] if isinstance(output, tuple) and output else output
+
+
 def _stream_of(output: object) -> Tensor:
     """The tensor that blocks hand on: what they return, or the first of several."""
-    first = output[0] if isinstance(output, tuple) and output else output
+    first = _first(output)
     if not isinstance(first, Tensor):
         raise UsageError(
             f"the blocks return a {type(output).__name__}, expected a tensor, or a tuple that begins with one: give a "
